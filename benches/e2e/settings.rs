@@ -1,0 +1,57 @@
+//! What is measured, from the command line.
+
+use anyhow::{Context, Result, bail};
+use wattline_sim::Meters;
+
+/// How much lateness the rules tolerate.
+pub(crate) const DELAY_MS: i64 = 120_000;
+
+const USAGE: &str =
+    "options: --readings N --meters N --runs N --rules PATH[,PATH…] --compression none|lz4|zstd --out FILE";
+
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) readings: u64,
+    pub(crate) meters: u64,
+    pub(crate) runs: usize,
+    /// As in `[rules] paths` of a configuration.
+    pub(crate) rules: Vec<String>,
+    pub(crate) compression: String,
+    /// Where the report goes; the target folder if absent.
+    pub(crate) out: Option<String>,
+}
+
+impl Settings {
+    /// Reads the options; `cargo bench` adds a `--bench` of its own.
+    pub(crate) fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self> {
+        let mut settings = Self {
+            readings: 3_000_000,
+            meters: 100_000,
+            runs: 3,
+            rules: ["builtin:power_quality", "builtin:integrity/readings"].map(str::to_owned).to_vec(),
+            compression: "lz4".to_owned(),
+            out: None,
+        };
+        while let Some(name) = args.next() {
+            if name == "--bench" {
+                continue;
+            }
+            let value = args.next().with_context(|| format!("`{name}` needs a value; {USAGE}"))?;
+            let number = || value.parse::<u64>().with_context(|| format!("`{value}` is no number; {USAGE}"));
+            match name.as_str() {
+                "--readings" => settings.readings = number()?,
+                "--meters" => settings.meters = number()?.max(1),
+                "--runs" => settings.runs = usize::try_from(number()?.max(1))?,
+                "--rules" => settings.rules = value.split(',').map(str::to_owned).collect(),
+                "--compression" => settings.compression = value,
+                "--out" => settings.out = Some(value),
+                _ => bail!("`{name}` is no option; {USAGE}"),
+            }
+        }
+        Ok(settings)
+    }
+
+    pub(crate) fn meters(&self) -> Meters {
+        Meters { meters: self.meters, readings: self.readings }
+    }
+}

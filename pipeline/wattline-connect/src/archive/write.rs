@@ -1,0 +1,221 @@
+//! From batches to data files: one UTC date per file, rows sorted, Parquet that every engine skips well in.
+//!
+//! The sort is over row positions: only the key columns are gathered (as Arrow row-format keys), then rows are
+//! interleaved in chunks straight into the encoder, so the batches are never copied as a whole. Ties keep the order of
+//! arrival, which makes a file a function of its input. Memory beyond the input: the keys (about 40 bytes a row), one
+//! chunk, and the encoded file (at most [`FILE_BYTES_MAX`] and one row group).
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{concat, interleave_record_batch};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use arrow::row::{RowConverter, SortField};
+use arrow::temporal_conversions::date32_to_datetime;
+use bytes::Bytes;
+use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, SortingColumn};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+use crate::error::{Error, Result};
+
+/// Encoded size at which a file is closed and the next begun.
+pub(super) const FILE_BYTES_MAX: usize = 128 << 20;
+const GROUP_ROWS_MAX: usize = 1 << 20;
+/// Rows handed to the encoder at once: enough to amortise the call, small enough to stay in cache.
+const CHUNK_ROWS: usize = 16 * 1024;
+const DAY_US: i64 = 86_400_000_000;
+
+/// How the rows of one table lie in its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) schema: SchemaRef,
+    pub(super) time_column: Option<String>,
+    pub(super) sort_by: Vec<String>,
+}
+
+/// One encoded file, not yet in the store.
+pub(super) struct Encoded {
+    pub(super) event_date: Option<String>,
+    pub(super) bytes: Bytes,
+    pub(super) metadata: ParquetMetaData,
+}
+
+/// Splits, sorts and encodes `batches` (already in the table's schema); hands each file to `emit` as it is done.
+///
+/// CPU-bound: call it off the async threads. Stops early when `emit` returns false.
+pub(super) fn encode_sorted(
+    layout: &Layout,
+    batches: &[RecordBatch],
+    mut emit: impl FnMut(Encoded) -> bool,
+) -> Result<()> {
+    let order = Order::of(layout, batches).map_err(|source| failed("sort rows", source))?;
+    let batches: Vec<&RecordBatch> = batches.iter().collect();
+    for run in order.rows.chunk_by(|a, b| order.days[*a] == order.days[*b]) {
+        let mut encoder = Encoder::new(layout, run.first().and_then(|first| order.days[*first]))?;
+        for chunk in run.chunks(CHUNK_ROWS) {
+            let places: Vec<(usize, usize)> = chunk.iter().map(|row| order.place(*row)).collect();
+            let rows = interleave_record_batch(&batches, &places).map_err(|source| failed("gather rows", source))?;
+            encoder.push(&rows)?;
+            if let Some(full) = encoder.roll_if_full()?
+                && !emit(full)
+            {
+                return Ok(());
+            }
+        }
+        if let Some(last) = encoder.finish()?
+            && !emit(last)
+        {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The order in which the rows of several batches are written.
+struct Order {
+    /// Row numbers over all batches, in the order of writing.
+    rows: Vec<usize>,
+    /// Days since the epoch per row over all batches; `None` where the time is null or the table is undated.
+    days: Vec<Option<i32>>,
+    /// First row of each batch.
+    starts: Vec<usize>,
+}
+
+impl Order {
+    fn of(layout: &Layout, batches: &[RecordBatch]) -> std::result::Result<Self, ArrowError> {
+        let mut starts = Vec::with_capacity(batches.len());
+        let mut rows = 0;
+        for batch in batches {
+            starts.push(rows);
+            rows += batch.num_rows();
+        }
+        let days = days(layout, batches, rows);
+        let mut sorted: Vec<usize> = (0..rows).collect();
+        if rows > 0 && !layout.sort_by.is_empty() {
+            let keys = key_columns(layout, batches)?;
+            let converter =
+                RowConverter::new(keys.iter().map(|key| SortField::new(key.data_type().clone())).collect())?;
+            let keys = converter.convert_columns(&keys)?;
+            sorted.sort_unstable_by(|&a, &b| {
+                days[a].cmp(&days[b]).then_with(|| keys.row(a).cmp(&keys.row(b))).then(a.cmp(&b))
+            });
+        } else {
+            sorted.sort_by_key(|&row| days[row]);
+        }
+        Ok(Self { rows: sorted, days, starts })
+    }
+
+    /// Batch and row within it.
+    fn place(&self, row: usize) -> (usize, usize) {
+        let batch = self.starts.partition_point(|start| *start <= row) - 1;
+        (batch, row - self.starts[batch])
+    }
+}
+
+fn days(layout: &Layout, batches: &[RecordBatch], rows: usize) -> Vec<Option<i32>> {
+    let mut days = Vec::with_capacity(rows);
+    for batch in batches {
+        match layout.time_column.as_deref().and_then(|name| batch.column_by_name(name)) {
+            Some(times) => {
+                let times = times.as_primitive::<TimestampMicrosecondType>();
+                days.extend(times.iter().map(|time| time.and_then(|us| i32::try_from(us.div_euclid(DAY_US)).ok())));
+            }
+            None => days.extend(std::iter::repeat_n(None, batch.num_rows())),
+        }
+    }
+    days
+}
+
+fn key_columns(layout: &Layout, batches: &[RecordBatch]) -> std::result::Result<Vec<ArrayRef>, ArrowError> {
+    let names = layout.sort_by.iter().filter_map(|name| layout.schema.index_of(name).ok());
+    names
+        .map(|index| {
+            let parts: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
+            concat(&parts)
+        })
+        .collect()
+}
+
+/// Writes rows of one date, already in order, into one or more Parquet files in memory.
+pub(super) struct Encoder<'a> {
+    layout: &'a Layout,
+    event_date: Option<String>,
+    writer: ArrowWriter<Vec<u8>>,
+    rows: usize,
+}
+
+impl<'a> Encoder<'a> {
+    pub(super) fn new(layout: &'a Layout, day: Option<i32>) -> Result<Self> {
+        let event_date = day.and_then(date32_to_datetime).map(|at| at.date().to_string());
+        Self::for_date(layout, event_date)
+    }
+
+    pub(super) fn for_date(layout: &'a Layout, event_date: Option<String>) -> Result<Self> {
+        Ok(Self { layout, event_date, writer: open_writer(layout).map_err(encoding)?, rows: 0 })
+    }
+
+    pub(super) fn push(&mut self, rows: &RecordBatch) -> Result<()> {
+        self.rows += rows.num_rows();
+        self.writer.write(rows).map_err(encoding)
+    }
+
+    /// Closes the file and begins the next one of the same date if this one is large enough.
+    pub(super) fn roll_if_full(&mut self) -> Result<Option<Encoded>> {
+        if self.writer.bytes_written() + self.writer.in_progress_size() < FILE_BYTES_MAX {
+            return Ok(None);
+        }
+        let next = Self::for_date(self.layout, self.event_date.clone())?;
+        std::mem::replace(self, next).finish()
+    }
+
+    /// The file, or `None` if it would have no rows.
+    pub(super) fn finish(mut self) -> Result<Option<Encoded>> {
+        if self.rows == 0 {
+            return Ok(None);
+        }
+        let metadata = self.writer.finish().map_err(encoding)?;
+        let bytes = std::mem::take(self.writer.inner_mut());
+        Ok(Some(Encoded { event_date: self.event_date, bytes: bytes.into(), metadata }))
+    }
+}
+
+fn open_writer(layout: &Layout) -> parquet::errors::Result<ArrowWriter<Vec<u8>>> {
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_max_row_group_row_count(Some(GROUP_ROWS_MAX))
+        .set_max_row_group_bytes(Some(FILE_BYTES_MAX))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_created_by(concat!("wattline ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_sorting_columns(sorting_columns(layout))
+        .build();
+    // The Arrow schema in the footer would only tell readers about types that the table does not have.
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&layout.schema), options)
+}
+
+/// The footer's claim about the order of rows, ascending with nulls first as the row format sorts.
+///
+/// Leaf numbers equal column numbers only before the first nested column, so the claim ends there.
+pub(super) fn sorting_columns(layout: &Layout) -> Option<Vec<SortingColumn>> {
+    let flat = layout.schema.fields().iter().take_while(|field| !field.data_type().is_nested()).count();
+    let columns: Vec<SortingColumn> = layout
+        .sort_by
+        .iter()
+        .map_while(|name| layout.schema.index_of(name).ok().filter(|index| *index < flat))
+        .filter_map(|index| i32::try_from(index).ok())
+        .map(|column_idx| SortingColumn { column_idx, descending: false, nulls_first: true })
+        .collect();
+    (columns.len() == layout.sort_by.len() && !columns.is_empty()).then_some(columns)
+}
+
+fn encoding(source: ParquetError) -> Error {
+    Error::Parquet { path: "new file".to_owned(), source: Box::new(source) }
+}
+
+fn failed(operation: &'static str, source: ArrowError) -> Error {
+    Error::Columns { operation, source: Box::new(source) }
+}

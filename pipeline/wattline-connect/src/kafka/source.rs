@@ -1,0 +1,532 @@
+//! The Kafka source: group membership decides which lanes are ours, the caller decides where each begins.
+//!
+//! ```text
+//! poll ─┬─ group events ──▶ Assigned / Revoked / Trouble
+//!       ├─ started lanes ─▶ watermarks asked, position checked ──▶ fetching, or OffsetLost
+//!       └─ one batch of messages ──▶ Records per lane, CaughtUp, Ended
+//! ```
+//! Kafka's committed offsets are not read: the position of a lane is the caller's, from its manifests. A position
+//! that the log does not have stops the lane with [`SourceEvent::OffsetLost`]; nothing is ever reset silently. (A topic
+//! that was deleted and made again, and has since grown past the position, cannot be told from the old one: the client
+//! library does not expose topic ids.)
+//!
+//! One thread drives a source. Memory is bounded by `queued.max.messages.kbytes` (64 MiB unless set) plus one batch.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Message, Timestamp};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use wattline_core::record::LaneId;
+
+use super::context::{Notice, SourceContext};
+use super::fetch::{FetchQueue, Fetched, FetchedKind};
+pub use super::lanes::Position;
+use super::lanes::{LaneTable, Phase, RawRecord};
+use super::topics::Cluster;
+use super::{Properties, Reserved, client_config, refused_config};
+use crate::error::{Error, Result};
+use crate::source::{ClockMs, SourceEvent, Trouble};
+
+/// Longest wait in one place, so that group events are served in time.
+const WAIT_MAX: Duration = Duration::from_millis(200);
+/// How long one question about a partition may take.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after a question that was not answered.
+const QUESTION_PAUSE: Duration = Duration::from_millis(500);
+/// Events of the main queue served in one poll.
+const GROUP_EVENTS_MAX: usize = 64;
+
+/// Where we differ from librdkafka's defaults; the user may differ again.
+const DEFAULTS: [(&str, &str); 4] = [
+    ("client.id", "wattline"),
+    // A process that died without a word gives its lanes up after this.
+    ("session.timeout.ms", "10000"),
+    ("fetch.wait.max.ms", "100"),
+    // A batch that was damaged on its way must not be taken for data.
+    ("check.crcs", "true"),
+];
+
+/// How to read Kafka.
+#[derive(Debug, Clone)]
+pub struct KafkaSourceConfig {
+    /// Addresses of brokers, comma-separated.
+    pub bootstrap_servers: String,
+    /// Consumer group that shares out the lanes.
+    pub group_id: String,
+    /// Topics to read.
+    pub topics: Vec<String>,
+    /// Further librdkafka properties.
+    pub properties: Properties,
+    /// Bounded mode: a lane ends at the end its partition had when the lane was started.
+    pub until_end: bool,
+    /// How long to wait for a broker at the start.
+    pub connect_timeout: Duration,
+    /// Most messages taken in one poll.
+    pub batch_records_max: usize,
+    /// A block is closed when it has reached this size.
+    pub block_bytes_max: usize,
+}
+
+impl KafkaSourceConfig {
+    /// Reads `topics` for ever, with the default limits.
+    pub fn new(bootstrap_servers: impl Into<String>, group_id: impl Into<String>, topics: Vec<String>) -> Self {
+        Self {
+            bootstrap_servers: bootstrap_servers.into(),
+            group_id: group_id.into(),
+            topics,
+            properties: Properties::new(),
+            until_end: false,
+            connect_timeout: Duration::from_secs(10),
+            batch_records_max: 8192,
+            block_bytes_max: 4 << 20,
+        }
+    }
+
+    fn reserved(&self) -> [Reserved; 6] {
+        let offsets = "offsets belong to wattline's manifests, not to the consumer group";
+        [
+            Reserved::new("group.id", &self.group_id, "the consumer group has a setting of its own"),
+            Reserved::new("enable.auto.commit", "false", offsets),
+            Reserved::new("enable.auto.offset.store", "false", offsets),
+            Reserved::new(
+                "auto.offset.reset",
+                "error",
+                "a lost position must stop the lane; the start position has a setting of its own",
+            ),
+            Reserved::new("enable.partition.eof", "true", "idle lanes are recognised by it"),
+            Reserved::new("group.protocol", "classic", "taking over lanes is built on the classic group protocol"),
+        ]
+    }
+}
+
+/// A connected source. See the module for how it is driven.
+pub struct KafkaSource {
+    fetch: FetchQueue,
+    consumer: Arc<BaseConsumer<SourceContext>>,
+    lanes: LaneTable,
+    partitions: Vec<(String, i32)>,
+    until_end: bool,
+    clock: ClockMs,
+    ask_again_at: Option<Instant>,
+}
+
+impl fmt::Debug for KafkaSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSource")
+            .field("lanes", &self.lanes)
+            .field("partitions", &self.partitions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KafkaSource {
+    /// Opens the client, checks that a broker answers and that the topics exist, and joins the group.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`], [`Error::TopicMissing`], [`Error::TopicForbidden`], or a refused property.
+    pub fn connect(config: KafkaSourceConfig, clock: ClockMs) -> Result<Self> {
+        let client = client_config(&config.bootstrap_servers, &DEFAULTS, &config.properties, &config.reserved())?;
+        let consumer: BaseConsumer<SourceContext> =
+            client.create_with_context(SourceContext::default()).map_err(refused_config)?;
+        let consumer = Arc::new(consumer);
+        let cluster = Cluster::new(&config.bootstrap_servers, config.connect_timeout);
+        let partitions = config
+            .topics
+            .iter()
+            .map(|topic| cluster.partition_count(&consumer, topic).map(|count| (topic.clone(), count)));
+        let partitions = partitions.collect::<Result<Vec<_>>>()?;
+        let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
+        consumer
+            .subscribe(&topics)
+            .map_err(|source| Error::Kafka { doing: format!("subscribing to `{}`", topics.join("`, `")), source })?;
+        Ok(Self {
+            fetch: FetchQueue::new(Arc::clone(&consumer), config.batch_records_max),
+            consumer,
+            lanes: LaneTable::new(config.block_bytes_max),
+            partitions,
+            until_end: config.until_end,
+            clock,
+            ask_again_at: None,
+        })
+    }
+
+    /// The topics with their partition counts when the source was opened.
+    pub fn partitions(&self) -> &[(String, i32)] {
+        &self.partitions
+    }
+
+    /// Waits at most `max_wait` (and at most 200 ms in one place) for something to say.
+    ///
+    /// # Errors
+    /// [`Error::ClientDead`] if the client cannot go on. All else comes as [`SourceEvent::Trouble`].
+    pub fn poll(&mut self, max_wait: Duration) -> Result<Vec<SourceEvent>> {
+        let mut events = Vec::new();
+        self.lanes.begin_poll((self.clock)());
+        let wait = max_wait.min(WAIT_MAX);
+        let idle = !self.lanes.any_running() && !self.lanes.any_starting();
+        self.serve_group(if idle { wait } else { Duration::ZERO }, &mut events)?;
+        self.begin_started(&mut events);
+        if self.lanes.any_running() {
+            let wait = if events.is_empty() { wait } else { Duration::ZERO };
+            self.fetch_batch(wait, &mut events);
+        } else if !idle && events.is_empty() {
+            // A started lane waits for an answer of the broker.
+            self.serve_group(wait, &mut events)?;
+        }
+        Ok(events)
+    }
+
+    /// Names the position at which an assigned lane begins (or begins again after [`SourceEvent::OffsetLost`]); the
+    /// next poll acts on it. Start all lanes of an assignment before polling: with the default (eager) assignors each
+    /// poll with newly started lanes makes all others fetch anew.
+    ///
+    /// # Errors
+    /// [`Error::NotAssigned`] if the lane has been revoked meanwhile.
+    pub fn start(&mut self, lane: &LaneId, position: Position) -> Result<()> {
+        let known = self.lanes.get_mut(lane).ok_or_else(|| Error::NotAssigned { lane: lane.clone() })?;
+        known.phase = Phase::Starting(position);
+        known.until = None;
+        Ok(())
+    }
+
+    /// Stops fetching a lane until it is resumed; what was fetched ahead is dropped and fetched again then.
+    ///
+    /// # Errors
+    /// [`Error::NotAssigned`], or [`Error::Kafka`] if the client refuses.
+    pub fn pause(&mut self, lane: &LaneId) -> Result<()> {
+        self.set_paused(lane, true)
+    }
+
+    /// Goes on fetching a paused lane.
+    ///
+    /// # Errors
+    /// [`Error::NotAssigned`], or [`Error::Kafka`] if the client refuses.
+    pub fn resume(&mut self, lane: &LaneId) -> Result<()> {
+        self.set_paused(lane, false)
+    }
+
+    /// Pauses or resumes all lanes that are being fetched.
+    ///
+    /// # Errors
+    /// [`Error::Kafka`] if the client refuses.
+    pub fn set_all_paused(&mut self, paused: bool) -> Result<()> {
+        let lanes: Vec<LaneId> = self.lanes.iter().map(|lane| lane.id.clone()).collect();
+        lanes.iter().try_for_each(|lane| self.set_paused(lane, paused))
+    }
+
+    /// The end of each fetched partition as the last fetch reported it; no round trip.
+    pub fn high_watermarks(&self) -> Vec<(LaneId, i64)> {
+        let running = self.lanes.iter().filter(|lane| lane.fetched);
+        running.filter_map(|lane| self.high_watermark(&lane.id).map(|high| (lane.id.clone(), high))).collect()
+    }
+
+    /// Records between the next one of a lane and the end of its partition, as far as known; no round trip.
+    pub fn lag(&self, lane: &LaneId) -> Option<i64> {
+        let next = self.lanes.get(lane).filter(|known| known.fetched)?.next;
+        Some((self.high_watermark(lane)? - next).max(0))
+    }
+
+    /// The sum of [`KafkaSource::lag`] over all lanes; `None` until something is known.
+    pub fn total_lag(&self) -> Option<u64> {
+        self.lanes.iter().filter_map(|lane| self.lag(&lane.id)).map(i64::unsigned_abs).reduce(|a, b| a + b)
+    }
+
+    /// Tells the group how far lanes have come, so that the usual tools show their lag. Asynchronous; nothing in wattline
+    /// reads it back.
+    ///
+    /// # Errors
+    /// [`Error::Kafka`] if the client does not take the request.
+    pub fn commit(&self, positions: &[(LaneId, i64)], metadata: &str) -> Result<()> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for (lane, next_offset) in positions {
+            let mut element = list.add_partition(&lane.topic, lane.partition);
+            element.set_offset(Offset::Offset(*next_offset)).map_err(|source| Error::Kafka {
+                doing: format!("committing offset {next_offset} of `{lane}`"),
+                source,
+            })?;
+            element.set_metadata(metadata);
+        }
+        self.consumer
+            .commit(&list, CommitMode::Async)
+            .map_err(|source| Error::Kafka { doing: "committing offsets to the group".to_owned(), source })
+    }
+
+    /// The offsets that the group has for these lanes, with their metadata; one round trip.
+    ///
+    /// # Errors
+    /// [`Error::Kafka`] if the broker does not answer.
+    pub fn committed(&self, lanes: &[LaneId]) -> Result<Vec<(LaneId, i64, String)>> {
+        let mut list = TopicPartitionList::new();
+        for lane in lanes {
+            list.add_partition(&lane.topic, lane.partition);
+        }
+        let list = self
+            .consumer
+            .committed_offsets(list, QUESTION_TIMEOUT)
+            .map_err(|source| Error::Kafka { doing: "reading the group's offsets".to_owned(), source })?;
+        let known = list.elements().into_iter().filter_map(|element| match element.offset() {
+            Offset::Offset(offset) => {
+                Some((LaneId::new(element.topic(), element.partition()), offset, element.metadata().to_owned()))
+            }
+            Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => None,
+        });
+        Ok(known.collect())
+    }
+
+    fn high_watermark(&self, lane: &LaneId) -> Option<i64> {
+        self.fetch.cached_watermarks(&lane.topic, lane.partition).map(|(_, high)| high)
+    }
+
+    fn set_paused(&mut self, lane: &LaneId, paused: bool) -> Result<()> {
+        let known = self.lanes.get_mut(lane).ok_or_else(|| Error::NotAssigned { lane: lane.clone() })?;
+        known.paused = paused;
+        if !known.fetched {
+            return Ok(());
+        }
+        let list = list_of(std::slice::from_ref(lane));
+        let outcome = if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        let verb = if paused { "pausing" } else { "resuming" };
+        outcome.map_err(|source| Error::Kafka { doing: format!("{verb} `{lane}`"), source })
+    }
+
+    /// Polls the main queue: rebalances run inside, complaints land in the inbox.
+    fn serve_group(&mut self, max_wait: Duration, events: &mut Vec<SourceEvent>) -> Result<()> {
+        let mut wait = max_wait;
+        for _ in 0..GROUP_EVENTS_MAX {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    // A partition whose forwarding was cut just now.
+                    let slot = self.lanes.slot(usize::MAX, message.partition(), || message.topic().to_owned());
+                    if let Some(slot) = slot {
+                        let record = borrowed_record(&message);
+                        self.lanes.record(slot, &record, events);
+                    }
+                    self.lanes.forget_keys();
+                }
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                    let detail =
+                        self.consumer.client().fatal_error().map_or_else(|| code.to_string(), |(_, text)| text);
+                    return Err(Error::ClientDead { reason: detail });
+                }
+                // The context has put its words into the inbox.
+                Some(Err(_)) => {}
+            }
+            wait = Duration::ZERO;
+        }
+        for notice in self.consumer.context().take() {
+            match notice {
+                Notice::Assigned(lanes) => {
+                    self.lanes.assign(&lanes);
+                    events.push(SourceEvent::Assigned(lanes));
+                }
+                Notice::Revoked(lanes) => {
+                    self.lanes.revoke(&lanes);
+                    events.push(SourceEvent::Revoked(lanes));
+                }
+                Notice::Trouble(trouble) => events.push(SourceEvent::Trouble(trouble)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Locates the started lanes and begins fetching those whose position the log has.
+    fn begin_started(&mut self, events: &mut Vec<SourceEvent>) {
+        if !self.lanes.any_starting() || self.ask_again_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        self.ask_again_at = None;
+        let mut changed = Vec::new();
+        for lane in self.lanes.iter_mut() {
+            let Phase::Starting(position) = lane.phase else { continue };
+            let (low, high, wanted) = match locate(&self.consumer, &lane.id, position) {
+                Ok(found) => found,
+                Err(error) => {
+                    let message = format!("`{}` cannot be located: {error}", lane.id);
+                    events.push(SourceEvent::Trouble(Trouble { message, all_brokers_down: false }));
+                    self.ask_again_at = Some(Instant::now() + QUESTION_PAUSE);
+                    break;
+                }
+            };
+            lane.next = wanted;
+            lane.until = self.until_end.then_some(high);
+            changed.push(lane.id.clone());
+            if wanted < low || wanted > high {
+                lane.phase = Phase::Silent;
+                events.push(SourceEvent::OffsetLost { lane: lane.id.clone(), wanted, first: low, end: high });
+            } else if self.until_end && wanted >= high {
+                lane.phase = Phase::Ended;
+                events.push(SourceEvent::Ended { lane: lane.id.clone(), next_offset: wanted });
+            } else {
+                lane.phase = Phase::Running;
+            }
+        }
+        if changed.is_empty() {
+            return;
+        }
+        if let Err(source) = self.apply_assignment(&changed) {
+            let message = format!("the lanes could not be started: {source}");
+            events.push(SourceEvent::Trouble(Trouble { message, all_brokers_down: false }));
+            for id in &changed {
+                if let Some(slot) = self.lanes.get_mut(id).filter(|lane| lane.phase == Phase::Running) {
+                    slot.phase = Phase::Starting(Position::Offset(slot.next));
+                }
+            }
+            self.ask_again_at = Some(Instant::now() + QUESTION_PAUSE);
+        }
+    }
+
+    /// Tells the client which partitions to fetch from where.
+    fn apply_assignment(&mut self, changed: &[LaneId]) -> rdkafka::error::KafkaResult<()> {
+        for lane in self.lanes.iter().filter(|lane| lane.phase == Phase::Running) {
+            self.fetch.forward(&lane.id.topic, lane.id.partition);
+        }
+        if matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+            let old: Vec<LaneId> = self
+                .lanes
+                .iter()
+                .filter(|lane| lane.fetched && changed.contains(&lane.id))
+                .map(|lane| lane.id.clone())
+                .collect();
+            if !old.is_empty() {
+                self.consumer.incremental_unassign(&list_of(&old))?;
+            }
+            let fresh = self.positions(|lane| changed.contains(lane))?;
+            self.consumer.incremental_assign(&fresh)?;
+        } else {
+            let all = self.positions(|_| true)?;
+            self.consumer.assign(&all)?;
+        }
+        // The answer comes after all partitions were stopped, so forwarding set now is not cut any more.
+        self.consumer.assignment()?;
+        let mut paused = Vec::new();
+        for lane in self.lanes.iter_mut() {
+            lane.fetched = lane.phase == Phase::Running;
+            if lane.fetched {
+                self.fetch.forward(&lane.id.topic, lane.id.partition);
+                if lane.paused {
+                    paused.push(lane.id.clone());
+                }
+            }
+        }
+        if paused.is_empty() { Ok(()) } else { self.consumer.pause(&list_of(&paused)) }
+    }
+
+    fn positions(&self, wanted: impl Fn(&LaneId) -> bool) -> rdkafka::error::KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for lane in self.lanes.iter().filter(|lane| lane.phase == Phase::Running && wanted(&lane.id)) {
+            list.add_partition_offset(&lane.id.topic, lane.id.partition, Offset::Offset(lane.next))?;
+        }
+        Ok(list)
+    }
+
+    fn fetch_batch(&mut self, max_wait: Duration, events: &mut Vec<SourceEvent>) {
+        let Self { fetch, lanes, ask_again_at, .. } = self;
+        fetch.take(max_wait, |fetched| take_in(lanes, ask_again_at, &fetched, events));
+        let finished = self.lanes.take_finished();
+        if !finished.is_empty()
+            && let Err(error) = self.consumer.pause(&list_of(&finished))
+        {
+            // Only costs fetching in vain: the lane table drops what comes.
+            tracing::debug!(%error, "an ended lane could not be paused");
+        }
+    }
+}
+
+/// Sorts one message into the lane table.
+fn take_in(
+    lanes: &mut LaneTable,
+    ask_again_at: &mut Option<Instant>,
+    fetched: &Fetched<'_>,
+    events: &mut Vec<SourceEvent>,
+) {
+    let slot = lanes.slot(fetched.topic_key, fetched.partition, || fetched.topic());
+    match (&fetched.kind, slot) {
+        (FetchedKind::Record { timestamp_ms, log_append_time, payload }, Some(slot)) => {
+            let record = RawRecord {
+                offset: fetched.offset,
+                timestamp_ms: *timestamp_ms,
+                log_append_time: *log_append_time,
+                payload,
+            };
+            lanes.record(slot, &record, events);
+        }
+        (FetchedKind::EndOfPartition, Some(slot)) => lanes.end_of_partition(slot, fetched.offset, events),
+        // Of a lane that was revoked while this was on its way.
+        (FetchedKind::Record { .. } | FetchedKind::EndOfPartition, None) => {}
+        (FetchedKind::Failed { code, reason }, slot) => {
+            let lane = slot.map(|slot| lanes.lane(slot).id.to_string());
+            if *code == RDKafkaErrorCode::AutoOffsetReset {
+                // The position left the log: locating the lane again tells by how much.
+                if slot.and_then(|slot| lanes.relocate(slot)).is_some() {
+                    *ask_again_at = Some(Instant::now());
+                }
+                return;
+            }
+            let message = match lane {
+                Some(lane) => format!("`{lane}`: {code}: {reason}"),
+                None => format!("{code}: {reason}"),
+            };
+            events.push(SourceEvent::Trouble(Trouble {
+                message,
+                all_brokers_down: *code == RDKafkaErrorCode::AllBrokersDown,
+            }));
+        }
+    }
+}
+
+fn borrowed_record<'a>(message: &'a rdkafka::message::BorrowedMessage<'_>) -> RawRecord<'a> {
+    let (timestamp_ms, log_append_time) = match message.timestamp() {
+        Timestamp::NotAvailable => (-1, false),
+        Timestamp::CreateTime(ms) => (ms, false),
+        Timestamp::LogAppendTime(ms) => (ms, true),
+    };
+    RawRecord {
+        offset: message.offset(),
+        timestamp_ms,
+        log_append_time,
+        payload: message.payload().unwrap_or_default(),
+    }
+}
+
+fn list_of(lanes: &[LaneId]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for lane in lanes {
+        list.add_partition(&lane.topic, lane.partition);
+    }
+    list
+}
+
+/// Asks for the bounds of a partition and turns a position into an offset.
+fn locate(
+    consumer: &BaseConsumer<SourceContext>,
+    lane: &LaneId,
+    position: Position,
+) -> rdkafka::error::KafkaResult<(i64, i64, i64)> {
+    let (low, high) = consumer.fetch_watermarks(&lane.topic, lane.partition, QUESTION_TIMEOUT)?;
+    let wanted = match position {
+        Position::Offset(offset) => offset,
+        Position::Earliest => low,
+        Position::Latest => high,
+        Position::Timestamp(timestamp_ms) => {
+            let mut question = TopicPartitionList::new();
+            question.add_partition_offset(&lane.topic, lane.partition, Offset::Offset(timestamp_ms))?;
+            let answer = consumer.offsets_for_times(question, QUESTION_TIMEOUT)?;
+            match answer.elements().first().map(|element| element.offset()) {
+                Some(Offset::Offset(offset)) => offset.clamp(low, high),
+                Some(_) | None => high,
+            }
+        }
+    };
+    Ok((low, high, wanted))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,536 @@
+//! The life of an alert: it opens, updates, resolves.
+//!
+//! [`Lifecycle`] folds the final rows of alert rules, in order of event time, into alert records. It keeps one
+//! [`AlertState`] per (rule, entity) that ever fired, because a condition that comes back continues under the
+//! same fingerprint with the next revision; a consumer that keeps the newest revision of each fingerprint has
+//! the truth, and `fingerprint:revision` names a record for ever.
+//!
+//! ```text
+//!            firing                     firing: severity changed, or the renotify period has passed
+//!  (none) ───────────▶ open ─────────────────────▶ update ─┐
+//!                        │  ◀──────────────────────────────┘
+//!                        │ `resolve_after` rows in a row not firing
+//!                        ▼              firing
+//!                    resolved ───────────────────▶ open, next revision
+//! ```
+//!
+//! A row of a rule without a `firing` column is an occurrence: it opens an alert of its own and has no further life.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Someone should look.
+    Warning,
+    /// Someone must act.
+    Critical,
+}
+
+/// Where an alert stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// The condition began to hold, or something occurred.
+    Open,
+    /// The condition still holds and something about it changed.
+    Update,
+    /// The condition no longer holds.
+    Resolved,
+}
+
+macro_rules! text_of {
+    ($type:ident, $($variant:ident => $text:literal),+) => {
+        impl $type {
+            /// The word used in tables and messages.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// Reads the word back.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+text_of!(Severity, Info => "info", Warning => "warning", Critical => "critical");
+text_of!(Status, Open => "open", Update => "update", Resolved => "resolved");
+
+/// What the lifecycle needs to know of an alert rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlertRule {
+    /// Rule id.
+    pub id: String,
+    /// Version from the header, such as `1` or `2.1`; its first number is part of the fingerprint.
+    pub version: String,
+    /// One line for people.
+    pub title: String,
+    /// Severity unless a row says otherwise.
+    pub severity: Severity,
+    /// The standard and clause behind the limit.
+    pub standard: Option<String>,
+    /// Area of the rule, such as `power_quality`.
+    pub category: String,
+    /// Unit of `measured` and the limits, unless a row says otherwise.
+    pub unit: Option<String>,
+    /// Where the person on call reads on.
+    pub runbook: Option<String>,
+    /// Rows in a row that must not fire before the alert resolves; at least 1.
+    pub resolve_after: u32,
+    /// Event time after which a still firing alert is told again; never if absent.
+    pub renotify_ms: Option<i64>,
+}
+
+/// The event that a row of a stateless rule stems from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Topic or file.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// Position in the record.
+    pub index: i32,
+}
+
+/// One final row of an alert rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlertRow {
+    /// Entity as column and value, in the order of the rule's header.
+    pub entity: Vec<(String, String)>,
+    /// Event time of the row, microseconds since the epoch.
+    pub event_us: i64,
+    /// Whether the condition holds; absent for occurrences.
+    pub firing: Option<bool>,
+    /// Severity of this row.
+    pub severity: Option<Severity>,
+    /// The value that was judged.
+    pub measured: Option<f64>,
+    /// Lower limit.
+    pub limit_low: Option<f64>,
+    /// Upper limit.
+    pub limit_high: Option<f64>,
+    /// Unit of the three values above.
+    pub unit: Option<String>,
+    /// Window of the row, microseconds since the epoch.
+    pub window_us: Option<(i64, i64)>,
+    /// All columns of the row as a JSON object.
+    pub evidence: String,
+    /// The event behind the row, if there is exactly one.
+    pub source: Option<Source>,
+}
+
+/// What is remembered of one alert.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AlertState {
+    /// Rule id.
+    pub rule_id: String,
+    /// Entity values joined by `|`.
+    pub entity_id: String,
+    /// Stable name of the alert.
+    pub fingerprint: String,
+    /// Revision of the last record.
+    pub revision: u64,
+    /// Where it stands; [`Status::Update`] is kept as [`Status::Open`].
+    pub status: Status,
+    /// Severity of the last record.
+    pub severity: Severity,
+    /// First firing row of the current opening.
+    pub first_seen_us: i64,
+    /// Last firing row.
+    pub last_seen_us: i64,
+    /// Event time of the last record.
+    pub notified_us: i64,
+    /// Firing rows of the current opening.
+    pub occurrences: u64,
+    /// The measured value farthest outside its limits.
+    pub peak_measured: Option<f64>,
+    /// How far that value lies outside.
+    pub peak_excess: f64,
+    /// Rows in a row that did not fire.
+    pub calm_rows: u32,
+}
+
+/// One revision of an alert, as consumers see it. Times are microseconds since the epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AlertRecord {
+    /// Stable name of the alert: a hash of rule, major version and entity (and of the row, for occurrences).
+    pub fingerprint: String,
+    /// Counts the records of a fingerprint from 1.
+    pub revision: u64,
+    /// Open, update or resolved.
+    pub status: Status,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Rule id.
+    pub rule_id: String,
+    /// Version of the rule.
+    pub rule_version: String,
+    /// Title of the rule.
+    pub title: String,
+    /// Standard and clause.
+    pub standard: Option<String>,
+    /// Area of the rule.
+    pub category: String,
+    /// Entity as column and value.
+    pub entity: Vec<(String, String)>,
+    /// Entity values joined by `|`.
+    pub entity_id: String,
+    /// The value that was judged.
+    pub measured: Option<f64>,
+    /// Lower limit.
+    pub limit_low: Option<f64>,
+    /// Upper limit.
+    pub limit_high: Option<f64>,
+    /// Unit of the values.
+    pub unit: Option<String>,
+    /// Event time of the row behind this record.
+    pub event_us: i64,
+    /// Window of that row.
+    pub window_us: Option<(i64, i64)>,
+    /// First firing row.
+    pub first_seen_us: i64,
+    /// Last firing row.
+    pub last_seen_us: i64,
+    /// When the condition was found to hold no longer.
+    pub resolved_us: Option<i64>,
+    /// Firing rows so far.
+    pub occurrences: u64,
+    /// The measured value farthest outside its limits.
+    pub peak_measured: Option<f64>,
+    /// All columns of the row as a JSON object.
+    pub evidence: String,
+    /// The event behind the row, if there is exactly one.
+    pub source: Option<Source>,
+    /// Where the person on call reads on.
+    pub runbook: Option<String>,
+}
+
+impl AlertRecord {
+    /// Name of this record, the same on every re-execution.
+    pub fn id(&self) -> String {
+        format!("{}:{}", self.fingerprint, self.revision)
+    }
+}
+
+/// The alerts of all rules.
+#[derive(Debug, Default)]
+pub struct Lifecycle {
+    states: HashMap<String, HashMap<String, AlertState>>,
+    changed: BTreeMap<(String, String), AlertState>,
+}
+
+impl Lifecycle {
+    /// Takes in a state from a manifest or a snapshot.
+    pub fn restore(&mut self, state: AlertState) {
+        self.states.entry(state.rule_id.clone()).or_default().insert(state.entity_id.clone(), state);
+    }
+
+    /// The states that changed since the last call, in a stable order.
+    pub fn take_changes(&mut self) -> Vec<AlertState> {
+        std::mem::take(&mut self.changed).into_values().collect()
+    }
+
+    /// Every state, in a stable order.
+    pub fn snapshot(&self) -> Vec<AlertState> {
+        let mut all: Vec<AlertState> = self.states.values().flat_map(|by_entity| by_entity.values().cloned()).collect();
+        all.sort_by(|a, b| (&a.rule_id, &a.entity_id).cmp(&(&b.rule_id, &b.entity_id)));
+        all
+    }
+
+    /// Number of alerts that are open.
+    pub fn open_count(&self) -> usize {
+        self.states.values().flat_map(HashMap::values).filter(|state| state.status == Status::Open).count()
+    }
+
+    /// Whether a row that does not fire matters for this entity: only then must the caller build an [`AlertRow`].
+    pub fn is_open(&self, rule_id: &str, entity_id: &str) -> bool {
+        self.states
+            .get(rule_id)
+            .and_then(|by_entity| by_entity.get(entity_id))
+            .is_some_and(|state| state.status == Status::Open)
+    }
+
+    /// Folds one row, in order of event time per entity; gives the record to publish, if any.
+    pub fn fold(&mut self, rule: &AlertRule, row: AlertRow) -> Option<AlertRecord> {
+        let Some(firing) = row.firing else {
+            return Some(occurrence(rule, row));
+        };
+        let entity_id = entity_id(&row.entity);
+        let state = self.states.get(&rule.id).and_then(|by_entity| by_entity.get(&entity_id));
+        let (state, status) = decide(rule, state, &row, &entity_id, firing)?;
+        self.changed.insert((rule.id.clone(), entity_id.clone()), state.clone());
+        let record = status.map(|status| record(rule, row, &state, status));
+        self.states.entry(rule.id.clone()).or_default().insert(entity_id, state);
+        record
+    }
+}
+
+/// Decides the next state of a condition and whether it is told.
+fn decide(
+    rule: &AlertRule,
+    state: Option<&AlertState>,
+    row: &AlertRow,
+    entity_id: &str,
+    firing: bool,
+) -> Option<(AlertState, Option<Status>)> {
+    let severity = row.severity.unwrap_or(rule.severity);
+    let open = state.filter(|state| state.status == Status::Open);
+    match (open, firing) {
+        (None, false) => None,
+        (None, true) => {
+            let state = AlertState {
+                rule_id: rule.id.clone(),
+                entity_id: entity_id.to_owned(),
+                fingerprint: state.map_or_else(|| fingerprint(rule, entity_id, None), |s| s.fingerprint.clone()),
+                revision: state.map_or(0, |s| s.revision) + 1,
+                status: Status::Open,
+                severity,
+                first_seen_us: row.event_us,
+                last_seen_us: row.event_us,
+                notified_us: row.event_us,
+                occurrences: 1,
+                peak_measured: row.measured,
+                peak_excess: excess(row),
+                calm_rows: 0,
+            };
+            Some((state, Some(Status::Open)))
+        }
+        (Some(open), true) => {
+            let mut next = open.clone();
+            next.last_seen_us = row.event_us;
+            next.occurrences += 1;
+            next.calm_rows = 0;
+            if excess(row) > next.peak_excess {
+                next.peak_excess = excess(row);
+                next.peak_measured = row.measured;
+            }
+            let due = rule.renotify_ms.is_some_and(|ms| row.event_us - open.notified_us >= ms.saturating_mul(1_000));
+            let told = severity != open.severity || due;
+            if told {
+                next.severity = severity;
+                next.revision += 1;
+                next.notified_us = row.event_us;
+            }
+            Some((next, told.then_some(Status::Update)))
+        }
+        (Some(open), false) => {
+            let mut next = open.clone();
+            next.calm_rows += 1;
+            let resolved = next.calm_rows >= rule.resolve_after.max(1);
+            if resolved {
+                next.status = Status::Resolved;
+                next.revision += 1;
+                next.notified_us = row.event_us;
+            }
+            Some((next, resolved.then_some(Status::Resolved)))
+        }
+    }
+}
+
+fn record(rule: &AlertRule, row: AlertRow, state: &AlertState, status: Status) -> AlertRecord {
+    AlertRecord {
+        fingerprint: state.fingerprint.clone(),
+        revision: state.revision,
+        status,
+        severity: state.severity,
+        rule_id: rule.id.clone(),
+        rule_version: rule.version.clone(),
+        title: rule.title.clone(),
+        standard: rule.standard.clone(),
+        category: rule.category.clone(),
+        entity_id: state.entity_id.clone(),
+        entity: row.entity,
+        measured: row.measured,
+        limit_low: row.limit_low,
+        limit_high: row.limit_high,
+        unit: row.unit.or_else(|| rule.unit.clone()),
+        event_us: row.event_us,
+        window_us: row.window_us,
+        first_seen_us: state.first_seen_us,
+        last_seen_us: state.last_seen_us,
+        resolved_us: (status == Status::Resolved).then_some(row.event_us),
+        occurrences: state.occurrences,
+        peak_measured: state.peak_measured,
+        evidence: row.evidence,
+        source: row.source,
+        runbook: rule.runbook.clone(),
+    }
+}
+
+fn occurrence(rule: &AlertRule, row: AlertRow) -> AlertRecord {
+    let entity_id = entity_id(&row.entity);
+    let state = AlertState {
+        rule_id: rule.id.clone(),
+        fingerprint: fingerprint(rule, &entity_id, Some(&row)),
+        entity_id,
+        revision: 1,
+        status: Status::Open,
+        severity: row.severity.unwrap_or(rule.severity),
+        first_seen_us: row.event_us,
+        last_seen_us: row.event_us,
+        notified_us: row.event_us,
+        occurrences: 1,
+        peak_measured: row.measured,
+        peak_excess: excess(&row),
+        calm_rows: 0,
+    };
+    record(rule, row, &state, Status::Open)
+}
+
+/// Joins the values of an entity: `M1` or `M1|phase_a`.
+pub fn entity_id(entity: &[(String, String)]) -> String {
+    entity.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join("|")
+}
+
+/// How far the measured value lies outside its limits; its magnitude if there are none.
+fn excess(row: &AlertRow) -> f64 {
+    let Some(measured) = row.measured else { return f64::NEG_INFINITY };
+    match (row.limit_low, row.limit_high) {
+        (None, None) => measured.abs(),
+        (low, high) => {
+            let above = high.map_or(f64::NEG_INFINITY, |high| measured - high);
+            let below = low.map_or(f64::NEG_INFINITY, |low| low - measured);
+            above.max(below)
+        }
+    }
+}
+
+fn fingerprint(rule: &AlertRule, entity_id: &str, occurrence: Option<&AlertRow>) -> String {
+    let major = rule.version.split('.').next().unwrap_or_default();
+    let mut hash = Sha256::new();
+    let mut part = |text: &str| {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
+    };
+    part(&rule.id);
+    part(major);
+    part(entity_id);
+    if let Some(row) = occurrence {
+        part(&row.event_us.to_string());
+        match &row.source {
+            Some(s) => part(&format!("{}/{}/{}/{}", s.topic, s.partition, s.offset, s.index)),
+            None => part(&row.evidence),
+        }
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule() -> AlertRule {
+        AlertRule {
+            id: "pq_voltage_deviation".into(),
+            version: "1.2".into(),
+            title: "Supply voltage outside limits".into(),
+            severity: Severity::Warning,
+            standard: None,
+            category: "power_quality".into(),
+            unit: Some("V".into()),
+            runbook: None,
+            resolve_after: 2,
+            renotify_ms: Some(3_600_000),
+        }
+    }
+
+    fn row(minute: i64, measured: f64) -> AlertRow {
+        AlertRow {
+            entity: vec![("meter_id".into(), "M1".into())],
+            event_us: minute * 60_000_000,
+            firing: Some(measured > 235.4),
+            severity: (measured > 242.0).then_some(Severity::Critical),
+            measured: Some(measured),
+            limit_low: Some(198.0),
+            limit_high: Some(235.4),
+            unit: None,
+            window_us: None,
+            evidence: "{}".into(),
+            source: None,
+        }
+    }
+
+    fn told(lifecycle: &mut Lifecycle, rows: &[(i64, f64)]) -> Vec<(Status, u64)> {
+        let rule = rule();
+        rows.iter()
+            .filter_map(|(minute, value)| lifecycle.fold(&rule, row(*minute, *value)))
+            .map(|record| (record.status, record.revision))
+            .collect()
+    }
+
+    #[test]
+    fn a_condition_opens_updates_resolves_and_comes_back_under_the_same_name() {
+        let mut lifecycle = Lifecycle::default();
+        let rows =
+            [(0, 235.4), (10, 236.0), (20, 237.0), (30, 243.0), (40, 230.0), (50, 236.0), (60, 230.0), (70, 231.0)];
+        assert_eq!(
+            told(&mut lifecycle, &rows),
+            [
+                (Status::Open, 1),
+                (Status::Update, 2), // critical
+                (Status::Update, 3), // back to warning
+                (Status::Resolved, 4),
+            ]
+        );
+        let state = &lifecycle.snapshot()[0];
+        assert_eq!((state.occurrences, state.peak_measured), (4, Some(243.0)));
+        assert_eq!(told(&mut lifecycle, &[(80, 236.0)]), [(Status::Open, 5)]);
+        assert_eq!(lifecycle.snapshot()[0].fingerprint, state_fingerprint());
+    }
+
+    fn state_fingerprint() -> String {
+        fingerprint(&rule(), "M1", None)
+    }
+
+    #[test]
+    fn a_lasting_condition_is_told_again_after_the_renotify_period() {
+        let rows = [(0, 236.0), (30, 236.0), (60, 236.0), (90, 236.0), (120, 236.0)];
+        let told = told(&mut Lifecycle::default(), &rows);
+        assert_eq!(told, [(Status::Open, 1), (Status::Update, 2), (Status::Update, 3)]);
+    }
+
+    #[test]
+    fn restoring_changes_continues_exactly() {
+        let rows: Vec<(i64, f64)> = (0..40).map(|k| (k * 10, if k % 7 < 4 { 236.0 } else { 230.0 })).collect();
+        let mut whole = Lifecycle::default();
+        let expected = told(&mut whole, &rows);
+        for cut in 0..rows.len() {
+            let mut before = Lifecycle::default();
+            let mut got = told(&mut before, &rows[..cut]);
+            let mut after = Lifecycle::default();
+            before.take_changes().into_iter().for_each(|state| after.restore(state));
+            got.extend(told(&mut after, &rows[cut..]));
+            assert_eq!(got, expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn occurrences_are_told_once_each_and_named_by_their_event() {
+        let occurrence = |offset| AlertRow {
+            firing: None,
+            source: Some(Source { topic: "t".into(), partition: 0, offset, index: 0 }),
+            ..row(0, 1.0)
+        };
+        let mut lifecycle = Lifecycle::default();
+        let first = lifecycle.fold(&rule(), occurrence(1)).expect("told");
+        let second = lifecycle.fold(&rule(), occurrence(2)).expect("told");
+        assert_ne!(first.fingerprint, second.fingerprint);
+        assert!(lifecycle.take_changes().is_empty());
+    }
+}

@@ -1,0 +1,163 @@
+//! Who may commit: decisions about chains, generations and seals.
+//!
+//! A lane is taken in two steps. The taker creates `lanes/<topic>/<partition>/<generation>` (put-if-absent),
+//! which names its chain; then it puts a *seal* of that lane as the next link of the previous owner's chain.
+//! From the seal on the previous owner cannot commit the lane: its next put meets the seal, and
+//! [`decide_after_refused_put`] tells it to let go. A put whose acknowledgement was lost meets its own nonce
+//! and is good. The taker continues from what the chain says before the seal.
+//!
+//! Invariant: committed slices of a lane form one line; each starts where the last committed one ended.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::{Body, Manifest};
+use crate::record::LaneId;
+
+/// The object that says which chain holds a lane under a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// The lane.
+    pub lane: LaneId,
+    /// Counts the owners of the lane from 1.
+    pub generation: u64,
+    /// The chain of this owner.
+    pub chain: String,
+    /// The nonce of the process that took it.
+    pub nonce: String,
+}
+
+impl Generation {
+    /// Folder of the generation objects of a lane, below the job's folder.
+    pub fn folder(lane: &LaneId) -> String {
+        format!("lanes/{}/{}", escape(&lane.topic), lane.partition)
+    }
+
+    /// Path of the object that records this generation.
+    pub fn path(lane: &LaneId, generation: u64) -> String {
+        format!("{}/{generation:020}.json", Self::folder(lane))
+    }
+}
+
+/// Topics may be file paths; in object names everything but `[A-Za-z0-9._-]` becomes `~XX`.
+fn escape(topic: &str) -> String {
+    use std::fmt::Write as _;
+    let mut name = String::with_capacity(topic.len());
+    for byte in topic.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-') {
+            name.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            write!(name, "~{byte:02X}").unwrap_or_default();
+        }
+    }
+    name
+}
+
+/// What a process does after its put of link `n` was refused because `n` exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AfterRefusedPut {
+    /// The link is its own: the acknowledgement was lost, the epoch is committed.
+    Committed,
+    /// The link seals lanes that this process does not hold: try again at the next number.
+    TryNext,
+    /// These lanes were taken by another process: let go of them.
+    Fenced(Vec<LaneId>),
+    /// Another process commits epochs to this chain: let go of everything.
+    ChainTaken,
+}
+
+/// Reads the winner of a race for a link.
+///
+/// `held` maps the lanes of this process to the generation under which it holds them.
+pub fn decide_after_refused_put(winner: &Manifest, nonce: &str, held: &BTreeMap<LaneId, u64>) -> AfterRefusedPut {
+    if winner.nonce == nonce {
+        return AfterRefusedPut::Committed;
+    }
+    match &winner.body {
+        Body::Epoch(_) => AfterRefusedPut::ChainTaken,
+        Body::Seal(seal) => {
+            let lost: Vec<LaneId> = seal
+                .lanes
+                .iter()
+                .filter(|(lane, generation)| held.get(lane).is_some_and(|mine| generation > mine))
+                .map(|(lane, _)| lane.clone())
+                .collect();
+            if lost.is_empty() { AfterRefusedPut::TryNext } else { AfterRefusedPut::Fenced(lost) }
+        }
+    }
+}
+
+/// What the end of a chain tells its next owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResumePoint {
+    /// Nothing was ever committed.
+    Beginning,
+    /// Continue from this epoch, rebuilding from this checkpoint (0: from the first epoch).
+    Epoch {
+        /// The last committed epoch.
+        last: u64,
+        /// The checkpoint it builds on.
+        checkpoint: u64,
+    },
+}
+
+/// Finds where to resume among the links of a chain, given newest first.
+pub fn decide_resume<'a>(newest_first: impl Iterator<Item = &'a Manifest>) -> ResumePoint {
+    for manifest in newest_first {
+        if let Some(epoch) = manifest.epoch() {
+            return ResumePoint::Epoch { last: manifest.n, checkpoint: epoch.checkpoint };
+        }
+    }
+    ResumePoint::Beginning
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Epoch, FORMAT, Seal};
+
+    fn link(nonce: &str, body: Body) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            job: "j".into(),
+            chain: "0".into(),
+            incarnation: "i".into(),
+            n: 4,
+            nonce: nonce.into(),
+            created_ms: 0,
+            body,
+        }
+    }
+
+    #[test]
+    fn the_winner_of_a_race_is_read_by_nonce_then_by_what_it_says() {
+        let lane = LaneId::new("readings", 3);
+        let held = BTreeMap::from([(lane.clone(), 2)]);
+        let epoch = || Body::Epoch(Box::<Epoch>::default());
+        let seal = |generation| Body::Seal(Seal { lanes: vec![(lane.clone(), generation)], taken_by: "1".into() });
+        let cases = [
+            (link("me", epoch()), AfterRefusedPut::Committed),
+            (link("you", epoch()), AfterRefusedPut::ChainTaken),
+            (link("you", seal(3)), AfterRefusedPut::Fenced(vec![lane.clone()])),
+            (link("you", seal(2)), AfterRefusedPut::TryNext),
+        ];
+        for (winner, expected) in cases {
+            assert_eq!(decide_after_refused_put(&winner, "me", &held), expected);
+        }
+    }
+
+    #[test]
+    fn seals_at_the_end_of_a_chain_are_skipped_when_resuming() {
+        let seal = link("a", Body::Seal(Seal { lanes: vec![], taken_by: "0".into() }));
+        let epoch = link("b", Body::Epoch(Box::new(Epoch { checkpoint: 2, ..Epoch::default() })));
+        assert_eq!(decide_resume([&seal, &epoch].into_iter()), ResumePoint::Epoch { last: 4, checkpoint: 2 });
+        assert_eq!(decide_resume([&seal].into_iter()), ResumePoint::Beginning);
+    }
+
+    #[test]
+    fn lane_folders_keep_file_paths_apart() {
+        assert_eq!(Generation::folder(&LaneId::new("a/b c.gz", 0)), "lanes/a~2Fb~20c.gz/0");
+    }
+}

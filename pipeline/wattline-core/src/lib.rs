@@ -1,0 +1,12 @@
+//! The words of wattline and its pure decisions: time, lateness, lanes, epochs, chains, alert lifecycle.
+//!
+//! Nothing here reads a clock, draws a random number, performs I/O or awaits: every function is a function
+//! of its arguments, so that the seeded simulator and the property tests can run all of it.
+
+pub mod alert;
+pub mod chain;
+pub mod error;
+pub mod lane;
+pub mod manifest;
+pub mod record;
+pub mod time;

@@ -1,0 +1,178 @@
+//! The manifest: the one object whose creation commits an epoch.
+//!
+//! A process slot owns a chain of manifests `<job>/chains/<slot>/<n>`. Each is created by a put that succeeds
+//! only if the name is free, so number `n` exists once and for ever. What a manifest does not name does not
+//! exist: files, state runs and rows written before a failed put are garbage.
+//!
+//! Two kinds of epochs alternate. A *tick* publishes: rows that became final, alerts, next offsets; its rows
+//! stay in a data object until a file is worth writing. A *checkpoint* also closes the raw files and all
+//! results worth a file (their Add actions are in the manifest) and stores the state of the rules, so that recovery
+//! starts there:
+//!
+//! ```text
+//!   checkpoint C ── tick C+1 ── … ── tick N      offsets of a lane:  resume(C) ≤ published(N)
+//!   files, state    rows, alerts     rows        re-read [resume, published): raw rows and state are rebuilt,
+//!                                                outputs are already out and are not emitted again
+//! ```
+//!
+//! Invariants: numbers are contiguous; `checkpoint` names an epoch of the same chain at or before this one;
+//! a lane's `resume` never decreases, and never exceeds `published`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::alert::{AlertRecord, AlertState};
+use crate::lane::IdleAdvance;
+use crate::record::LaneId;
+
+/// Version of the manifest format that this build writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// One link of a chain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format version, [`FORMAT`].
+    pub format: u32,
+    /// Name of the job.
+    pub job: String,
+    /// The slot that owns the chain.
+    pub chain: String,
+    /// Identity of the chain since its creation; part of the application id in Delta transactions.
+    pub incarnation: String,
+    /// Position in the chain, from 1.
+    pub n: u64,
+    /// Drawn at each start of a process: tells a lost acknowledgement from a lost race.
+    pub nonce: String,
+    /// The process clock at the put, milliseconds since the epoch; only cleaning up reads it.
+    pub created_ms: i64,
+    /// What this link says.
+    pub body: Body,
+}
+
+/// What a link of a chain says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// An epoch was committed.
+    Epoch(Box<Epoch>),
+    /// The named lanes left this chain; whoever owned them under an older generation must let go.
+    Seal(Seal),
+}
+
+/// Lanes that were taken from a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// Each lane and the generation under which it was taken.
+    pub lanes: Vec<(LaneId, u64)>,
+    /// The chain that takes them over.
+    pub taken_by: String,
+}
+
+/// A committed slice of the input of a process, with everything it produced.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Epoch {
+    /// The last checkpoint at or before this epoch (its own number if it is one); 0 if there was none.
+    pub checkpoint: u64,
+    /// Revision of the rule set: a hash over the fingerprints of all rules.
+    pub rules_revision: String,
+    /// The lanes owned, with their positions.
+    pub lanes: Vec<LaneSection>,
+    /// Progress of each rule by its fingerprint.
+    pub rules: BTreeMap<String, RuleProgress>,
+    /// Files that this epoch adds, by table.
+    pub adds: BTreeMap<String, Vec<AddedFile>>,
+    /// Object with rows that are published and not yet in files: at a checkpoint all of them, else those of this epoch.
+    pub rows_object: Option<String>,
+    /// At a checkpoint: the objects that together hold the state of the rules, oldest first.
+    pub state_objects: Vec<String>,
+    /// At a checkpoint: the object that holds every alert state.
+    pub alert_state_object: Option<String>,
+    /// Alert states that this epoch changed.
+    pub alert_changes: Vec<AlertState>,
+    /// Alert records that this epoch publishes.
+    pub alerts: Vec<AlertRecord>,
+}
+
+/// Positions of one lane. Offsets name the next record to read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneSection {
+    /// The lane.
+    pub lane: LaneId,
+    /// The generation under which it is owned.
+    pub generation: u64,
+    /// The stream it feeds.
+    pub stream: String,
+    /// Outputs of all earlier records are out.
+    pub published: i64,
+    /// Raw rows of all earlier records are in closed files.
+    pub archive: i64,
+    /// The stored state covers all earlier records.
+    pub state: i64,
+    /// Highest event time reached at `published`, microseconds since the epoch.
+    pub reached_us: i64,
+    /// Highest event time reached at `archive` and `state`, which a checkpoint moves together.
+    pub resume_reached_us: i64,
+    /// Whether the lane's bounded input has ended.
+    pub ended: bool,
+    /// Advances of the silent lane in this epoch.
+    pub idle_advances: Vec<IdleAdvance>,
+    /// Events (offset, index) refused in this epoch because of the clock.
+    pub refused: Vec<(i64, i32)>,
+}
+
+/// How far one rule has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleProgress {
+    /// Rule id, for people.
+    pub id: String,
+    /// Everything final at this watermark has been emitted, microseconds since the epoch.
+    pub final_until_us: i64,
+    /// The rule was activated when its stream had reached this time; earlier windows are not its business.
+    pub active_from_us: i64,
+    /// Lanes in which the rule failed at run time, and where.
+    pub quarantined: Vec<Quarantine>,
+}
+
+/// A rule that failed in a lane and is not run there any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// The lane; absent if the rule failed after the lanes were merged.
+    pub lane: Option<LaneId>,
+    /// Offset of the record at which it failed, -1 after the merge.
+    pub offset: i64,
+    /// What went wrong.
+    pub message: String,
+}
+
+/// A closed Parquet file that belongs to a table once the manifest exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedFile {
+    /// Path relative to the table.
+    pub path: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Partition value, `YYYY-MM-DD`; absent for rows without a time.
+    pub event_date: Option<String>,
+    /// Rows.
+    pub rows: u64,
+    /// Delta statistics as JSON text.
+    pub stats: String,
+    /// Time of writing, milliseconds since the epoch.
+    pub modified_ms: i64,
+}
+
+impl Manifest {
+    /// The epoch, unless this link is a seal.
+    pub fn epoch(&self) -> Option<&Epoch> {
+        match &self.body {
+            Body::Epoch(epoch) => Some(epoch),
+            Body::Seal(_) => None,
+        }
+    }
+
+    /// Name of link `n` of a chain below the job's folder. Zero-padded, so that listings are in order.
+    pub fn path(chain: &str, n: u64) -> String {
+        format!("chains/{chain}/{n:020}.json")
+    }
+}

@@ -1,0 +1,170 @@
+//! The commit point: putting the next link of the chain, and taking lanes.
+//!
+//! The decisions are `wattline_core::chain`; this file performs them against a [`Store`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wattline_core::chain::{AfterRefusedPut, Generation, decide_after_refused_put};
+use wattline_core::error::{Kind, Retry};
+use wattline_core::manifest::{Body, Epoch, FORMAT, Manifest, Seal};
+use wattline_core::record::LaneId;
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::port::{Put, Store};
+use crate::progress::Progress;
+use crate::recovery::read_manifest;
+use crate::retry::until_done;
+
+/// The end of the chain that this process owns.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) job: String,
+    pub(crate) slot: String,
+    pub(crate) incarnation: String,
+    pub(crate) nonce: String,
+    /// Number of the next link.
+    pub(crate) next: u64,
+    /// Lanes held and their generations.
+    pub(crate) held: BTreeMap<LaneId, u64>,
+}
+
+impl Chain {
+    /// Application id of this chain in Delta transactions.
+    pub(crate) fn app_id(&self) -> String {
+        format!("wattline/{}/{}/{}", self.job, self.slot, self.incarnation)
+    }
+
+    /// What is remembered with the alerts of epoch `n`.
+    pub(crate) fn marker(&self, n: u64) -> String {
+        format!("{}/{}/{}/{n}", self.job, self.incarnation, self.slot)
+    }
+
+    /// A name that no other object has.
+    pub(crate) fn object_path(&self, folder: &str, extension: &str) -> String {
+        format!("{folder}/{}/{:020}-{}.{extension}", self.slot, self.next, self.nonce)
+    }
+
+    /// Writes an object that the next link will name.
+    pub(crate) async fn put_object(&self, path: &str, body: Bytes) -> Result<()> {
+        until_done(&format!("writing `{path}`"), &self.progress, || async {
+            // The name carries number and nonce: if it exists, an earlier try of this very write made it.
+            self.store.put_if_absent(path, body.clone()).await.map(|_put| ())
+        })
+        .await
+    }
+
+    /// Commits an epoch; gives its number.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if another process took the lanes or the chain.
+    pub(crate) async fn commit(&mut self, epoch: Epoch) -> Result<u64> {
+        self.append(Body::Epoch(Box::new(epoch))).await
+    }
+
+    async fn append(&mut self, body: Body) -> Result<u64> {
+        loop {
+            let manifest = Manifest {
+                format: FORMAT,
+                job: self.job.clone(),
+                chain: self.slot.clone(),
+                incarnation: self.incarnation.clone(),
+                n: self.next,
+                nonce: self.nonce.clone(),
+                created_ms: self.clock.now_ms(),
+                body: body.clone(),
+            };
+            let path = Manifest::path(&self.slot, self.next);
+            let text = serde_json::to_vec(&manifest)
+                .map_err(|e| Error::BadManifest { path: path.clone(), reason: e.to_string() })?;
+            let text = Bytes::from(text);
+            let what = format!("putting manifest `{path}`");
+            let put = until_done(&what, &self.progress, || self.store.put_if_absent(&path, text.clone())).await?;
+            let n = self.next;
+            if put == Put::Created {
+                self.next += 1;
+                return Ok(n);
+            }
+            let winner = read_manifest(self.store.as_ref(), &self.slot, n).await?;
+            match decide_after_refused_put(&winner, &self.nonce, &self.held) {
+                AfterRefusedPut::Committed => {
+                    self.next += 1;
+                    return Ok(n);
+                }
+                AfterRefusedPut::TryNext => self.next += 1,
+                AfterRefusedPut::Fenced(lanes) => return Err(self.fenced(&lanes)),
+                AfterRefusedPut::ChainTaken => {
+                    let all: Vec<LaneId> = self.held.keys().cloned().collect();
+                    return Err(self.fenced(&all));
+                }
+            }
+        }
+    }
+
+    fn fenced(&self, lanes: &[LaneId]) -> Error {
+        let shown: Vec<String> = lanes.iter().take(8).map(LaneId::to_string).collect();
+        let more = if lanes.len() > shown.len() { " …" } else { "" };
+        Error::Fenced { job: self.job.clone(), slot: self.slot.clone(), lanes: shown.join(", ") + more }
+    }
+
+    /// Takes lanes: a new generation of each, then one seal in the chain of their previous owner.
+    ///
+    /// # Errors
+    /// If a lane belongs to another slot, or another process takes it at the same time.
+    pub(crate) async fn take(&mut self, lanes: &[LaneId]) -> Result<()> {
+        let mut sealed = Vec::new();
+        for lane in lanes {
+            let generation = self.next_generation(lane).await?;
+            let body =
+                Generation { lane: lane.clone(), generation, chain: self.slot.clone(), nonce: self.nonce.clone() };
+            let path = Generation::path(lane, generation);
+            let text = serde_json::to_vec(&body)
+                .map_err(|e| Error::BadManifest { path: path.clone(), reason: e.to_string() })?;
+            let text = Bytes::from(text);
+            let put = until_done(&format!("taking lane {lane}"), &self.progress, || {
+                self.store.put_if_absent(&path, text.clone())
+            })
+            .await?;
+            if put == Put::Exists && self.read_generation(&path).await?.nonce != self.nonce {
+                return Err(self.fenced(std::slice::from_ref(lane)));
+            }
+            self.held.insert(lane.clone(), generation);
+            if generation > 1 {
+                sealed.push((lane.clone(), generation));
+            }
+        }
+        if !sealed.is_empty() {
+            self.append(Body::Seal(Seal { lanes: sealed, taken_by: self.slot.clone() })).await?;
+        }
+        Ok(())
+    }
+
+    async fn next_generation(&self, lane: &LaneId) -> Result<u64> {
+        let names = self.store.list(&format!("{}/", Generation::folder(lane))).await?;
+        let Some(newest) = names.last() else { return Ok(1) };
+        let owner = self.read_generation(newest).await?;
+        if owner.chain != self.slot {
+            return Err(Error::Port {
+                what: format!(
+                    "lane {lane} belongs to slot `{}` of job `{}`, this process is slot `{}`: start it with that slot",
+                    owner.chain, self.job, self.slot
+                ),
+                kind: Kind::Invalid,
+                retry: Retry::Never,
+                source: "lane of another slot".into(),
+            });
+        }
+        Ok(owner.generation + 1)
+    }
+
+    async fn read_generation(&self, path: &str) -> Result<Generation> {
+        let bad = |reason: String| Error::BadManifest { path: path.to_owned(), reason };
+        let body = self.store.get(path).await?.ok_or_else(|| bad("it does not exist".into()))?;
+        serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))
+    }
+}

@@ -1,0 +1,562 @@
+//! The coordinator: cuts epochs, makes them final, commits them and rolls them forward.
+//!
+//! One async task per process, the only writer of the chain. A tick is:
+//!
+//! ```text
+//! barrier ─▶ merge partial states ─▶ advance rules to their watermark ─▶ fold alerts
+//!         ─▶ (checkpoint) write files, state, alert states ─▶ put manifest n ─▶ Delta commits ─▶ alert topic
+//! ```
+//!
+//! A tick without alerts commits nothing unless a checkpoint is due: its rows can be computed again. The next
+//! barrier comes after the roll-forward of the last, so at most one epoch is ever half out; meanwhile the
+//! workers go on, until their buffers are full and the sources are paused.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use crossbeam_channel::Sender;
+use tokio::sync::{mpsc, oneshot, watch};
+use wattline_core::alert::{AlertRecord, Lifecycle};
+use wattline_core::lane::{SilentLane, TimeGuard, decide_idle_advance, watermark_us};
+use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
+use wattline_core::record::LaneId;
+use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
+
+use crate::alerting::{AlertPlan, Candidates};
+use crate::clock::Clock;
+use crate::commit::Chain;
+use crate::error::{Error, Result};
+use crate::events;
+use crate::intake::Replay;
+use crate::intake_thread::{SourceCommand, SourceNotice};
+use crate::port::{
+    AlertSink, Archive, Decoder, FinalProgram, LaneProgram, Position, RuleFailure, RuleRows, Source, StateDelta, Store,
+};
+use crate::progress::Progress;
+use crate::table::{RuleError, TableSpec};
+use crate::worker::{LaneNumber, WorkerMessage, WorkerReport};
+
+mod epoch;
+mod roll_forward;
+mod start;
+
+use epoch::Uncommitted;
+
+/// Blocks that may wait for one worker.
+const WORKER_QUEUE_BLOCKS: usize = 4;
+/// State objects after which a checkpoint writes the whole state instead of what changed.
+const STATE_OBJECTS_MAX: usize = 8;
+/// How often the coordinator looks whether something is due.
+const SAMPLE_ALERTS: usize = 64;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How a job is run.
+#[derive(Debug, Clone)]
+pub struct JobSettings {
+    /// Job name; everything it commits lies under it.
+    pub job: String,
+    /// The slot of this process within the job.
+    pub slot: String,
+    /// Drawn anew at each start.
+    pub nonce: String,
+    /// Time between ticks.
+    pub tick: Duration,
+    /// Time between checkpoints.
+    pub checkpoint: Duration,
+    /// Raw rows in memory at which a checkpoint comes early.
+    pub checkpoint_bytes: u64,
+    /// Raw rows in memory at which the sources are paused.
+    pub buffered_bytes_max: u64,
+    /// Age at which results in memory are written into a file, however few.
+    pub file_age: Duration,
+    /// Bytes at which results in memory are written into a file, however young.
+    pub file_bytes: u64,
+    /// How long manifests are kept after they were superseded.
+    pub manifest_retention: Duration,
+    /// How often tables are compacted and cleaned.
+    pub maintenance: Duration,
+}
+
+/// A stream as the runtime sees it.
+#[derive(Debug, Clone)]
+pub struct StreamPlan {
+    /// Name, also of the raw table.
+    pub name: String,
+    /// The stream's own columns.
+    pub schema: SchemaRef,
+    /// Name of the event-time column.
+    pub event_time: String,
+    /// Bounds of event times.
+    pub guard: TimeGuard,
+    /// Silence after which a lane is advanced.
+    pub idle_timeout: Duration,
+    /// Where lanes without a past begin.
+    pub start: Position,
+    /// Lanes of this stream: a lane belongs to the stream if this says so.
+    pub lanes: LaneMatch,
+    /// The raw table; absent if raw events are not kept.
+    pub table: Option<TableSpec>,
+}
+
+/// Which lanes feed a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LaneMatch {
+    /// All partitions of a topic.
+    Topic(String),
+    /// These files.
+    Files(Vec<String>),
+}
+
+impl LaneMatch {
+    fn matches(&self, lane: &LaneId) -> bool {
+        match self {
+            Self::Topic(topic) => *lane.topic == **topic,
+            Self::Files(paths) => paths.iter().any(|path| *lane.topic == **path),
+        }
+    }
+}
+
+/// A rule as the runtime sees it; its number is its place in [`Job::rules`].
+#[derive(Debug, Clone)]
+pub struct RulePlan {
+    /// Rule id.
+    pub id: String,
+    /// Rule version.
+    pub version: String,
+    /// Hash of everything that decides its output.
+    pub fingerprint: String,
+    /// Number of its stream.
+    pub stream: usize,
+    /// Its delay.
+    pub delay_ms: i64,
+    /// Width of its window, if it has one.
+    pub window_us: Option<i64>,
+    /// Its result table, for table rules.
+    pub table: Option<TableSpec>,
+    /// Its alerts, for alert rules.
+    pub alert: Option<AlertPlan>,
+}
+
+/// Makes a decoder for a stream, by its number.
+pub type DecoderFactory = dyn Fn(usize) -> Box<dyn Decoder> + Send;
+
+/// A job with everything it needs.
+pub struct Job {
+    /// How it is run.
+    pub settings: JobSettings,
+    /// Streams.
+    pub streams: Vec<StreamPlan>,
+    /// Rules.
+    pub rules: Vec<RulePlan>,
+    /// Sources; each is driven by a thread of its own.
+    pub sources: Vec<Box<dyn Source>>,
+    /// Makes decoders.
+    pub decoders: Box<DecoderFactory>,
+    /// Lane part of the rules; one worker per element.
+    pub lane_programs: Vec<Box<dyn LaneProgram>>,
+    /// Merged part of the rules.
+    pub final_program: Box<dyn FinalProgram>,
+    /// Where manifests and state live.
+    pub store: Arc<dyn Store>,
+    /// The tables.
+    pub archive: Arc<dyn Archive>,
+    /// Where alerts go besides their table.
+    pub alert_sink: Option<Arc<dyn AlertSink>>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Counters.
+    pub progress: Arc<Progress>,
+    /// Turns true when the job shall drain and end.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct RunSummary {
+    /// Whether all bounded input was read; false after a shutdown.
+    pub ended: bool,
+    /// Number of the last committed epoch.
+    pub last_epoch: u64,
+    /// The newest alert records of each rule, a few.
+    pub sample_alerts: Vec<AlertRecord>,
+    /// Alert records by rule id and status word.
+    pub alerts_by_rule: BTreeMap<String, BTreeMap<&'static str, u64>>,
+}
+
+/// Where a lane stands.
+#[derive(Debug)]
+struct LaneStatus {
+    number: LaneNumber,
+    worker: usize,
+    stream: usize,
+    source: usize,
+    /// As of the last barrier.
+    section: LaneSection,
+    begun: bool,
+    silent_since_ms: Option<i64>,
+    /// As of the last manifest.
+    committed_offset: i64,
+    ended_committed: bool,
+}
+
+/// Runs a job until its bounded input ends or it is told to stop.
+///
+/// # Errors
+/// What cannot heal by trying again: a fenced lane, damaged manifests, lost offsets, refused configuration.
+pub async fn run(job: Job) -> Result<RunSummary> {
+    let mut coordinator = start::start(job).await?;
+    let outcome = coordinator.serve().await;
+    coordinator.stop_sources();
+    match outcome {
+        Ok(ended) => Ok(coordinator.summary(ended)),
+        Err(error) => Err(error),
+    }
+}
+
+struct Coordinator {
+    settings: JobSettings,
+    streams: Vec<StreamPlan>,
+    rules: Vec<RulePlan>,
+    progress_of_rules: Vec<RuleProgress>,
+    final_program: Box<dyn FinalProgram>,
+    lifecycle: Lifecycle,
+    archive: Arc<dyn Archive>,
+    alert_sink: Option<Arc<dyn AlertSink>>,
+    clock: Arc<dyn Clock>,
+    progress: Arc<Progress>,
+    shutdown: watch::Receiver<bool>,
+    chain: Chain,
+    workers: Vec<Sender<WorkerMessage>>,
+    /// Workers end when their queues close; the handles only keep them countable.
+    _threads: Vec<std::thread::JoinHandle<()>>,
+    source_commands: Vec<Sender<SourceCommand>>,
+    notices: mpsc::Receiver<SourceNotice>,
+    lanes: BTreeMap<LaneId, LaneStatus>,
+    /// Lanes of the past that were not assigned (yet).
+    dormant: BTreeMap<LaneId, (LaneSection, Replay)>,
+    uncommitted: Uncommitted,
+    checkpoint_n: u64,
+    state_objects: Vec<String>,
+    alert_state_object: Option<String>,
+    /// Alert states changed since the last checkpoint.
+    alert_states_changed: bool,
+    rows_objects: Vec<String>,
+    rules_revision: String,
+    last_tick: Instant,
+    last_checkpoint: Instant,
+    last_maintenance: Instant,
+    last_link_cleanup: Instant,
+    maintenance: Option<tokio::task::JoinHandle<()>>,
+    sample_alerts: Vec<AlertRecord>,
+    alerts_by_rule: BTreeMap<String, BTreeMap<&'static str, u64>>,
+}
+
+impl Coordinator {
+    /// The loop; true if all bounded input was read.
+    async fn serve(&mut self) -> Result<bool> {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = self.shutdown.changed() => {
+                    // A sender that is gone can never ask to stop.
+                    if changed.is_err() || *self.shutdown.borrow() {
+                        self.drain(false).await?;
+                        return Ok(false);
+                    }
+                }
+                notice = self.notices.recv() => match notice {
+                    Some(notice) => self.take_notice(notice).await?,
+                    None => return Err(Error::ThreadGone { thread: "source".into() }),
+                },
+                _ = look.tick() => {
+                    self.tick_if_due().await?;
+                    if self.all_ended() {
+                        self.drain(true).await?;
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take_notice(&mut self, notice: SourceNotice) -> Result<()> {
+        match notice {
+            SourceNotice::Assigned(source, lanes) => self.take_lanes(source, &lanes).await,
+            SourceNotice::Revoked(lanes) => {
+                // Positions of revoked lanes stay committed where they are; a new owner continues there.
+                for lane in lanes {
+                    self.lanes.remove(&lane);
+                    self.chain.held.remove(&lane);
+                }
+                Ok(())
+            }
+            SourceNotice::Failed(error) => Err(error),
+        }
+    }
+
+    async fn tick_if_due(&mut self) -> Result<()> {
+        let buffered = self.progress.buffered_bytes.load(Ordering::Relaxed);
+        let checkpoint =
+            buffered >= self.settings.checkpoint_bytes || self.last_checkpoint.elapsed() >= self.settings.checkpoint;
+        if checkpoint || self.last_tick.elapsed() >= self.settings.tick {
+            self.tick(checkpoint).await?;
+            self.advance_silent_lanes()?;
+            self.start_maintenance();
+        }
+        Ok(())
+    }
+
+    fn all_ended(&self) -> bool {
+        !self.lanes.is_empty() && self.all_streams_assigned() && self.lanes.values().all(|status| status.section.ended)
+    }
+
+    fn all_streams_assigned(&self) -> bool {
+        (0..self.streams.len()).all(|stream| self.lanes.values().any(|status| status.stream == stream))
+    }
+
+    /// Stops the sources, cuts a last epoch, commits it; at the end of bounded input every window closes.
+    async fn drain(&mut self, ended: bool) -> Result<()> {
+        self.stop_sources();
+        self.tick(true).await?;
+        if let Some(task) = self.maintenance.take() {
+            // A failed task has logged its reason.
+            task.await.unwrap_or_default();
+        }
+        if ended {
+            self.maintain_all().await;
+        }
+        Ok(())
+    }
+
+    fn stop_sources(&mut self) {
+        for commands in self.source_commands.drain(..) {
+            // A source that has ended needs no telling.
+            commands.send(SourceCommand::Stop).unwrap_or_default();
+        }
+    }
+
+    /// Cuts all workers at one barrier.
+    async fn barrier(&self, raw: bool) -> Result<Vec<WorkerReport>> {
+        let mut replies = Vec::with_capacity(self.workers.len());
+        for (number, worker) in self.workers.iter().enumerate() {
+            let (reply, report) = oneshot::channel();
+            let worker = worker.clone();
+            // The queue is bounded: sending may wait for the worker to take a block.
+            tokio::task::spawn_blocking(move || worker.send(WorkerMessage::Barrier { raw, reply }))
+                .await
+                .map_err(|_join| gone(number))?
+                .map_err(|_closed| gone(number))?;
+            replies.push((number, report));
+        }
+        let mut reports = Vec::with_capacity(replies.len());
+        for (number, report) in replies {
+            reports.push(report.await.map_err(|_closed| gone(number))?);
+        }
+        Ok(reports)
+    }
+
+    async fn tick(&mut self, checkpoint: bool) -> Result<()> {
+        self.last_tick = Instant::now();
+        let mut raw: BTreeMap<usize, Vec<RecordBatch>> = BTreeMap::new();
+        for report in self.barrier(checkpoint).await? {
+            self.absorb(report, &mut raw)?;
+        }
+        self.advance_rules()?;
+        self.note_gauges();
+        let due = if checkpoint { self.worth_a_checkpoint(&raw) } else { !self.uncommitted.alerts.is_empty() };
+        if due {
+            self.commit(checkpoint, raw).await?;
+        }
+        if checkpoint {
+            self.last_checkpoint = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Takes in what a worker reported.
+    fn absorb(&mut self, report: WorkerReport, raw: &mut BTreeMap<usize, Vec<RecordBatch>>) -> Result<()> {
+        if let Some(error) = report.error {
+            return Err(error);
+        }
+        let now_ms = self.clock.now_ms();
+        for lane in report.lanes {
+            let Some(status) = self.lanes.get_mut(&lane.lane) else { continue };
+            self.uncommitted.idle_advances.entry(lane.lane.clone()).or_default().extend(lane.idle_advances);
+            self.uncommitted.refused.entry(lane.lane).or_default().extend(lane.refused);
+            let section = &mut status.section;
+            if let (false, Some(first)) = (status.begun, lane.first_offset) {
+                status.begun = true;
+                (section.archive, section.state) = (first, first);
+                status.committed_offset = first;
+            }
+            section.published = lane.next_offset.unwrap_or(section.published);
+            section.reached_us = lane.reached_us;
+            section.ended = lane.ended;
+            status.silent_since_ms = lane.silent.then(|| status.silent_since_ms.unwrap_or(now_ms));
+        }
+        for (stream, batches) in report.raw {
+            raw.entry(stream).or_default().extend(batches);
+        }
+        self.uncommitted.dead_letters.extend(report.dead_letters);
+        for (lane, failure) in report.failures {
+            self.note_failure(Some(lane), failure);
+        }
+        for delta in report.deltas {
+            self.merge(delta);
+        }
+        self.take_rows(report.rows)
+    }
+
+    fn merge(&mut self, delta: StateDelta) {
+        if let Err(message) = self.final_program.merge(&delta) {
+            self.note_failure(None, RuleFailure { rule: delta.rule, offset: -1, message });
+        } else {
+            self.uncommitted.deltas.push(delta);
+        }
+    }
+
+    fn note_failure(&mut self, lane: Option<LaneId>, failure: RuleFailure) {
+        let rule = &self.rules[failure.rule];
+        events::RuleFailed { rule: &rule.id, lane: lane.as_ref(), offset: failure.offset, message: &failure.message }
+            .emit();
+        Progress::add(&self.progress.rule_errors, 1);
+        let quarantined = &mut self.progress_of_rules[failure.rule].quarantined;
+        if !quarantined.iter().any(|q| q.lane == lane) {
+            quarantined.push(Quarantine {
+                lane: lane.clone(),
+                offset: failure.offset,
+                message: failure.message.clone(),
+            });
+        }
+        self.uncommitted.rule_errors.push(RuleError {
+            rule_id: rule.id.clone(),
+            rule_version: rule.version.clone(),
+            lane,
+            offset: failure.offset,
+            message: failure.message,
+            failed_at_ms: self.clock.now_ms(),
+        });
+    }
+
+    /// The lowest time that all lanes of a stream have reached. A lane that never had an event holds back the
+    /// others until it is advanced as idle.
+    fn reached_us(&self, stream: usize) -> i64 {
+        let assigned = self.lanes.values().filter(|status| status.stream == stream);
+        let begun = assigned.map(|s| if s.section.ended { END_OF_TIME } else { s.section.reached_us });
+        begun.min().unwrap_or(BEFORE_TIME)
+    }
+
+    /// Advances every rule to its watermark and takes in what became final.
+    fn advance_rules(&mut self) -> Result<()> {
+        let reached: Vec<i64> = (0..self.streams.len()).map(|stream| self.reached_us(stream)).collect();
+        let mut rows = Vec::new();
+        for rule in 0..self.rules.len() {
+            let plan = &self.rules[rule];
+            let watermark_us = watermark_us(reached[plan.stream], plan.delay_ms);
+            if watermark_us <= self.progress_of_rules[rule].final_until_us {
+                continue;
+            }
+            self.progress_of_rules[rule].final_until_us = watermark_us;
+            match self.final_program.advance(rule, watermark_us) {
+                Ok(output) => {
+                    rows.extend(output.rows);
+                    for failure in output.failures {
+                        self.note_failure(None, failure);
+                    }
+                }
+                Err(message) => self.note_failure(None, RuleFailure { rule, offset: -1, message }),
+            }
+        }
+        self.take_rows(rows)
+    }
+
+    /// Sorts rows of table rules into their tables and folds rows of alert rules.
+    fn take_rows(&mut self, rows: Vec<RuleRows>) -> Result<()> {
+        let mut candidates = Vec::new();
+        for rows in &rows {
+            let rule = &self.rules[rows.rule];
+            if let Some(spec) = &rule.table {
+                Progress::add(&self.progress.result_rows, rows.batch.num_rows());
+                self.uncommitted.results.push((spec.name.clone(), rows.batch.clone()));
+            }
+            if let Some(plan) = &rule.alert {
+                candidates.push(Candidates::new(plan, rows)?);
+            }
+        }
+        let mut order: Vec<(i64, usize, usize)> = Vec::new();
+        for (which, candidate) in candidates.iter().enumerate() {
+            order.extend(candidate.event_us().iter().enumerate().map(|(k, us)| (*us, which, k)));
+        }
+        order.sort_unstable();
+        for (_, which, k) in order {
+            if let Some(record) = candidates[which].fold(k, &mut self.lifecycle)? {
+                *self
+                    .alerts_by_rule
+                    .entry(record.rule_id.clone())
+                    .or_default()
+                    .entry(record.status.as_str())
+                    .or_default() += 1;
+                self.uncommitted.alerts.push(record);
+            }
+        }
+        Ok(())
+    }
+
+    fn advance_silent_lanes(&mut self) -> Result<()> {
+        let now_ms = self.clock.now_ms();
+        let mut advances = Vec::new();
+        for (id, status) in &self.lanes {
+            let Some(silent_since_ms) = status.silent_since_ms.filter(|_| !status.section.ended) else { continue };
+            let others = self
+                .lanes
+                .iter()
+                .filter(|(other, s)| *other != id && s.stream == status.stream && !s.section.ended)
+                .map(|(_, s)| s.section.reached_us)
+                .filter(|us| *us != BEFORE_TIME && *us > status.section.reached_us);
+            let lane = SilentLane { reached_us: status.section.reached_us, silent_since_ms };
+            let timeout_ms = i64::try_from(self.streams[status.stream].idle_timeout.as_millis()).unwrap_or(i64::MAX);
+            if let Some(reached_us) = decide_idle_advance(lane, others.min(), now_ms, timeout_ms) {
+                advances.push((status.worker, status.number, reached_us));
+            }
+        }
+        for (worker, number, reached_us) in advances {
+            self.workers[worker].try_send(WorkerMessage::Idle(number, reached_us)).or_else(|error| match error {
+                // A worker with a full queue is not silent; the next look decides anew.
+                crossbeam_channel::TrySendError::Full(_) => Ok(()),
+                crossbeam_channel::TrySendError::Disconnected(_) => Err(gone(worker)),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn note_gauges(&self) {
+        let reached = (0..self.streams.len()).map(|stream| self.reached_us(stream)).min().unwrap_or(BEFORE_TIME);
+        self.progress.reached_us.store(reached, Ordering::Relaxed);
+        self.progress.open_alerts.store(self.lifecycle.open_count() as u64, Ordering::Relaxed);
+    }
+
+    fn summary(&self, ended: bool) -> RunSummary {
+        RunSummary {
+            ended,
+            last_epoch: self.chain.next - 1,
+            sample_alerts: self.sample_alerts.clone(),
+            alerts_by_rule: self.alerts_by_rule.clone(),
+        }
+    }
+}
+
+fn gone(worker: usize) -> Error {
+    Error::ThreadGone { thread: format!("worker {worker}") }
+}

@@ -1,0 +1,284 @@
+//! Committing: from what was gathered since the last link to the next link.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use wattline_core::alert::AlertRecord;
+use wattline_core::lane::IdleAdvance;
+use wattline_core::manifest::{AddedFile, Epoch, LaneSection};
+use wattline_core::record::LaneId;
+
+use super::{Coordinator, STATE_OBJECTS_MAX, events};
+use crate::error::{Error, Result};
+use crate::frames;
+use crate::port::{FileTag, StateDelta};
+use crate::progress::Progress;
+use crate::table::{self, DeadLetter, RuleError};
+
+/// What was gathered since the last link of the chain.
+#[derive(Debug, Default)]
+pub(super) struct Uncommitted {
+    pub(super) results: Vec<(String, RecordBatch)>,
+    pub(super) alerts: Vec<AlertRecord>,
+    pub(super) dead_letters: Vec<DeadLetter>,
+    pub(super) rule_errors: Vec<RuleError>,
+    pub(super) idle_advances: BTreeMap<LaneId, Vec<IdleAdvance>>,
+    pub(super) refused: BTreeMap<LaneId, Vec<(i64, i32)>>,
+    /// Since the last checkpoint.
+    pub(super) deltas: Vec<StateDelta>,
+    /// Published and not in files.
+    pub(super) pending: Pending,
+}
+
+/// Rows that wait for a file, by table.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    tables: BTreeMap<String, PendingTable>,
+}
+
+#[derive(Debug)]
+struct PendingTable {
+    batches: Vec<RecordBatch>,
+    bytes: u64,
+    since: Instant,
+}
+
+impl Pending {
+    pub(super) fn push(&mut self, table: String, batch: RecordBatch) {
+        let entry = self.tables.entry(table).or_insert_with(|| PendingTable {
+            batches: Vec::new(),
+            bytes: 0,
+            since: Instant::now(),
+        });
+        entry.bytes += batch.get_array_memory_size() as u64;
+        entry.batches.push(batch);
+    }
+
+    /// Takes out the tables that are worth a file.
+    fn take_ripe(&mut self, ripe: impl Fn(u64, std::time::Duration) -> bool) -> Vec<(String, Vec<RecordBatch>)> {
+        let names: Vec<String> = self
+            .tables
+            .iter()
+            .filter(|(_, pending)| ripe(pending.bytes, pending.since.elapsed()))
+            .map(|(name, _)| name.clone())
+            .collect();
+        names.into_iter().filter_map(|name| self.tables.remove(&name).map(|p| (name, p.batches))).collect()
+    }
+
+    fn frames(&self) -> Vec<(String, RecordBatch)> {
+        let each = |(name, pending): (&String, &PendingTable)| {
+            pending.batches.iter().map(|batch| (name.clone(), batch.clone())).collect::<Vec<_>>()
+        };
+        self.tables.iter().flat_map(each).collect()
+    }
+}
+
+impl Coordinator {
+    /// Whether anything happened since the last checkpoint.
+    pub(super) fn worth_a_checkpoint(&self, raw: &BTreeMap<usize, Vec<RecordBatch>>) -> bool {
+        let u = &self.uncommitted;
+        !raw.is_empty()
+            || !u.results.is_empty()
+            || !u.alerts.is_empty()
+            || !u.dead_letters.is_empty()
+            || !u.rule_errors.is_empty()
+            || !u.pending.tables.is_empty()
+            || u.idle_advances.values().any(|advances| !advances.is_empty())
+            || self.lanes.values().any(|s| s.begun && s.section.published != s.committed_offset)
+            || self.lanes.values().any(|s| s.section.ended && !s.ended_committed)
+    }
+
+    /// Commits everything gathered as one link and rolls it forward.
+    pub(super) async fn commit(&mut self, checkpoint: bool, raw: BTreeMap<usize, Vec<RecordBatch>>) -> Result<()> {
+        let started = Instant::now();
+        let tag = FileTag { chain: self.settings.slot.clone(), n: self.chain.next, nonce: self.settings.nonce.clone() };
+        let alerts = std::mem::take(&mut self.uncommitted.alerts);
+        let published_now = self.gather_rows(&alerts)?;
+        let mut epoch = Epoch {
+            checkpoint: if checkpoint { self.chain.next } else { self.checkpoint_n },
+            rules_revision: self.rules_revision.clone(),
+            rules: self.rules.iter().map(|r| r.fingerprint.clone()).zip(self.progress_of_rules.clone()).collect(),
+            alert_changes: self.lifecycle.take_changes(),
+            alerts,
+            ..Epoch::default()
+        };
+        let raw_bytes = raw.values().flatten().map(|batch| batch.get_array_memory_size() as u64).sum::<u64>();
+        if checkpoint {
+            epoch.adds = self.write_files(raw, &tag).await?;
+            self.write_state(&mut epoch).await?;
+            epoch.rows_object = self.write_rows(&self.uncommitted.pending.frames()).await?;
+        } else {
+            epoch.rows_object = self.write_rows(&published_now).await?;
+        }
+        epoch.lanes = self.sections(checkpoint);
+        let n = self.chain.commit(epoch.clone()).await?;
+        self.after_commit(n, checkpoint, &epoch);
+        // Only now are the buffers free: the rows are in files that a link names.
+        self.progress.buffered_bytes.fetch_sub(raw_bytes, Ordering::Relaxed);
+        let files = epoch.adds.values().map(Vec::len).sum();
+        let told = epoch.alerts.len();
+        self.roll_forward(n, &epoch).await?;
+        if checkpoint {
+            self.clean_up(n, &epoch).await;
+        }
+        events::Committed { n, checkpoint, files, alerts: told, took: started.elapsed() }.emit();
+        Ok(())
+    }
+
+    /// Turns what was gathered into rows of tables, and puts them with the pending ones.
+    fn gather_rows(&mut self, alerts: &[AlertRecord]) -> Result<Vec<(String, RecordBatch)>> {
+        let mut rows = std::mem::take(&mut self.uncommitted.results);
+        if !alerts.is_empty() {
+            rows.push((table::ALERTS.to_owned(), table::alert_batch(alerts)?));
+        }
+        let dead_letters = std::mem::take(&mut self.uncommitted.dead_letters);
+        if !dead_letters.is_empty() {
+            rows.push((table::DEAD_LETTERS.to_owned(), table::dead_letter_batch(&dead_letters)?));
+        }
+        let rule_errors = std::mem::take(&mut self.uncommitted.rule_errors);
+        if !rule_errors.is_empty() {
+            rows.push((table::RULE_ERRORS.to_owned(), table::rule_error_batch(&rule_errors)?));
+        }
+        for (name, batch) in &rows {
+            self.uncommitted.pending.push(name.clone(), batch.clone());
+        }
+        Ok(rows)
+    }
+
+    async fn write_files(
+        &mut self,
+        raw: BTreeMap<usize, Vec<RecordBatch>>,
+        tag: &FileTag,
+    ) -> Result<BTreeMap<String, Vec<AddedFile>>> {
+        let (age, bytes) = (self.settings.file_age, self.settings.file_bytes);
+        let ending = self.source_commands.is_empty();
+        let mut tables = self.uncommitted.pending.take_ripe(|b, a| ending || b >= bytes || a >= age);
+        for (stream, batches) in raw {
+            if let Some(spec) = &self.streams[stream].table {
+                tables.push((spec.name.clone(), batches));
+            }
+        }
+        let mut adds = BTreeMap::new();
+        for (name, batches) in tables {
+            // A try that fails leaves files that no link names; batches are shared, not copied.
+            let files = crate::retry::until_done(&format!("writing files of table `{name}`"), &self.progress, || {
+                self.archive.write_files(&name, batches.clone(), tag)
+            })
+            .await?;
+            adds.insert(name, files);
+        }
+        Ok(adds)
+    }
+
+    /// Stores the state of the rules (what changed, or all of it from time to time) and of the alerts.
+    async fn write_state(&mut self, epoch: &mut Epoch) -> Result<()> {
+        let named = |rules: &[super::RulePlan], deltas: Vec<StateDelta>| -> Vec<(String, RecordBatch)> {
+            deltas.into_iter().map(|delta| (rules[delta.rule].fingerprint.clone(), delta.batch)).collect()
+        };
+        let full = self.state_objects.len() >= STATE_OBJECTS_MAX;
+        let deltas = std::mem::take(&mut self.uncommitted.deltas);
+        let frames = if full {
+            let dump = self
+                .final_program
+                .dump()
+                .map_err(|reason| Error::BadObject { path: "state of the rules".into(), reason })?;
+            named(&self.rules, dump)
+        } else {
+            named(&self.rules, deltas)
+        };
+        let mut objects = if full { Vec::new() } else { self.state_objects.clone() };
+        if !frames.is_empty() {
+            let path = self.chain.object_path("state", "frames");
+            self.chain.put_object(&path, frames::write(&frames)?).await?;
+            objects.push(path);
+        }
+        epoch.state_objects = objects;
+        epoch.alert_state_object.clone_from(&self.alert_state_object);
+        if self.alert_states_changed || !epoch.alert_changes.is_empty() {
+            let path = self.chain.object_path("alert-state", "json");
+            let body = serde_json::to_vec(&self.lifecycle.snapshot())
+                .map_err(|e| Error::BadObject { path: path.clone(), reason: e.to_string() })?;
+            self.chain.put_object(&path, Bytes::from(body)).await?;
+            epoch.alert_state_object = Some(path);
+        }
+        Ok(())
+    }
+
+    async fn write_rows(&self, rows: &[(String, RecordBatch)]) -> Result<Option<String>> {
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let path = self.chain.object_path("rows", "frames");
+        self.chain.put_object(&path, frames::write(rows)?).await?;
+        Ok(Some(path))
+    }
+
+    /// The positions of all lanes; a checkpoint moves the resume offset up to the published one.
+    fn sections(&mut self, checkpoint: bool) -> Vec<LaneSection> {
+        let mut sections: Vec<LaneSection> = self.dormant.values().map(|(section, _)| section.clone()).collect();
+        for (lane, status) in self.lanes.iter().filter(|(_, status)| status.begun) {
+            let mut section = status.section.clone();
+            section.generation = self.chain.held.get(lane).copied().unwrap_or_default();
+            section.idle_advances = self.uncommitted.idle_advances.remove(lane).unwrap_or_default();
+            section.refused = self.uncommitted.refused.remove(lane).unwrap_or_default();
+            if checkpoint {
+                (section.archive, section.state) = (section.published, section.published);
+                section.resume_reached_us = section.reached_us;
+            }
+            sections.push(section);
+        }
+        sections
+    }
+
+    /// Brings memory in line with the link that now exists.
+    fn after_commit(&mut self, n: u64, checkpoint: bool, epoch: &Epoch) {
+        for section in &epoch.lanes {
+            if let Some(status) = self.lanes.get_mut(&section.lane) {
+                status.committed_offset = section.published;
+                status.ended_committed = section.ended;
+                status.section.archive = section.archive;
+                status.section.state = section.state;
+                status.section.resume_reached_us = section.resume_reached_us;
+            }
+        }
+        self.alert_states_changed = !checkpoint && (self.alert_states_changed || !epoch.alert_changes.is_empty());
+        if checkpoint {
+            self.checkpoint_n = n;
+        }
+        for record in &epoch.alerts {
+            if self.sample_alerts.len() < super::SAMPLE_ALERTS
+                && !self.sample_alerts.iter().any(|known| known.rule_id == record.rule_id)
+            {
+                self.sample_alerts.push(record.clone());
+            }
+        }
+        Progress::add(&self.progress.epochs, 1);
+        Progress::add(&self.progress.alerts, epoch.alerts.len());
+    }
+
+    /// Deletes the objects that the last checkpoint named and this one does not, and manifests past retention.
+    async fn clean_up(&mut self, n: u64, epoch: &Epoch) {
+        let mut obsolete = std::mem::take(&mut self.rows_objects);
+        obsolete.extend(std::mem::take(&mut self.state_objects));
+        obsolete.extend(self.alert_state_object.take());
+        self.state_objects.clone_from(&epoch.state_objects);
+        self.alert_state_object.clone_from(&epoch.alert_state_object);
+        self.rows_objects.extend(epoch.rows_object.clone());
+        obsolete.retain(|path| {
+            !epoch.state_objects.contains(path)
+                && epoch.alert_state_object.as_ref() != Some(path)
+                && epoch.rows_object.as_ref() != Some(path)
+        });
+        for path in obsolete {
+            if let Err(error) = self.chain.store.delete(&path).await {
+                events::CleanupFailed { path: &path, error: &error }.emit();
+            }
+        }
+        if let Err(error) = self.delete_old_links(n).await {
+            events::CleanupFailed { path: "chains", error: &error }.emit();
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! After the commit point: everything a link promises is brought out, idempotently.
+//!
+//! Delta commits carry (chain, n) as their transaction; the alert topic remembers a marker with `n`. A process
+//! that starts after a crash calls the same function for the last epoch and cannot do harm by doing it again.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use wattline_core::manifest::{Epoch, Manifest};
+use wattline_core::record::LaneId;
+
+use super::Coordinator;
+use crate::error::Result;
+use crate::events;
+use crate::intake_thread::SourceCommand;
+use crate::recovery::{link_numbers, read_manifest};
+use crate::retry::until_done;
+
+/// Links looked at per checkpoint when deleting old ones.
+const OLD_LINKS_PER_CHECKPOINT: usize = 64;
+
+impl Coordinator {
+    /// Brings out what epoch `n` promises.
+    pub(super) async fn roll_forward(&mut self, n: u64, epoch: &Epoch) -> Result<()> {
+        if let Some(path) = &epoch.rows_object
+            && !self.rows_objects.contains(path)
+        {
+            self.rows_objects.push(path.clone());
+        }
+        let app_id = self.chain.app_id();
+        for (table, files) in epoch.adds.iter().filter(|(_, files)| !files.is_empty()) {
+            until_done(&format!("committing to table `{table}`"), &self.progress, || {
+                self.archive.commit(table, files, &app_id, n)
+            })
+            .await?;
+        }
+        if let Some(sink) = self.alert_sink.clone().filter(|_| !epoch.alerts.is_empty()) {
+            let marker = self.chain.marker(n);
+            until_done("publishing alerts", &self.progress, || sink.publish(&epoch.alerts, &marker, n)).await?;
+        }
+        self.report_published(epoch);
+        Ok(())
+    }
+
+    /// Brings out what the last epoch before a start promised, as far as it is not out yet.
+    pub(super) async fn roll_forward_past(&mut self, manifest: &Manifest) -> Result<()> {
+        let Some(epoch) = manifest.epoch() else { return Ok(()) };
+        let mut epoch = epoch.clone();
+        if let Some(sink) = self.alert_sink.clone().filter(|_| !epoch.alerts.is_empty()) {
+            let out = until_done("reading what alerts are out", &self.progress, || sink.last_marker()).await?;
+            if out.as_deref() == Some(self.chain.marker(manifest.n).as_str()) {
+                epoch.alerts.clear();
+            }
+        }
+        self.roll_forward(manifest.n, &epoch).await
+    }
+
+    fn report_published(&self, epoch: &Epoch) {
+        let mut by_source: BTreeMap<usize, Vec<(LaneId, i64)>> = BTreeMap::new();
+        for section in &epoch.lanes {
+            if let Some(status) = self.lanes.get(&section.lane) {
+                by_source.entry(status.source).or_default().push((section.lane.clone(), section.published));
+            }
+        }
+        for (source, positions) in by_source {
+            if let Some(commands) = self.source_commands.get(source) {
+                // Advisory: a source that has ended needs no telling.
+                commands.try_send(SourceCommand::Published(positions)).unwrap_or_default();
+            }
+        }
+    }
+
+    /// Deletes links before the checkpoint that are older than the retention, a few at a time.
+    pub(super) async fn delete_old_links(&mut self, checkpoint: u64) -> Result<()> {
+        if self.last_link_cleanup.elapsed() < self.settings.maintenance {
+            return Ok(());
+        }
+        self.last_link_cleanup = Instant::now();
+        let store = self.chain.store.clone();
+        let retention_ms = i64::try_from(self.settings.manifest_retention.as_millis()).unwrap_or(i64::MAX);
+        let horizon_ms = self.clock.now_ms().saturating_sub(retention_ms);
+        let numbers = link_numbers(store.as_ref(), &self.settings.slot).await?;
+        for n in numbers.into_iter().filter(|n| *n < checkpoint).take(OLD_LINKS_PER_CHECKPOINT) {
+            if read_manifest(store.as_ref(), &self.settings.slot, n).await?.created_ms >= horizon_ms {
+                break;
+            }
+            store.delete(&Manifest::path(&self.settings.slot, n)).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts the background work on the tables, unless it is running or not yet due.
+    pub(super) fn start_maintenance(&mut self) {
+        let running = self.maintenance.as_ref().is_some_and(|task| !task.is_finished());
+        if running || self.last_maintenance.elapsed() < self.settings.maintenance {
+            return;
+        }
+        self.last_maintenance = Instant::now();
+        let (archive, tables) = (self.archive.clone(), self.table_names());
+        self.maintenance = Some(tokio::spawn(async move {
+            for table in tables {
+                if let Err(error) = archive.maintain(&table).await {
+                    events::MaintenanceFailed { table: &table, error: &error }.emit();
+                }
+            }
+        }));
+    }
+
+    /// Compacts and cleans every table once; at the end of bounded input.
+    pub(super) async fn maintain_all(&self) {
+        for table in self.table_names() {
+            if let Err(error) = self.archive.maintain(&table).await {
+                events::MaintenanceFailed { table: &table, error: &error }.emit();
+            }
+        }
+    }
+
+    fn table_names(&self) -> Vec<String> {
+        let streams = self.streams.iter().filter_map(|stream| stream.table.as_ref());
+        let rules = self.rules.iter().filter_map(|rule| rule.table.as_ref());
+        let system = crate::table::system_tables();
+        streams.chain(rules).chain(&system).map(|spec| spec.name.clone()).collect()
+    }
+}

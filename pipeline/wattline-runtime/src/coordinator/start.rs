@@ -1,0 +1,319 @@
+//! Starting: read the past, bring out what it still owes, start workers and sources, take lanes.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::bounded;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use wattline_core::manifest::{LaneSection, RuleProgress};
+use wattline_core::record::LaneId;
+use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
+
+use super::{Coordinator, Job, LaneStatus, RulePlan, StreamPlan, Uncommitted, WORKER_QUEUE_BLOCKS, gone};
+use crate::commit::Chain;
+use crate::error::{Error, Result};
+use crate::events;
+use crate::intake::{Replay, StreamIntake, stream_schema};
+use crate::intake_thread::{Intake, SourceCommand};
+use crate::port::{Position, StateDelta};
+use crate::recovery::{Past, read_past};
+use crate::retry::until_done;
+use crate::table;
+use crate::worker::{LaneNumber, LaneOpening, Worker, WorkerMessage};
+
+const NOTICES: usize = 64;
+const COMMANDS: usize = 4_096;
+
+/// Brings a job up to the point where records flow.
+pub(super) async fn start(job: Job) -> Result<Coordinator> {
+    ensure_tables(&job).await?;
+    let slot = job.settings.slot.clone();
+    let progress = Arc::clone(&job.progress);
+    let mut past = until_done("reading the chain", &progress, || read_past(job.store.as_ref(), &slot)).await?;
+    let fresh = past.had_ended();
+    let progress_of_rules = progress_of_rules(&job.rules, &job.streams, &past, fresh);
+    let (workers, threads) =
+        start_workers(job.streams.as_slice(), job.decoders.as_ref(), job.lane_programs, &progress)?;
+    let (notify, notices) = mpsc::channel(NOTICES);
+    let mut coordinator = Coordinator {
+        chain: Chain {
+            store: job.store,
+            progress: Arc::clone(&progress),
+            clock: Arc::clone(&job.clock),
+            job: job.settings.job.clone(),
+            slot,
+            incarnation: past.incarnation.clone().unwrap_or_else(|| job.settings.nonce.clone()),
+            nonce: job.settings.nonce.clone(),
+            next: past.last_link + 1,
+            held: BTreeMap::new(),
+        },
+        rules_revision: rules_revision(&job.rules),
+        progress_of_rules,
+        final_program: job.final_program,
+        lifecycle: std::mem::take(&mut past.lifecycle),
+        archive: job.archive,
+        alert_sink: job.alert_sink,
+        clock: Arc::clone(&job.clock),
+        progress: Arc::clone(&progress),
+        shutdown: job.shutdown,
+        workers: workers.clone(),
+        _threads: threads,
+        source_commands: Vec::new(),
+        notices,
+        lanes: BTreeMap::new(),
+        dormant: BTreeMap::new(),
+        uncommitted: Uncommitted::default(),
+        checkpoint_n: past.checkpoint,
+        state_objects: past.state_objects.clone(),
+        alert_state_object: past.alert_state_object.clone(),
+        alert_states_changed: true,
+        rows_objects: past.rows_objects.clone(),
+        last_tick: Instant::now(),
+        last_checkpoint: Instant::now(),
+        last_maintenance: Instant::now(),
+        last_link_cleanup: Instant::now(),
+        maintenance: None,
+        sample_alerts: Vec::new(),
+        alerts_by_rule: BTreeMap::new(),
+        settings: job.settings,
+        streams: job.streams,
+        rules: job.rules,
+    };
+    coordinator.restore(past, fresh).await?;
+    for (number, source) in job.sources.into_iter().enumerate() {
+        let (commands, received) = bounded(COMMANDS);
+        let intake = Intake {
+            number,
+            source,
+            workers: workers.clone(),
+            commands: received,
+            notices: notify.clone(),
+            progress: Arc::clone(&progress),
+            clock: Arc::clone(&job.clock),
+            buffered_bytes_max: coordinator.settings.buffered_bytes_max,
+            routes: HashMap::new(),
+            held: VecDeque::new(),
+            paused: false,
+        };
+        spawn(format!("wattline-source-{number}"), move || intake.run())?;
+        coordinator.source_commands.push(commands);
+    }
+    Ok(coordinator)
+}
+
+async fn ensure_tables(job: &Job) -> Result<()> {
+    let streams = job.streams.iter().filter_map(|stream| stream.table.as_ref());
+    let rules = job.rules.iter().filter_map(|rule| rule.table.as_ref());
+    let system = table::system_tables();
+    for spec in streams.chain(rules).chain(&system) {
+        until_done(&format!("preparing table `{}`", spec.name), &job.progress, || job.archive.ensure_table(spec))
+            .await?;
+    }
+    Ok(())
+}
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name(name.clone()).spawn(body).map_err(|_io| Error::ThreadGone { thread: name })
+}
+
+type StartedWorkers = (Vec<crossbeam_channel::Sender<WorkerMessage>>, Vec<std::thread::JoinHandle<()>>);
+
+fn start_workers(
+    streams: &[StreamPlan],
+    decoders: &super::DecoderFactory,
+    programs: Vec<Box<dyn crate::port::LaneProgram>>,
+    progress: &Arc<crate::progress::Progress>,
+) -> Result<StartedWorkers> {
+    let intakes: Arc<[StreamIntake]> = streams.iter().map(intake_of).collect();
+    let mut senders = Vec::new();
+    let mut threads = Vec::new();
+    for (number, program) in programs.into_iter().enumerate() {
+        let (sender, queue) = bounded(WORKER_QUEUE_BLOCKS);
+        let worker = Worker {
+            streams: Arc::clone(&intakes),
+            decoders: (0..streams.len()).map(decoders).collect(),
+            program,
+            progress: Arc::clone(progress),
+            lanes: BTreeMap::new(),
+            pending: crate::worker::WorkerReport::default(),
+        };
+        threads.push(spawn(format!("wattline-worker-{number}"), move || worker.run(&queue))?);
+        senders.push(sender);
+    }
+    Ok((senders, threads))
+}
+
+fn intake_of(stream: &StreamPlan) -> StreamIntake {
+    StreamIntake {
+        name: stream.name.as_str().into(),
+        schema: stream_schema(&stream.schema),
+        event_time: stream.schema.index_of(&stream.event_time).unwrap_or_default(),
+        guard: stream.guard,
+    }
+}
+
+fn rules_revision(rules: &[RulePlan]) -> String {
+    let mut hash = Sha256::new();
+    rules.iter().for_each(|rule| hash.update(rule.fingerprint.as_bytes()));
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Where each rule continues; a rule that the past does not know begins where its stream stands.
+fn progress_of_rules(rules: &[RulePlan], streams: &[StreamPlan], past: &Past, fresh: bool) -> Vec<RuleProgress> {
+    let begin = |rule: &RulePlan| {
+        let reached = past.reached_max_us(&streams[rule.stream].name).filter(|_| !fresh);
+        RuleProgress {
+            id: rule.id.clone(),
+            final_until_us: BEFORE_TIME,
+            active_from_us: reached.unwrap_or(BEFORE_TIME),
+            quarantined: Vec::new(),
+        }
+    };
+    let known = |rule: &RulePlan| past.rules.get(&rule.fingerprint).filter(|_| !fresh).cloned();
+    rules.iter().map(|rule| known(rule).unwrap_or_else(|| begin(rule))).collect()
+}
+
+impl Coordinator {
+    /// Takes over the committed past.
+    async fn restore(&mut self, past: Past, fresh: bool) -> Result<()> {
+        for (name, batch) in past.pending {
+            self.uncommitted.pending.push(name, batch);
+        }
+        if fresh {
+            events::EndedBefore.emit();
+            self.state_objects.clear();
+        } else {
+            let by_fingerprint: HashMap<&str, usize> =
+                self.rules.iter().enumerate().map(|(rule, plan)| (plan.fingerprint.as_str(), rule)).collect();
+            for (fingerprint, batch) in past.state {
+                let Some(rule) = by_fingerprint.get(fingerprint.as_str()) else { continue };
+                let merged = self.final_program.merge(&StateDelta { rule: *rule, batch });
+                merged.map_err(|reason| Error::BadObject { path: format!("state of rule {fingerprint}"), reason })?;
+            }
+        }
+        for (rule, progress) in self.progress_of_rules.iter().enumerate() {
+            // A new rule leaves alone the windows that began before it.
+            let began_before = progress.active_from_us.saturating_add(self.rules[rule].window_us.unwrap_or(0) - 1);
+            let ignored = if progress.active_from_us == BEFORE_TIME { BEFORE_TIME } else { began_before };
+            let watermark_us = progress.final_until_us.max(ignored);
+            if watermark_us != BEFORE_TIME {
+                self.final_program.set_watermark(rule, watermark_us);
+            }
+        }
+        self.dormant = past.lanes;
+        if fresh {
+            self.dormant.values_mut().for_each(|(section, replay)| {
+                *replay = Replay { published: section.published, ..Replay::default() };
+            });
+        }
+        if let Some(manifest) = past.last_epoch {
+            events::Resumed {
+                last: manifest.n,
+                checkpoint: past.checkpoint,
+                lanes: self.dormant.len(),
+                state_rows: self.final_program.state_rows(),
+            }
+            .emit();
+            self.roll_forward_past(&manifest).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes lanes that a source assigned, and lets them flow.
+    pub(super) async fn take_lanes(&mut self, source: usize, lanes: &[LaneId]) -> Result<()> {
+        let mine: Vec<LaneId> = lanes.iter().filter(|lane| !self.lanes.contains_key(lane)).cloned().collect();
+        self.chain.take(&mine).await?;
+        for lane in mine {
+            let Some(stream) = self.streams.iter().position(|stream| stream.lanes.matches(&lane)) else { continue };
+            self.open_lane(source, stream, lane).await?;
+        }
+        Ok(())
+    }
+
+    async fn open_lane(&mut self, source: usize, stream: usize, lane: LaneId) -> Result<()> {
+        let number = LaneNumber::try_from(self.lanes.len()).unwrap_or(LaneNumber::MAX);
+        let worker = self.lanes.len() % self.workers.len();
+        let known = self.dormant.remove(&lane);
+        let begun = known.is_some();
+        let (mut section, replay) =
+            known.unwrap_or_else(|| (new_section(&lane, &self.streams[stream]), Replay::default()));
+        let quarantined = self.quarantined_before(&lane, section.state);
+        let opening = LaneOpening {
+            number,
+            lane: lane.clone(),
+            stream,
+            resume: begun.then_some(section.state),
+            reached_us: section.resume_reached_us,
+            replay,
+            quarantined,
+        };
+        let position = if begun { Position::Offset(section.state) } else { self.streams[stream].start };
+        section.ended = false;
+        self.tell_worker(worker, WorkerMessage::Open(Box::new(opening))).await?;
+        if !begun && let Some(reached_us) = self.watermark_base(stream) {
+            // A lane that appears in a running stream cannot open windows that are closed.
+            self.tell_worker(worker, WorkerMessage::Idle(number, reached_us)).await?;
+        }
+        let status = LaneStatus {
+            number,
+            worker,
+            stream,
+            source,
+            committed_offset: section.published,
+            ended_committed: false,
+            section,
+            begun,
+            silent_since_ms: None,
+        };
+        self.lanes.insert(lane.clone(), status);
+        if let Some(commands) = self.source_commands.get(source) {
+            commands
+                .send(SourceCommand::Start { lane, number, worker, position })
+                .map_err(|_closed| Error::ThreadGone { thread: format!("source {source}") })?;
+        }
+        Ok(())
+    }
+
+    async fn tell_worker(&self, worker: usize, message: WorkerMessage) -> Result<()> {
+        let queue = self.workers[worker].clone();
+        tokio::task::spawn_blocking(move || queue.send(message))
+            .await
+            .map_err(|_join| gone(worker))?
+            .map_err(|_closed| gone(worker))
+    }
+
+    /// Rules that failed in a lane before the offset where it resumes; later failures happen again by themselves.
+    fn quarantined_before(&self, lane: &LaneId, offset: i64) -> Vec<usize> {
+        let failed = |progress: &RuleProgress| {
+            progress.quarantined.iter().any(|q| q.lane.as_ref() == Some(lane) && q.offset < offset)
+        };
+        (0..self.rules.len()).filter(|rule| failed(&self.progress_of_rules[*rule])).collect()
+    }
+
+    /// The time that the lanes of a running stream have reached, if any rule has emitted for it.
+    fn watermark_base(&self, stream: usize) -> Option<i64> {
+        let emitted = (0..self.rules.len())
+            .filter(|rule| self.rules[*rule].stream == stream)
+            .any(|rule| self.progress_of_rules[rule].final_until_us != BEFORE_TIME);
+        let reached_us = self.reached_us(stream);
+        (emitted && reached_us != BEFORE_TIME && reached_us != END_OF_TIME).then_some(reached_us)
+    }
+}
+
+fn new_section(lane: &LaneId, stream: &StreamPlan) -> LaneSection {
+    LaneSection {
+        lane: lane.clone(),
+        generation: 0,
+        stream: stream.name.clone(),
+        published: 0,
+        archive: 0,
+        state: 0,
+        reached_us: BEFORE_TIME,
+        resume_reached_us: BEFORE_TIME,
+        ended: false,
+        idle_advances: Vec::new(),
+        refused: Vec::new(),
+    }
+}

@@ -1,0 +1,136 @@
+//! What operators read in the log: one struct per occurrence.
+
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+use wattline_core::record::LaneId;
+
+use crate::error::Error;
+
+/// Shows an error with all its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        out.push_str(": ");
+        out.push_str(&error.to_string());
+        cause = error.source();
+    }
+    out
+}
+
+/// An operation failed and is tried again.
+pub(crate) struct Retrying<'a> {
+    pub(crate) what: &'a str,
+    pub(crate) error: &'a Error,
+    pub(crate) wait: Duration,
+}
+
+impl Retrying<'_> {
+    pub(crate) fn emit(&self) {
+        warn!(error = %chain(self.error), wait_ms = self.wait.as_millis(), "{} failed, trying again", self.what);
+    }
+}
+
+/// The job continues from its chain.
+pub(crate) struct Resumed {
+    pub(crate) last: u64,
+    pub(crate) checkpoint: u64,
+    pub(crate) lanes: usize,
+    pub(crate) state_rows: usize,
+}
+
+impl Resumed {
+    pub(crate) fn emit(&self) {
+        info!(
+            epoch = self.last,
+            checkpoint = self.checkpoint,
+            lanes = self.lanes,
+            state_rows = self.state_rows,
+            "resuming from the chain"
+        );
+    }
+}
+
+/// The input of the job had ended and now there is more.
+pub(crate) struct EndedBefore;
+
+impl EndedBefore {
+    pub(crate) fn emit(&self) {
+        warn!(
+            "the input of this job had ended and its windows were closed; windows of new input are computed from the new input alone"
+        );
+    }
+}
+
+/// An epoch was committed.
+pub(crate) struct Committed {
+    pub(crate) n: u64,
+    pub(crate) checkpoint: bool,
+    pub(crate) files: usize,
+    pub(crate) alerts: usize,
+    pub(crate) took: Duration,
+}
+
+impl Committed {
+    pub(crate) fn emit(&self) {
+        tracing::debug!(
+            epoch = self.n,
+            checkpoint = self.checkpoint,
+            files = self.files,
+            alerts = self.alerts,
+            took_ms = self.took.as_millis(),
+            "epoch committed"
+        );
+    }
+}
+
+/// A rule failed and is quarantined.
+pub(crate) struct RuleFailed<'a> {
+    pub(crate) rule: &'a str,
+    pub(crate) lane: Option<&'a LaneId>,
+    pub(crate) offset: i64,
+    pub(crate) message: &'a str,
+}
+
+impl RuleFailed<'_> {
+    pub(crate) fn emit(&self) {
+        let lane = self.lane.map_or_else(|| "all".to_owned(), LaneId::to_string);
+        error!(rule = self.rule, lane, offset = self.offset, "rule failed and is quarantined: {}", self.message);
+    }
+}
+
+/// Background work on a table failed; it will be tried again later.
+pub(crate) struct MaintenanceFailed<'a> {
+    pub(crate) table: &'a str,
+    pub(crate) error: &'a Error,
+}
+
+impl MaintenanceFailed<'_> {
+    pub(crate) fn emit(&self) {
+        warn!(table = self.table, error = %chain(self.error), "maintenance of a table failed, trying again later");
+    }
+}
+
+/// An object that nothing refers to could not be deleted.
+pub(crate) struct CleanupFailed<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) error: &'a Error,
+}
+
+impl CleanupFailed<'_> {
+    pub(crate) fn emit(&self) {
+        warn!(path = self.path, error = %chain(self.error), "an object that is no longer needed could not be deleted");
+    }
+}
+
+/// The outside is in trouble.
+pub(crate) struct SourceTrouble<'a> {
+    pub(crate) message: &'a str,
+}
+
+impl SourceTrouble<'_> {
+    pub(crate) fn emit(&self) {
+        warn!("{}", self.message);
+    }
+}

@@ -1,0 +1,115 @@
+//! One object for many batches: pending rows of an epoch, state of the rules.
+//!
+//! Format: `WLF1`, a little-endian u32 length, a JSON header `[{"name": …, "len": …}, …]`, then as many Arrow
+//! IPC streams, one after the other. Arrow IPC is also the unit in which state will be spilled, so that a
+//! snapshot never converts anything. The SHA-256 of all bytes before it ends the object: a torn object is
+//! recognised, not misread.
+
+use arrow::array::RecordBatch;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+const MAGIC: &[u8; 4] = b"WLF1";
+const DIGEST_BYTES: usize = 32;
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    name: String,
+    len: usize,
+}
+
+/// Writes named batches into one object. Batches of one name may differ in schema.
+///
+/// # Errors
+/// [`Error::Arrow`] if a batch cannot be written as Arrow IPC.
+pub fn write(frames: &[(String, RecordBatch)]) -> Result<Bytes> {
+    let mut bodies = Vec::with_capacity(frames.len());
+    let mut entries = Vec::with_capacity(frames.len());
+    for (name, batch) in frames {
+        let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).map_err(Error::arrow(name))?;
+        writer.write(batch).map_err(Error::arrow(name))?;
+        let body = writer.into_inner().map_err(Error::arrow(name))?;
+        entries.push(Entry { name: name.clone(), len: body.len() });
+        bodies.push(body);
+    }
+    let header = serde_json::to_vec(&entries).map_err(|e| damaged("frames", &e))?;
+    let header_len = u32::try_from(header.len()).map_err(|e| damaged("frames", &e))?;
+    let mut out = Vec::with_capacity(8 + header.len() + bodies.iter().map(Vec::len).sum::<usize>() + DIGEST_BYTES);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&header_len.to_le_bytes());
+    out.extend_from_slice(&header);
+    bodies.iter().for_each(|body| out.extend_from_slice(body));
+    let digest = Sha256::digest(&out);
+    out.extend_from_slice(&digest);
+    Ok(Bytes::from(out))
+}
+
+/// Reads an object back; `path` is for messages.
+///
+/// # Errors
+/// [`Error::BadObject`] if the object is torn or not of this format.
+pub fn read(path: &str, object: &[u8]) -> Result<Vec<(String, RecordBatch)>> {
+    let bad = |reason: &str| Error::BadObject { path: path.to_owned(), reason: reason.to_owned() };
+    let content_len = object.len().checked_sub(DIGEST_BYTES).ok_or_else(|| bad("it is too short"))?;
+    let (content, digest) = object.split_at(content_len);
+    if Sha256::digest(content).as_slice() != digest {
+        return Err(bad("its checksum does not match"));
+    }
+    let rest = content.strip_prefix(MAGIC).ok_or_else(|| bad("it is not a frames object"))?;
+    let (len, rest) = rest.split_first_chunk::<4>().ok_or_else(|| bad("it has no header"))?;
+    let header_len = u32::from_le_bytes(*len) as usize;
+    let header = rest.get(..header_len).ok_or_else(|| bad("its header is cut off"))?;
+    let entries: Vec<Entry> = serde_json::from_slice(header).map_err(|e| damaged(path, &e))?;
+    let mut body = &rest[header_len..];
+    let mut frames = Vec::new();
+    for entry in entries {
+        let (this, next) = body.split_at_checked(entry.len).ok_or_else(|| bad("a frame is cut off"))?;
+        body = next;
+        for batch in StreamReader::try_new(this, None).map_err(|e| damaged(path, &e))? {
+            frames.push((entry.name.clone(), batch.map_err(|e| damaged(path, &e))?));
+        }
+    }
+    Ok(frames)
+}
+
+fn damaged(path: &str, reason: &dyn std::fmt::Display) -> Error {
+    Error::BadObject { path: path.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, StringArray};
+
+    use super::*;
+
+    fn sample() -> Vec<(String, RecordBatch)> {
+        let a = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1, 2])) as _)]).expect("batch");
+        let b = RecordBatch::try_from_iter([("s", Arc::new(StringArray::from(vec!["x"])) as _)]).expect("batch");
+        vec![("a".into(), a.clone()), ("b".into(), b), ("a".into(), a)]
+    }
+
+    #[test]
+    fn frames_round_trip() {
+        let frames = sample();
+        assert_eq!(read("p", &write(&frames).expect("write")).expect("read"), frames);
+        assert!(read("p", &write(&[]).expect("write")).expect("read").is_empty());
+    }
+
+    #[test]
+    fn every_damaged_byte_is_noticed() {
+        let object = write(&sample()).expect("write").to_vec();
+        for at in [0, 5, 20, object.len() / 2, object.len() - 1] {
+            let mut torn = object.clone();
+            torn[at] ^= 1;
+            assert!(read("p", &torn).is_err(), "flipped byte {at}");
+            assert!(read("p", &object[..at]).is_err(), "cut at {at}");
+        }
+    }
+}

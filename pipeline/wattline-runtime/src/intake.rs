@@ -1,0 +1,297 @@
+//! The first steps of a lane: decode, guard, lateness, system columns.
+//!
+//! Everything here is a function of the records in offset order. Re-reading records that were published before
+//! takes the clock's verdicts from the manifests ([`Replay`]), so the second pass equals the first.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
+};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimestampMicrosecondType};
+use wattline_core::lane::{IdleAdvance, LaneClock, TimeGuard, Verdict};
+use wattline_core::record::{LaneId, column};
+
+use crate::error::{Error, Result};
+use crate::port::Decoded;
+use crate::table::DeadLetter;
+
+/// The schema of a stream's batches: its own columns, then the system columns.
+pub fn stream_schema(schema: &SchemaRef) -> SchemaRef {
+    let mut fields: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
+    let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    for (name, kind) in
+        column::SYSTEM.into_iter().zip([dictionary, DataType::Int32, DataType::Int64, DataType::Int32, DataType::Int64])
+    {
+        fields.push(Arc::new(Field::new(name, kind, false)));
+    }
+    Arc::new(Schema::new(fields))
+}
+
+/// Verdicts taken from the manifests for records that are read again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Replay {
+    /// Records below this offset were published before.
+    pub(crate) published: i64,
+    /// Advances of the lane, by offset.
+    pub(crate) idle_advances: VecDeque<IdleAdvance>,
+    /// Events that were refused because of the clock.
+    pub(crate) refused: HashSet<(i64, i32)>,
+}
+
+/// What a stream asks of its lanes.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamIntake {
+    /// Stream name.
+    pub(crate) name: Arc<str>,
+    /// Schema with system columns.
+    pub(crate) schema: SchemaRef,
+    /// Index of the event-time column.
+    pub(crate) event_time: usize,
+    /// Bounds of event times.
+    pub(crate) guard: TimeGuard,
+}
+
+/// Where the records of a decoded block stand.
+#[derive(Debug)]
+pub(crate) struct BlockPlace<'a> {
+    /// Offset of each record.
+    pub(crate) offsets: &'a [i64],
+    /// Timestamp of each record, milliseconds since the epoch, -1 if none.
+    pub(crate) timestamps_ms: &'a [i64],
+    /// Whether the broker set them.
+    pub(crate) log_append_time: bool,
+    /// Process clock at fetching, milliseconds since the epoch.
+    pub(crate) fetched_at_ms: i64,
+}
+
+impl BlockPlace<'_> {
+    /// The clock against which a record is judged.
+    fn clock_ms(&self, record: usize) -> i64 {
+        if self.log_append_time { self.timestamps_ms[record] } else { self.fetched_at_ms }
+    }
+
+    /// The time a dead letter carries.
+    fn record_ms(&self, record: usize) -> i64 {
+        let stamp = self.timestamps_ms[record];
+        if stamp >= 0 { stamp } else { self.fetched_at_ms }
+    }
+}
+
+/// The accepted events of a block, and those that were refused.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    /// Rows with system columns.
+    pub(crate) batch: RecordBatch,
+    /// Rows that were published before: the first `replayed` rows of `batch`.
+    pub(crate) replayed: usize,
+    /// Refused records not published before.
+    pub(crate) dead_letters: Vec<DeadLetter>,
+    /// Events with a lateness above zero.
+    pub(crate) late: usize,
+}
+
+/// The state of one lane on its worker.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) id: LaneId,
+    pub(crate) stream: usize,
+    pub(crate) clock: LaneClock,
+    /// Offset after the last record taken in, if any was.
+    pub(crate) next_offset: Option<i64>,
+    /// The first offset taken in, or where the lane resumed.
+    pub(crate) first_offset: Option<i64>,
+    pub(crate) ended: bool,
+    /// Nothing came since the source had handed over everything.
+    pub(crate) silent: bool,
+    replay: Replay,
+    topic: ArrayRef,
+    /// Since the last report.
+    pub(crate) idle_advances: Vec<IdleAdvance>,
+    /// Since the last report.
+    pub(crate) refused: Vec<(i64, i32)>,
+}
+
+impl Lane {
+    pub(crate) fn new(id: LaneId, stream: usize, resume: Option<i64>, reached_us: i64, replay: Replay) -> Self {
+        let topic = Arc::new(StringArray::from(vec![id.topic.to_string()]));
+        Self {
+            id,
+            stream,
+            clock: LaneClock::at(reached_us),
+            next_offset: resume,
+            first_offset: resume,
+            ended: false,
+            silent: false,
+            replay,
+            topic,
+            idle_advances: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    /// Everything below this offset was handed over, also where offsets are missing.
+    pub(crate) fn note_reached(&mut self, next_offset: i64) {
+        self.first_offset.get_or_insert(next_offset);
+        self.next_offset = Some(self.next_offset.unwrap_or(next_offset).max(next_offset));
+    }
+
+    /// Records below this offset were published before.
+    pub(crate) fn published(&self) -> i64 {
+        self.replay.published
+    }
+
+    /// Advances the silent lane and notes it for the manifest.
+    pub(crate) fn advance_idle(&mut self, reached_us: i64) {
+        self.clock.advance_to(reached_us);
+        let offset = self.next_offset.unwrap_or(0);
+        self.idle_advances.push(IdleAdvance { offset, reached_us });
+    }
+
+    /// Takes in a decoded block. `raw` gives the bytes of a record for its dead letter.
+    ///
+    /// # Errors
+    /// [`Error::Arrow`] if the batch cannot be built.
+    pub(crate) fn admit(
+        &mut self,
+        stream: &StreamIntake,
+        decoded: Decoded,
+        place: &BlockPlace<'_>,
+        raw: &dyn Fn(usize) -> Vec<u8>,
+    ) -> Result<Admitted> {
+        let mut dead_letters = Vec::new();
+        for refused in decoded.refused {
+            let record = refused.record as usize;
+            if place.offsets[record] < self.replay.published {
+                continue;
+            }
+            dead_letters.push(DeadLetter {
+                stream: Arc::clone(&stream.name),
+                lane: self.id.clone(),
+                offset: place.offsets[record],
+                index: refused.index,
+                record_ms: place.record_ms(record),
+                reason: refused.reason,
+                detail: refused.detail,
+                raw: refused.raw.map_or_else(|| raw(record), String::into_bytes),
+            });
+        }
+        let judged = self.judge(stream, &decoded.batch, &decoded.record, &decoded.index, place, raw, &mut dead_letters);
+        if let (Some(first), Some(last)) = (place.offsets.first(), place.offsets.last()) {
+            self.first_offset.get_or_insert(*first);
+            self.next_offset = Some(last + 1);
+            self.silent = false;
+        }
+        let batch = self.with_system_columns(stream, &decoded.batch, &judged)?;
+        let replayed = judged.offsets.partition_point(|offset| *offset < self.replay.published);
+        let late = judged.lateness_ms.iter().filter(|ms| **ms > 0).count();
+        Ok(Admitted { batch, replayed, dead_letters, late })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the columns of a decoded block, taken apart once")]
+    fn judge(
+        &mut self,
+        stream: &StreamIntake,
+        batch: &RecordBatch,
+        record: &[u32],
+        index: &[i32],
+        place: &BlockPlace<'_>,
+        raw: &dyn Fn(usize) -> Vec<u8>,
+        dead_letters: &mut Vec<DeadLetter>,
+    ) -> Judged {
+        let times = batch.column(stream.event_time).as_primitive::<TimestampMicrosecondType>().values();
+        let mut judged = Judged::with_capacity(batch.num_rows());
+        for (row, event_us) in times.iter().copied().enumerate() {
+            let at = record[row] as usize;
+            let offset = place.offsets[at];
+            while let Some(advance) = self.replay.idle_advances.pop_front_if(|advance| advance.offset <= offset) {
+                self.clock.advance_to(advance.reached_us);
+            }
+            let published = offset < self.replay.published;
+            let verdict = if published && self.replay.refused.contains(&(offset, index[row])) {
+                Verdict::TooFarAhead
+            } else if published {
+                Verdict::Accepted
+            } else {
+                stream.guard.judge(event_us, place.clock_ms(at))
+            };
+            let too_old = event_us < stream.guard.oldest_us;
+            if verdict == Verdict::Accepted && !too_old {
+                judged.accept(offset, index[row], self.clock.observe(event_us));
+                continue;
+            }
+            judged.refuse();
+            if published {
+                continue;
+            }
+            if verdict == Verdict::TooFarAhead && !place.log_append_time {
+                self.refused.push((offset, index[row]));
+            }
+            dead_letters.push(DeadLetter {
+                stream: Arc::clone(&stream.name),
+                lane: self.id.clone(),
+                offset,
+                index: index[row],
+                record_ms: place.record_ms(at),
+                reason: if verdict == Verdict::TooFarAhead { "too_far_ahead" } else { "too_old" },
+                detail: format!("event time {} is outside the bounds", crate::alerting::rfc3339(event_us)),
+                raw: raw(at),
+            });
+        }
+        judged
+    }
+
+    fn with_system_columns(&self, stream: &StreamIntake, batch: &RecordBatch, judged: &Judged) -> Result<RecordBatch> {
+        let kept;
+        let batch = if judged.offsets.len() == batch.num_rows() {
+            batch
+        } else {
+            let mask = BooleanArray::from(judged.mask.clone());
+            kept = filter_record_batch(batch, &mask).map_err(Error::arrow(&stream.name))?;
+            &kept
+        };
+        let rows = judged.offsets.len();
+        let topic = DictionaryArray::<Int32Type>::try_new(Int32Array::from_value(0, rows), Arc::clone(&self.topic))
+            .map_err(Error::arrow(&stream.name))?;
+        let mut columns = batch.columns().to_vec();
+        columns.push(Arc::new(topic));
+        columns.push(Arc::new(Int32Array::from_value(self.id.partition, rows)));
+        columns.push(Arc::new(Int64Array::from(judged.offsets.clone())));
+        columns.push(Arc::new(Int32Array::from(judged.index.clone())));
+        columns.push(Arc::new(Int64Array::from(judged.lateness_ms.clone())));
+        RecordBatch::try_new(Arc::clone(&stream.schema), columns).map_err(Error::arrow(&stream.name))
+    }
+}
+
+/// The verdicts of a block, by column.
+#[derive(Debug)]
+struct Judged {
+    mask: Vec<bool>,
+    offsets: Vec<i64>,
+    index: Vec<i32>,
+    lateness_ms: Vec<i64>,
+}
+
+impl Judged {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            mask: Vec::with_capacity(rows),
+            offsets: Vec::with_capacity(rows),
+            index: Vec::with_capacity(rows),
+            lateness_ms: Vec::with_capacity(rows),
+        }
+    }
+
+    fn accept(&mut self, offset: i64, index: i32, lateness_ms: i64) {
+        self.mask.push(true);
+        self.offsets.push(offset);
+        self.index.push(index);
+        self.lateness_ms.push(lateness_ms);
+    }
+
+    fn refuse(&mut self) {
+        self.mask.push(false);
+    }
+}

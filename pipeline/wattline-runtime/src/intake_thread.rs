@@ -1,0 +1,162 @@
+//! The thread of a source: polls, routes blocks to the workers, holds the source back when they are full.
+//!
+//! The thread never blocks on a full worker: it keeps the blocks it has, pauses the source and goes on polling,
+//! so that the client library keeps its place in the consumer group however long a sink is away.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use tokio::sync::mpsc;
+use wattline_core::record::LaneId;
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::port::{Position, Source, SourceEvent};
+use crate::progress::Progress;
+use crate::worker::{LaneNumber, WorkerMessage};
+
+const POLL_WAIT: Duration = Duration::from_millis(50);
+
+/// What the coordinator tells a source.
+#[derive(Debug)]
+pub(crate) enum SourceCommand {
+    /// Let a lane flow to a worker.
+    Start { lane: LaneId, number: LaneNumber, worker: usize, position: Position },
+    /// These positions are published.
+    Published(Vec<(LaneId, i64)>),
+    /// End.
+    Stop,
+}
+
+/// What a source tells the coordinator.
+#[derive(Debug)]
+pub(crate) enum SourceNotice {
+    /// Lanes to be taken.
+    Assigned(usize, Vec<LaneId>),
+    /// Lanes that are gone.
+    Revoked(Vec<LaneId>),
+    /// Something that cannot heal.
+    Failed(Error),
+}
+
+/// A source and its connections.
+pub(crate) struct Intake {
+    pub(crate) number: usize,
+    pub(crate) source: Box<dyn Source>,
+    pub(crate) workers: Vec<Sender<WorkerMessage>>,
+    pub(crate) commands: Receiver<SourceCommand>,
+    pub(crate) notices: mpsc::Sender<SourceNotice>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) buffered_bytes_max: u64,
+    pub(crate) routes: HashMap<LaneId, (LaneNumber, usize)>,
+    pub(crate) held: VecDeque<(usize, WorkerMessage)>,
+    pub(crate) paused: bool,
+}
+
+impl Intake {
+    /// Works until told to stop.
+    pub(crate) fn run(mut self) {
+        if let Err(error) = self.serve() {
+            // A coordinator that is gone has its own error.
+            self.notices.blocking_send(SourceNotice::Failed(error)).unwrap_or_default();
+        }
+    }
+
+    fn serve(&mut self) -> Result<()> {
+        loop {
+            while let Ok(command) = self.commands.try_recv() {
+                match command {
+                    SourceCommand::Start { lane, number, worker, position } => {
+                        self.routes.insert(lane.clone(), (number, worker));
+                        self.source.start(&lane, position)?;
+                    }
+                    SourceCommand::Published(positions) => self.source.report_published(&positions),
+                    SourceCommand::Stop => return Ok(()),
+                }
+            }
+            self.forward_held()?;
+            for event in self.source.poll(POLL_WAIT)? {
+                if self.take(event)?.is_none() {
+                    return Ok(());
+                }
+            }
+            if let Some(lag) = self.source.lag() {
+                self.progress.lag.store(i64::try_from(lag).unwrap_or(i64::MAX), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Hands over what waits, then pauses or resumes the source accordingly.
+    fn forward_held(&mut self) -> Result<()> {
+        let crowded = self.progress.buffered_bytes.load(Ordering::Relaxed) > self.buffered_bytes_max;
+        while !crowded && let Some((worker, message)) = self.held.pop_front() {
+            match self.workers[worker].try_send(message) {
+                Ok(()) => {}
+                Err(TrySendError::Full(message)) => {
+                    self.held.push_front((worker, message));
+                    break;
+                }
+                Err(TrySendError::Disconnected(_)) => {
+                    return Err(Error::ThreadGone { thread: format!("worker {worker}") });
+                }
+            }
+        }
+        let hold = !self.held.is_empty() || crowded;
+        if hold != self.paused {
+            self.source.set_paused(hold)?;
+            self.paused = hold;
+            self.progress.stalled.store(hold, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Routes one event; `None` if the coordinator is gone.
+    fn take(&mut self, event: SourceEvent) -> Result<Option<()>> {
+        let fetched_at_ms = self.clock.now_ms();
+        match event {
+            SourceEvent::Assigned(lanes) => return Ok(self.notify(SourceNotice::Assigned(self.number, lanes))),
+            SourceEvent::Revoked(lanes) => return Ok(self.notify(SourceNotice::Revoked(lanes))),
+            SourceEvent::Records(block) => {
+                let lane = block.lane.clone();
+                self.send(&lane, |number| WorkerMessage::Records(number, block))?;
+            }
+            SourceEvent::Columns { lane, first_offset, fetched_at_ms, batch } => {
+                self.send(&lane, |lane| WorkerMessage::Columns { lane, first_offset, fetched_at_ms, batch })?;
+            }
+            SourceEvent::Header { lane, line } => self.send(&lane, |number| WorkerMessage::Header(number, line))?,
+            SourceEvent::Oversized { lane, offset, length_bytes, head } => {
+                self.send(&lane, |lane| WorkerMessage::Oversized { lane, offset, length_bytes, head, fetched_at_ms })?
+            }
+            SourceEvent::CaughtUp(lane, next) => {
+                self.send(&lane, |number| WorkerMessage::Reached(number, next))?;
+            }
+            SourceEvent::Ended(lane, next) => {
+                self.send(&lane, |number| WorkerMessage::Ended(number, next))?;
+            }
+            SourceEvent::OffsetLost { lane, wanted, first } => return Err(Error::OffsetLost { lane, wanted, first }),
+            SourceEvent::Trouble(message) => {
+                crate::events::SourceTrouble { message: &message }.emit();
+                self.progress.note_trouble(Some(message));
+            }
+        }
+        Ok(Some(()))
+    }
+
+    fn notify(&self, notice: SourceNotice) -> Option<()> {
+        self.notices.blocking_send(notice).ok()
+    }
+
+    fn send(&mut self, lane: &LaneId, message: impl FnOnce(LaneNumber) -> WorkerMessage) -> Result<()> {
+        let Some((number, worker)) = self.routes.get(lane).copied() else { return Ok(()) };
+        let message = message(number);
+        if matches!(message, WorkerMessage::Records(..)) {
+            self.progress.note_trouble(None);
+        }
+        self.held.push_back((worker, message));
+        self.forward_held()
+    }
+}

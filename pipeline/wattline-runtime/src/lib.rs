@@ -1,0 +1,34 @@
+//! Lanes, ticks, commit and recovery: everything between a source and the tables that is not SQL, Kafka or Delta.
+//!
+//! ```text
+//! source thread ──blocks──▶ worker threads ──────reports──────▶ coordinator (one async task)
+//!   poll, route,             a lane lives on ONE worker:          merge partial states, advance to the watermark,
+//!   pause when full          decode, guard, lateness,             fold alerts, write files and state,
+//!                            raw buffer, rules' lane part         put manifest n, then Delta and alert topic
+//! ```
+//!
+//! What a worker reports at a barrier is a consistent cut of its lanes; since lanes are independent, the union
+//! over workers is a consistent cut of the process. The coordinator is the only one that commits.
+//!
+//! This crate knows neither Kafka nor DataFusion: sources, programs and sinks come in through the traits of
+//! [`port`], so that the same loop runs against real components and against simulated ones.
+
+pub mod alerting;
+pub mod clock;
+mod commit;
+mod coordinator;
+mod error;
+mod events;
+pub mod frames;
+mod intake;
+mod intake_thread;
+pub mod port;
+pub mod progress;
+mod recovery;
+mod retry;
+pub mod table;
+mod worker;
+
+pub use coordinator::{DecoderFactory, Job, JobSettings, LaneMatch, RulePlan, RunSummary, StreamPlan, run};
+pub use error::{Error, Result};
+pub use intake::stream_schema;

@@ -1,0 +1,296 @@
+//! What a job needs from the outside, as small traits: source, decoder, programs, store, archive, alert sink.
+//!
+//! The binary fills these ports with Kafka, DataFusion and Delta; tests fill them with plain memory. A port
+//! speaks only of Arrow batches and of the words of `wattline-core`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use wattline_core::alert::AlertRecord;
+use wattline_core::manifest::AddedFile;
+use wattline_core::record::{LaneId, RecordBlock};
+
+use crate::error::Result;
+
+/// Where a lane begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// At this offset.
+    Offset(i64),
+    /// At the first record there is.
+    Earliest,
+    /// After the last record there is.
+    Latest,
+    /// At the first record whose timestamp is at least this, in milliseconds since the epoch.
+    Timestamp(i64),
+}
+
+/// What a source has to say.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// These lanes may be taken and started.
+    Assigned(Vec<LaneId>),
+    /// These lanes belong to someone else now.
+    Revoked(Vec<LaneId>),
+    /// Raw records of one lane.
+    Records(RecordBlock),
+    /// Typed rows of one lane (from a columnar file); row `k` has offset `first_offset + k`.
+    Columns {
+        /// The lane.
+        lane: LaneId,
+        /// Offset of the first row.
+        first_offset: i64,
+        /// Process clock at reading, milliseconds since the epoch.
+        fetched_at_ms: i64,
+        /// The rows as they are in the file.
+        batch: RecordBatch,
+    },
+    /// The header line of a text file with columns, before its first record.
+    Header {
+        /// The lane.
+        lane: LaneId,
+        /// The line.
+        line: Vec<u8>,
+    },
+    /// A record above the size limit, of which only the beginning was read.
+    Oversized {
+        /// The lane.
+        lane: LaneId,
+        /// Offset of the record.
+        offset: i64,
+        /// Its length in bytes, as far as it was read.
+        length_bytes: u64,
+        /// Its first bytes.
+        head: Vec<u8>,
+    },
+    /// Everything that is in the lane now has been handed over; the next record will have this offset.
+    CaughtUp(LaneId, i64),
+    /// The bounded input of the lane has ended; a further record would have this offset.
+    Ended(LaneId, i64),
+    /// Records needed are gone.
+    OffsetLost {
+        /// The lane.
+        lane: LaneId,
+        /// Wanted offset.
+        wanted: i64,
+        /// First available offset.
+        first: i64,
+    },
+    /// Something outside is wrong for now; the source goes on trying.
+    Trouble(String),
+}
+
+/// A source of raw records. Driven by one thread; never blocks longer than `max_wait`.
+pub trait Source: Send {
+    /// Waits for events.
+    ///
+    /// # Errors
+    /// What cannot heal by itself; everything else is [`SourceEvent::Trouble`].
+    fn poll(&mut self, max_wait: Duration) -> Result<Vec<SourceEvent>>;
+
+    /// Lets an assigned lane flow.
+    ///
+    /// # Errors
+    /// If the position cannot be resolved.
+    fn start(&mut self, lane: &LaneId, position: Position) -> Result<()>;
+
+    /// Holds all lanes back, or lets them flow again.
+    ///
+    /// # Errors
+    /// If the client library refuses.
+    fn set_paused(&mut self, paused: bool) -> Result<()>;
+
+    /// Tells others (lag monitors) how far the job is. Advisory: the manifests are the truth.
+    fn report_published(&mut self, positions: &[(LaneId, i64)]);
+
+    /// Records between the published position and the end of the lane, if the source knows.
+    fn lag(&self) -> Option<u64>;
+}
+
+/// What the decoder made of a block.
+#[derive(Debug)]
+pub struct Decoded {
+    /// One row per accepted event, exactly the columns of the stream's schema.
+    pub batch: RecordBatch,
+    /// For each row the record of the block it came from.
+    pub record: Vec<u32>,
+    /// For each row its position within that record.
+    pub index: Vec<i32>,
+    /// Records and events that could not be typed.
+    pub refused: Vec<Refused>,
+    /// Payload fields that the schema does not know, counted by name.
+    pub unknown_fields: BTreeMap<String, u64>,
+}
+
+/// A record or event that could not be typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Record of the block.
+    pub record: u32,
+    /// Position within the record.
+    pub index: i32,
+    /// Stable code of the reason.
+    pub reason: &'static str,
+    /// What exactly is wrong.
+    pub detail: String,
+    /// The text of the row, where the block holds no bytes of it (columnar files).
+    pub raw: Option<String>,
+}
+
+/// Turns raw records of one stream into typed rows. One per worker and stream.
+pub trait Decoder: Send {
+    /// Decodes a block; never fails, bad records are [`Refused`].
+    fn decode(&mut self, block: &RecordBlock) -> Decoded;
+
+    /// Takes in the header line of a text file with columns.
+    ///
+    /// # Errors
+    /// What is wrong with the header, for people.
+    fn set_header(&mut self, lane: &LaneId, line: &[u8]) -> Result<(), String>;
+
+    /// Fits typed rows of a columnar file to the stream's schema.
+    fn decode_columns(&mut self, lane: &LaneId, batch: &RecordBatch) -> Decoded;
+}
+
+/// Output rows of one rule.
+#[derive(Debug, Clone)]
+pub struct RuleRows {
+    /// Number of the rule.
+    pub rule: usize,
+    /// Rows with the rule's output schema.
+    pub batch: RecordBatch,
+    /// The four identity columns of the event behind each row; only for stateless rules.
+    pub identity: Option<RecordBatch>,
+}
+
+/// A part of the keyed state of one rule.
+#[derive(Debug, Clone)]
+pub struct StateDelta {
+    /// Number of the rule.
+    pub rule: usize,
+    /// State rows; only the rule's own program can read them.
+    pub batch: RecordBatch,
+}
+
+/// A rule that failed at run time, in one lane or after the lanes were merged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleFailure {
+    /// Number of the rule.
+    pub rule: usize,
+    /// Offset of the record at which it failed; -1 after the merge.
+    pub offset: i64,
+    /// What went wrong.
+    pub message: String,
+}
+
+/// What the rules made of a batch or of a watermark.
+#[derive(Debug, Default)]
+pub struct RuleOutput {
+    /// Output rows.
+    pub rows: Vec<RuleRows>,
+    /// Rules that failed; in a lane they will not be run there again.
+    pub failures: Vec<RuleFailure>,
+}
+
+/// The lane part of all rules. One per worker.
+pub trait LaneProgram: Send {
+    /// Runs the rules of a stream over a batch of one lane.
+    fn push(&mut self, lane: u32, stream: usize, batch: &RecordBatch) -> RuleOutput;
+
+    /// Hands over the partial state gathered since the last call.
+    ///
+    /// # Errors
+    /// The text of what went wrong: a bug, since accepted rows were already evaluated.
+    fn seal(&mut self) -> Result<Vec<StateDelta>, String>;
+
+    /// Stops running a rule in a lane.
+    fn quarantine(&mut self, rule: usize, lane: u32);
+}
+
+/// The part of all rules after the lanes are merged. One per process.
+pub trait FinalProgram: Send {
+    /// Takes in partial state.
+    ///
+    /// # Errors
+    /// The text of what went wrong; the rule is quarantined.
+    fn merge(&mut self, delta: &StateDelta) -> Result<(), String>;
+
+    /// Advances a rule to a watermark and gives the rows that became final.
+    ///
+    /// # Errors
+    /// The text of what went wrong; the rule is quarantined.
+    fn advance(&mut self, rule: usize, watermark_us: i64) -> Result<RuleOutput, String>;
+
+    /// After a restore: everything final at or before the watermark was emitted, and is ignored from now on.
+    fn set_watermark(&mut self, rule: usize, watermark_us: i64);
+
+    /// The whole state; the program keeps it.
+    ///
+    /// # Errors
+    /// The text of what went wrong.
+    fn dump(&mut self) -> Result<Vec<StateDelta>, String>;
+
+    /// Rows of state held.
+    fn state_rows(&self) -> usize;
+}
+
+/// Whether a put-if-absent created the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The object is ours.
+    Created,
+    /// The name was taken.
+    Exists,
+}
+
+/// Where manifests, state and pending rows live.
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Creates an object if the name is free; durable when it returns.
+    async fn put_if_absent(&self, path: &str, body: Bytes) -> Result<Put>;
+    /// Reads an object; `None` if there is none.
+    async fn get(&self, path: &str) -> Result<Option<Bytes>>;
+    /// Names of all objects below a folder, in order.
+    async fn list(&self, folder: &str) -> Result<Vec<String>>;
+    /// Deletes an object; none is no error.
+    async fn delete(&self, path: &str) -> Result<()>;
+}
+
+/// Names the files of one commit so that no two are ever the same.
+#[derive(Debug, Clone)]
+pub struct FileTag {
+    /// The chain.
+    pub chain: String,
+    /// Number of the manifest that will name the files.
+    pub n: u64,
+    /// Nonce of the process.
+    pub nonce: String,
+}
+
+/// The tables of events and results.
+#[async_trait]
+pub trait Archive: Send + Sync + fmt::Debug {
+    /// Creates the table, or checks that the existing one fits.
+    async fn ensure_table(&self, table: &crate::table::TableSpec) -> Result<()>;
+    /// Writes closed files that belong to the table once [`Archive::commit`] says so.
+    async fn write_files(&self, table: &str, batches: Vec<RecordBatch>, tag: &FileTag) -> Result<Vec<AddedFile>>;
+    /// Adds files to the table under (`app_id`, `version`); doing it again has no effect.
+    async fn commit(&self, table: &str, files: &[AddedFile], app_id: &str, version: u64) -> Result<()>;
+    /// The last version committed under `app_id`.
+    async fn committed_version(&self, table: &str, app_id: &str) -> Result<Option<u64>>;
+    /// Compaction, log checkpoints, cleanup; called from time to time in the background.
+    async fn maintain(&self, table: &str) -> Result<()>;
+}
+
+/// Where alerts go besides their table.
+#[async_trait]
+pub trait AlertSink: Send + Sync + fmt::Debug {
+    /// Publishes the alerts of epoch `n` at once or not at all; `marker` is remembered with them.
+    async fn publish(&self, records: &[AlertRecord], marker: &str, n: u64) -> Result<()>;
+    /// The marker of the last publication.
+    async fn last_marker(&self) -> Result<Option<String>>;
+}

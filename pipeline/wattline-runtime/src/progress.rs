@@ -1,0 +1,117 @@
+//! Counters of a running job, read by the status line, by feeders that need backpressure, and by the summary.
+//!
+//! Written once per batch, never per event. All are monotonic except the gauges, which say so.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use wattline_core::record::LaneId;
+use wattline_core::time::BEFORE_TIME;
+
+/// Shared by all threads of a job.
+#[derive(Debug)]
+pub struct Progress {
+    /// Records fetched.
+    pub records: AtomicU64,
+    /// Payload bytes fetched.
+    pub bytes: AtomicU64,
+    /// Events accepted.
+    pub events: AtomicU64,
+    /// Records and events refused.
+    pub refused: AtomicU64,
+    /// Events behind the highest time of their lane.
+    pub late: AtomicU64,
+    /// Alert records published.
+    pub alerts: AtomicU64,
+    /// Rows of result tables.
+    pub result_rows: AtomicU64,
+    /// Rules that failed.
+    pub rule_errors: AtomicU64,
+    /// Manifests committed.
+    pub epochs: AtomicU64,
+    /// Gauge: bytes of raw rows in memory, waiting for a file.
+    pub buffered_bytes: AtomicU64,
+    /// Gauge: alerts that are open.
+    pub open_alerts: AtomicU64,
+    /// Gauge: records not yet published; -1 if unknown.
+    pub lag: AtomicI64,
+    /// Gauge: the lowest time reached over all lanes, microseconds since the epoch.
+    pub reached_us: AtomicI64,
+    /// Gauge: the source is held back because the sinks are behind.
+    pub stalled: AtomicBool,
+    /// The last trouble with the outside, if it still lasts.
+    pub trouble: Mutex<Option<String>>,
+    /// Payload fields that no schema knows, by `stream.field`.
+    pub unknown_fields: Mutex<BTreeMap<String, u64>>,
+    /// Next offset to be processed of each lane.
+    processed: Mutex<BTreeMap<LaneId, i64>>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            records: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            alerts: AtomicU64::new(0),
+            result_rows: AtomicU64::new(0),
+            rule_errors: AtomicU64::new(0),
+            epochs: AtomicU64::new(0),
+            buffered_bytes: AtomicU64::new(0),
+            open_alerts: AtomicU64::new(0),
+            lag: AtomicI64::new(-1),
+            reached_us: AtomicI64::new(BEFORE_TIME),
+            stalled: AtomicBool::new(false),
+            trouble: Mutex::new(None),
+            unknown_fields: Mutex::new(BTreeMap::new()),
+            processed: Mutex::new(BTreeMap::new()),
+        }
+    }
+}
+
+impl Progress {
+    /// The next offset of a lane that the workers have not processed yet; 0 before the first.
+    pub fn processed(&self, lane: &LaneId) -> i64 {
+        lock(&self.processed).get(lane).copied().unwrap_or(0)
+    }
+
+    /// Notes that all records of a lane below `next_offset` were processed.
+    pub(crate) fn note_processed(&self, lane: &LaneId, next_offset: i64) {
+        let mut processed = lock(&self.processed);
+        match processed.get_mut(lane) {
+            Some(offset) => *offset = next_offset,
+            None => {
+                processed.insert(lane.clone(), next_offset);
+            }
+        }
+    }
+
+    /// Adds counts of unknown payload fields of a stream.
+    pub(crate) fn note_unknown(&self, stream: &str, fields: &BTreeMap<String, u64>) {
+        if fields.is_empty() {
+            return;
+        }
+        let mut all = lock(&self.unknown_fields);
+        for (field, count) in fields {
+            *all.entry(format!("{stream}.{field}")).or_default() += count;
+        }
+    }
+
+    /// Notes what is wrong outside, or that nothing is any more.
+    pub(crate) fn note_trouble(&self, trouble: Option<String>) {
+        *lock(&self.trouble) = trouble;
+    }
+
+    /// Adds to a counter.
+    pub(crate) fn add(counter: &AtomicU64, count: usize) {
+        counter.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+/// A poisoned lock only means that another thread panicked between two writes of plain counters.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,163 @@
+//! What a process finds when it starts: the chain of its slot, read back to the last checkpoint.
+//!
+//! ```text
+//! list chains/<slot>/  ─▶ newest epoch N (seals are skipped) ─▶ its checkpoint C
+//! from C     state objects, snapshot of the alert states, files closed
+//! C+1 … N    alert changes, pending rows, idle advances, refusals: what was published since
+//! from N     positions of the lanes, progress of the rules
+//! ```
+//! Link `n` is put only after link `n − 1` was rolled forward, so only N may have files or alerts that are
+//! committed but not out yet.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use wattline_core::alert::{AlertState, Lifecycle};
+use wattline_core::chain::{ResumePoint, decide_resume};
+use wattline_core::manifest::{FORMAT, LaneSection, Manifest, RuleProgress};
+use wattline_core::record::LaneId;
+
+use crate::error::{Error, Result};
+use crate::frames;
+use crate::intake::Replay;
+use crate::port::Store;
+
+/// The committed past of a slot.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    /// Number of the newest link, 0 if there is none.
+    pub(crate) last_link: u64,
+    /// Identity of the chain, if it exists.
+    pub(crate) incarnation: Option<String>,
+    /// The last epoch, if any.
+    pub(crate) last_epoch: Option<Manifest>,
+    /// Its checkpoint, 0 if none.
+    pub(crate) checkpoint: u64,
+    /// Lanes as of the last epoch, with everything to re-execute them.
+    pub(crate) lanes: BTreeMap<LaneId, (LaneSection, Replay)>,
+    /// Progress of the rules as of the last epoch.
+    pub(crate) rules: BTreeMap<String, RuleProgress>,
+    /// Objects with the state of the rules at the checkpoint.
+    pub(crate) state_objects: Vec<String>,
+    /// State of the rules at the checkpoint, by fingerprint.
+    pub(crate) state: Vec<(String, RecordBatch)>,
+    /// Object with all alert states at the checkpoint.
+    pub(crate) alert_state_object: Option<String>,
+    /// Alert states as of the last epoch.
+    pub(crate) lifecycle: Lifecycle,
+    /// Rows that are published and not in files, by table.
+    pub(crate) pending: Vec<(String, RecordBatch)>,
+    /// Objects that hold them.
+    pub(crate) rows_objects: Vec<String>,
+}
+
+/// Reads a manifest.
+pub(crate) async fn read_manifest(store: &dyn Store, chain: &str, n: u64) -> Result<Manifest> {
+    let path = Manifest::path(chain, n);
+    let bad = |reason: String| Error::BadManifest { path: path.clone(), reason };
+    let body = store.get(&path).await?.ok_or_else(|| bad("it does not exist".into()))?;
+    let manifest: Manifest = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
+    if manifest.format != FORMAT {
+        return Err(bad(format!("its format is {}, this version of wattline reads {FORMAT}", manifest.format)));
+    }
+    Ok(manifest)
+}
+
+/// Numbers of all links of a chain, in order.
+pub(crate) async fn link_numbers(store: &dyn Store, chain: &str) -> Result<Vec<u64>> {
+    let names = store.list(&format!("chains/{chain}/")).await?;
+    let number = |name: &String| name.rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
+    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Reads the committed past of a slot.
+pub(crate) async fn read_past(store: &dyn Store, chain: &str) -> Result<Past> {
+    let numbers = link_numbers(store, chain).await?;
+    let mut past = Past { last_link: numbers.last().copied().unwrap_or(0), ..Past::default() };
+    let mut newest_first = Vec::new();
+    for n in numbers.into_iter().rev() {
+        let manifest = read_manifest(store, chain, n).await?;
+        past.incarnation.get_or_insert_with(|| manifest.incarnation.clone());
+        newest_first.push(manifest);
+        if let ResumePoint::Epoch { checkpoint, .. } = decide_resume(newest_first.iter())
+            && n <= checkpoint
+        {
+            break;
+        }
+    }
+    let ResumePoint::Epoch { checkpoint, .. } = decide_resume(newest_first.iter()) else { return Ok(past) };
+    past.checkpoint = checkpoint;
+    let mut changes: Vec<AlertState> = Vec::new();
+    for manifest in newest_first.into_iter().rev() {
+        let n = manifest.n;
+        let Some(epoch) = manifest.epoch() else { continue };
+        if n < checkpoint {
+            continue;
+        }
+        if n == checkpoint {
+            past.state_objects.clone_from(&epoch.state_objects);
+            past.alert_state_object.clone_from(&epoch.alert_state_object);
+        } else {
+            changes.extend(epoch.alert_changes.iter().cloned());
+        }
+        past.rows_objects.extend(epoch.rows_object.clone());
+        for section in &epoch.lanes {
+            merge_section(&mut past.lanes, section, n == checkpoint);
+        }
+        past.rules.clone_from(&epoch.rules);
+        past.last_epoch = Some(manifest);
+    }
+    load_objects(store, &mut past).await?;
+    changes.into_iter().for_each(|state| past.lifecycle.restore(state));
+    Ok(past)
+}
+
+/// Adds what an epoch says of a lane. What a checkpoint recorded lies before its resume offset.
+fn merge_section(lanes: &mut BTreeMap<LaneId, (LaneSection, Replay)>, section: &LaneSection, is_checkpoint: bool) {
+    let (known, replay) = lanes.entry(section.lane.clone()).or_insert_with(|| (section.clone(), Replay::default()));
+    known.clone_from(section);
+    replay.published = section.published;
+    if !is_checkpoint {
+        replay.idle_advances.extend(section.idle_advances.iter().copied());
+        replay.refused.extend(section.refused.iter().copied());
+    }
+}
+
+async fn load_objects(store: &dyn Store, past: &mut Past) -> Result<()> {
+    for path in &past.state_objects {
+        past.state.extend(load_frames(store, path).await?);
+    }
+    for path in &past.rows_objects {
+        past.pending.extend(load_frames(store, path).await?);
+    }
+    if let Some(path) = &past.alert_state_object {
+        let body = load(store, path).await?;
+        let states: Vec<AlertState> = serde_json::from_slice(&body)
+            .map_err(|e| Error::BadObject { path: path.clone(), reason: e.to_string() })?;
+        states.into_iter().for_each(|state| past.lifecycle.restore(state));
+    }
+    Ok(())
+}
+
+async fn load_frames(store: &dyn Store, path: &str) -> Result<Vec<(String, RecordBatch)>> {
+    frames::read(path, &load(store, path).await?)
+}
+
+async fn load(store: &dyn Store, path: &str) -> Result<bytes::Bytes> {
+    let missing = || Error::BadObject { path: path.to_owned(), reason: "it does not exist".into() };
+    store.get(path).await?.ok_or_else(missing)
+}
+
+impl Past {
+    /// Whether all lanes of the last run had come to their end.
+    pub(crate) fn had_ended(&self) -> bool {
+        !self.lanes.is_empty() && self.lanes.values().all(|(section, _)| section.ended)
+    }
+
+    /// The highest time that any lane of a stream had reached.
+    pub(crate) fn reached_max_us(&self, stream: &str) -> Option<i64> {
+        self.lanes.values().filter(|(s, _)| s.stream == stream).map(|(s, _)| s.reached_us).max()
+    }
+}

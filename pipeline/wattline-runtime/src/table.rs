@@ -1,0 +1,289 @@
+//! The tables of the archive that wattline itself defines, and the batches that go into them.
+//!
+//! | table | one row per | event time |
+//! |---|---|---|
+//! | `<stream>` | accepted event: the columns of its schema, its identity, `_lateness_ms` | the stream's |
+//! | `<rule id>` | row of a `table` rule | the rule's |
+//! | `alerts` | record of an alert | `event_ts` |
+//! | `dead_letters` | refused record or event, with its raw bytes | `record_ts` |
+//! | `rule_errors` | rule that failed at run time | `failed_at` |
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryBuilder, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use wattline_core::alert::AlertRecord;
+use wattline_core::record::{LaneId, column};
+
+use crate::alerting;
+use crate::error::{Error, Result};
+
+/// Name of the table of alerts.
+pub const ALERTS: &str = "alerts";
+/// Name of the table of refused records.
+pub const DEAD_LETTERS: &str = "dead_letters";
+/// Name of the table of failed rules.
+pub const RULE_ERRORS: &str = "rule_errors";
+
+/// What the archive must know of a table.
+#[derive(Debug, Clone)]
+pub struct TableSpec {
+    /// Table name.
+    pub name: String,
+    /// What a row is, for people.
+    pub description: String,
+    /// Columns.
+    pub schema: SchemaRef,
+    /// The column whose UTC date partitions the table.
+    pub event_time: String,
+    /// Columns by which rows are sorted within a file.
+    pub sort_by: Vec<String>,
+}
+
+/// The type of every instant in wattline.
+pub fn timestamp_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+fn text(name: &str, nullable: bool) -> Field {
+    Field::new(name, DataType::Utf8, nullable)
+}
+
+fn instant(name: &str, nullable: bool) -> Field {
+    Field::new(name, timestamp_type(), nullable)
+}
+
+/// The tables that every job has.
+pub fn system_tables() -> Vec<TableSpec> {
+    let spec = |name: &str, description: &str, fields: Vec<Field>, event_time: &str, sort_by: &[&str]| TableSpec {
+        name: name.into(),
+        description: description.into(),
+        schema: Arc::new(Schema::new(fields)),
+        event_time: event_time.into(),
+        sort_by: sort_by.iter().map(|s| (*s).to_owned()).collect(),
+    };
+    vec![
+        spec(
+            ALERTS,
+            "alert records: every revision of every alert",
+            alert_fields(),
+            "event_ts",
+            &["rule_id", "entity_id", "event_ts"],
+        ),
+        spec(
+            DEAD_LETTERS,
+            "records and events that could not be accepted",
+            dead_letter_fields(),
+            "record_ts",
+            &["stream", column::TOPIC, column::PARTITION, column::OFFSET],
+        ),
+        spec(RULE_ERRORS, "rules that failed at run time", rule_error_fields(), "failed_at", &["rule_id", "failed_at"]),
+    ]
+}
+
+fn alert_fields() -> Vec<Field> {
+    let float = |name: &str| Field::new(name, DataType::Float64, true);
+    let long = |name: &str| Field::new(name, DataType::Int64, false);
+    vec![
+        text("alert_id", false),
+        text("fingerprint", false),
+        long("revision"),
+        text("status", false),
+        text("severity", false),
+        text("rule_id", false),
+        text("rule_version", false),
+        text("standard", true),
+        text("category", false),
+        text("entity_id", false),
+        text("title", false),
+        float("measured"),
+        float("limit_low"),
+        float("limit_high"),
+        text("unit", true),
+        instant("event_ts", false),
+        instant("window_start", true),
+        instant("window_end", true),
+        instant("first_seen_ts", false),
+        instant("last_seen_ts", false),
+        instant("resolved_ts", true),
+        long("occurrences"),
+        float("peak_measured"),
+        text("explanation", false),
+        text("evidence", false),
+        text("source", true),
+        text("runbook", true),
+    ]
+}
+
+fn dead_letter_fields() -> Vec<Field> {
+    vec![
+        instant("record_ts", false),
+        text("stream", false),
+        text("reason", false),
+        text("detail", false),
+        Field::new("raw", DataType::Binary, false),
+        text(column::TOPIC, false),
+        Field::new(column::PARTITION, DataType::Int32, false),
+        Field::new(column::OFFSET, DataType::Int64, false),
+        Field::new(column::INDEX, DataType::Int32, false),
+    ]
+}
+
+fn rule_error_fields() -> Vec<Field> {
+    vec![
+        instant("failed_at", false),
+        text("rule_id", false),
+        text("rule_version", false),
+        text("message", false),
+        text(column::TOPIC, true),
+        Field::new(column::PARTITION, DataType::Int32, true),
+        Field::new(column::OFFSET, DataType::Int64, true),
+    ]
+}
+
+/// A refused record with everything needed to repair and replay it.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// The stream it was meant for.
+    pub stream: Arc<str>,
+    /// Where it stands.
+    pub lane: LaneId,
+    /// Offset of the record.
+    pub offset: i64,
+    /// Position of the event in the record.
+    pub index: i32,
+    /// Timestamp of the record, milliseconds since the epoch.
+    pub record_ms: i64,
+    /// Stable code of the reason.
+    pub reason: &'static str,
+    /// What exactly is wrong.
+    pub detail: String,
+    /// The record as it came.
+    pub raw: Vec<u8>,
+}
+
+/// A rule that failed, for the table of rule errors.
+#[derive(Debug, Clone)]
+pub struct RuleError {
+    /// Rule id.
+    pub rule_id: String,
+    /// Rule version.
+    pub rule_version: String,
+    /// The lane; absent if the lanes were already merged.
+    pub lane: Option<LaneId>,
+    /// Offset of the record, -1 if the lanes were already merged.
+    pub offset: i64,
+    /// What went wrong.
+    pub message: String,
+    /// Process clock, milliseconds since the epoch.
+    pub failed_at_ms: i64,
+}
+
+fn micros(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from_iter(values).with_timezone("UTC"))
+}
+
+fn strings<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
+    Arc::new(StringArray::from_iter(values))
+}
+
+fn batch(table: &str, fields: Vec<Field>, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(Error::arrow(table))
+}
+
+/// Rows of the table of dead letters.
+///
+/// # Errors
+/// [`Error::Arrow`] if more than 2 GiB of raw bytes come together.
+pub fn dead_letter_batch(letters: &[DeadLetter]) -> Result<RecordBatch> {
+    let mut raw = BinaryBuilder::with_capacity(letters.len(), letters.iter().map(|l| l.raw.len()).sum());
+    letters.iter().for_each(|letter| raw.append_value(&letter.raw));
+    batch(
+        DEAD_LETTERS,
+        dead_letter_fields(),
+        vec![
+            micros(letters.iter().map(|l| Some(l.record_ms.saturating_mul(1_000)))),
+            strings(letters.iter().map(|l| Some(&*l.stream))),
+            strings(letters.iter().map(|l| Some(l.reason))),
+            strings(letters.iter().map(|l| Some(l.detail.as_str()))),
+            Arc::new(raw.finish()),
+            strings(letters.iter().map(|l| Some(&*l.lane.topic))),
+            Arc::new(Int32Array::from_iter_values(letters.iter().map(|l| l.lane.partition))),
+            Arc::new(Int64Array::from_iter_values(letters.iter().map(|l| l.offset))),
+            Arc::new(Int32Array::from_iter_values(letters.iter().map(|l| l.index))),
+        ],
+    )
+}
+
+/// Rows of the table of rule errors.
+///
+/// # Errors
+/// [`Error::Arrow`] if the batch cannot be built.
+pub fn rule_error_batch(errors: &[RuleError]) -> Result<RecordBatch> {
+    batch(
+        RULE_ERRORS,
+        rule_error_fields(),
+        vec![
+            micros(errors.iter().map(|e| Some(e.failed_at_ms.saturating_mul(1_000)))),
+            strings(errors.iter().map(|e| Some(e.rule_id.as_str()))),
+            strings(errors.iter().map(|e| Some(e.rule_version.as_str()))),
+            strings(errors.iter().map(|e| Some(e.message.as_str()))),
+            strings(errors.iter().map(|e| e.lane.as_ref().map(|lane| &*lane.topic))),
+            Arc::new(errors.iter().map(|e| e.lane.as_ref().map(|lane| lane.partition)).collect::<Int32Array>()),
+            Arc::new(errors.iter().map(|e| e.lane.as_ref().map(|_| e.offset)).collect::<Int64Array>()),
+        ],
+    )
+}
+
+/// Rows of the table of alerts.
+///
+/// # Errors
+/// [`Error::Arrow`] if the batch cannot be built.
+pub fn alert_batch(records: &[AlertRecord]) -> Result<RecordBatch> {
+    let ids: Vec<String> = records.iter().map(AlertRecord::id).collect();
+    let explanations: Vec<String> = records.iter().map(alerting::explanation).collect();
+    let sources: Vec<Option<String>> = records.iter().map(|r| r.source.as_ref().map(alerting::source_text)).collect();
+    let float = |get: fn(&AlertRecord) -> Option<f64>| -> ArrayRef {
+        Arc::new(records.iter().map(get).collect::<Float64Array>())
+    };
+    let long = |get: fn(&AlertRecord) -> u64| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(records.iter().map(|r| i64::try_from(get(r)).unwrap_or(i64::MAX))))
+    };
+    let word = |get: fn(&AlertRecord) -> Option<&str>| strings(records.iter().map(get));
+    let time = |get: fn(&AlertRecord) -> Option<i64>| micros(records.iter().map(get));
+    batch(
+        ALERTS,
+        alert_fields(),
+        vec![
+            strings(ids.iter().map(|id| Some(id.as_str()))),
+            word(|r| Some(&r.fingerprint)),
+            long(|r| r.revision),
+            word(|r| Some(r.status.as_str())),
+            word(|r| Some(r.severity.as_str())),
+            word(|r| Some(&r.rule_id)),
+            word(|r| Some(&r.rule_version)),
+            word(|r| r.standard.as_deref()),
+            word(|r| Some(&r.category)),
+            word(|r| Some(&r.entity_id)),
+            word(|r| Some(&r.title)),
+            float(|r| r.measured),
+            float(|r| r.limit_low),
+            float(|r| r.limit_high),
+            word(|r| r.unit.as_deref()),
+            time(|r| Some(r.event_us)),
+            time(|r| r.window_us.map(|w| w.0)),
+            time(|r| r.window_us.map(|w| w.1)),
+            time(|r| Some(r.first_seen_us)),
+            time(|r| Some(r.last_seen_us)),
+            time(|r| r.resolved_us),
+            long(|r| r.occurrences),
+            float(|r| r.peak_measured),
+            strings(explanations.iter().map(|e| Some(e.as_str()))),
+            word(|r| Some(&r.evidence)),
+            strings(sources.iter().map(|s| s.as_deref())),
+            word(|r| r.runbook.as_deref()),
+        ],
+    )
+}

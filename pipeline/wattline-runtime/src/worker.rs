@@ -1,0 +1,291 @@
+//! A worker thread: owns some lanes, runs everything that is per lane.
+//!
+//! Messages arrive in one bounded queue, so a barrier stands between two blocks and cuts all lanes of the worker
+//! at a record boundary. At a barrier the worker hands over what it gathered and goes on at once: sealing moves
+//! buffers, it does not copy or wait.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::array::RecordBatch;
+use crossbeam_channel::Receiver;
+use wattline_core::lane::IdleAdvance;
+use wattline_core::record::{LaneId, RecordBlock};
+
+use crate::error::{Error, Result};
+use crate::intake::{BlockPlace, Lane, Replay, StreamIntake};
+use crate::port::{Decoded, Decoder, LaneProgram, RuleFailure, RuleRows, StateDelta};
+use crate::progress::Progress;
+use crate::table::DeadLetter;
+
+/// Number of a lane within the process.
+pub(crate) type LaneNumber = u32;
+
+/// What a worker is told.
+pub(crate) enum WorkerMessage {
+    /// Take this lane.
+    Open(Box<LaneOpening>),
+    /// Raw records.
+    Records(LaneNumber, RecordBlock),
+    /// Typed rows.
+    Columns { lane: LaneNumber, first_offset: i64, fetched_at_ms: i64, batch: RecordBatch },
+    /// Header line of a text file.
+    Header(LaneNumber, Vec<u8>),
+    /// A record that is too large to be read.
+    Oversized { lane: LaneNumber, offset: i64, length_bytes: u64, head: Vec<u8>, fetched_at_ms: i64 },
+    /// The silent lane is advanced.
+    Idle(LaneNumber, i64),
+    /// The source has handed over everything below this offset, also where offsets are missing.
+    Reached(LaneNumber, i64),
+    /// The lane's bounded input has ended.
+    Ended(LaneNumber, i64),
+    /// Report; with the raw rows if `raw`.
+    Barrier { raw: bool, reply: tokio::sync::oneshot::Sender<WorkerReport> },
+}
+
+/// How a lane begins on its worker.
+pub(crate) struct LaneOpening {
+    pub(crate) number: LaneNumber,
+    pub(crate) lane: LaneId,
+    pub(crate) stream: usize,
+    pub(crate) resume: Option<i64>,
+    pub(crate) reached_us: i64,
+    pub(crate) replay: Replay,
+    pub(crate) quarantined: Vec<usize>,
+}
+
+/// What a worker has to say at a barrier.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerReport {
+    pub(crate) lanes: Vec<LaneReport>,
+    pub(crate) rows: Vec<RuleRows>,
+    pub(crate) failures: Vec<(LaneId, RuleFailure)>,
+    pub(crate) deltas: Vec<StateDelta>,
+    pub(crate) dead_letters: Vec<DeadLetter>,
+    /// Raw rows by stream, only if asked for.
+    pub(crate) raw: BTreeMap<usize, Vec<RecordBatch>>,
+    pub(crate) error: Option<Error>,
+}
+
+/// Where a lane stands at a barrier.
+#[derive(Debug)]
+pub(crate) struct LaneReport {
+    pub(crate) lane: LaneId,
+    /// The first offset taken in, if the lane has begun.
+    pub(crate) first_offset: Option<i64>,
+    pub(crate) next_offset: Option<i64>,
+    pub(crate) reached_us: i64,
+    pub(crate) ended: bool,
+    /// Nothing came since the source had handed over everything.
+    pub(crate) silent: bool,
+    pub(crate) idle_advances: Vec<IdleAdvance>,
+    pub(crate) refused: Vec<(i64, i32)>,
+}
+
+/// A worker and what it works with.
+pub(crate) struct Worker {
+    pub(crate) streams: Arc<[StreamIntake]>,
+    pub(crate) decoders: Vec<Box<dyn Decoder>>,
+    pub(crate) program: Box<dyn LaneProgram>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) lanes: BTreeMap<LaneNumber, Lane>,
+    pub(crate) pending: WorkerReport,
+}
+
+impl Worker {
+    /// Works until the queue is closed.
+    pub(crate) fn run(mut self, queue: &Receiver<WorkerMessage>) {
+        for message in queue {
+            if let WorkerMessage::Barrier { raw, reply } = message {
+                // A coordinator that no longer listens is shutting down.
+                if reply.send(self.report(raw)).is_err() {
+                    return;
+                }
+                continue;
+            }
+            if self.pending.error.is_none()
+                && let Err(error) = self.handle(message)
+            {
+                self.pending.error = Some(error);
+            }
+        }
+    }
+
+    fn handle(&mut self, message: WorkerMessage) -> Result<()> {
+        match message {
+            WorkerMessage::Open(opening) => self.open(*opening),
+            WorkerMessage::Records(lane, block) => self.take_records(lane, &block)?,
+            WorkerMessage::Columns { lane, first_offset, fetched_at_ms, batch } => {
+                self.take_columns(lane, first_offset, fetched_at_ms, &batch)?;
+            }
+            WorkerMessage::Header(lane, line) => self.take_header(lane, &line)?,
+            WorkerMessage::Oversized { lane, offset, length_bytes, head, fetched_at_ms } => {
+                self.refuse_oversized(lane, offset, length_bytes, head, fetched_at_ms);
+            }
+            WorkerMessage::Idle(lane, reached_us) => {
+                if let Some(lane) = self.lanes.get_mut(&lane) {
+                    lane.advance_idle(reached_us);
+                }
+            }
+            WorkerMessage::Reached(lane, next_offset) => {
+                if let Some(lane) = self.lanes.get_mut(&lane) {
+                    lane.note_reached(next_offset);
+                    lane.silent = true;
+                    self.progress.note_processed(&lane.id, next_offset);
+                }
+            }
+            WorkerMessage::Ended(lane, next_offset) => {
+                if let Some(lane) = self.lanes.get_mut(&lane) {
+                    lane.note_reached(next_offset);
+                    lane.ended = true;
+                }
+            }
+            WorkerMessage::Barrier { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, opening: LaneOpening) {
+        for rule in opening.quarantined {
+            self.program.quarantine(rule, opening.number);
+        }
+        let lane = Lane::new(opening.lane, opening.stream, opening.resume, opening.reached_us, opening.replay);
+        self.lanes.insert(opening.number, lane);
+    }
+
+    fn take_records(&mut self, number: LaneNumber, block: &RecordBlock) -> Result<()> {
+        let Some(lane) = self.lanes.get(&number) else { return Ok(()) };
+        let decoded = self.decoders[lane.stream].decode(block);
+        Progress::add(&self.progress.records, block.len());
+        Progress::add(&self.progress.bytes, block.bytes.len());
+        let place = BlockPlace {
+            offsets: &block.offsets,
+            timestamps_ms: &block.timestamps_ms,
+            log_append_time: block.log_append_time,
+            fetched_at_ms: block.fetched_at_ms,
+        };
+        self.take_decoded(number, decoded, &place, &|record| block.payload(record).to_vec())
+    }
+
+    fn take_columns(
+        &mut self,
+        number: LaneNumber,
+        first_offset: i64,
+        fetched_at_ms: i64,
+        batch: &RecordBatch,
+    ) -> Result<()> {
+        let Some(lane) = self.lanes.get(&number) else { return Ok(()) };
+        let decoded = self.decoders[lane.stream].decode_columns(&lane.id, batch);
+        let rows = batch.num_rows();
+        Progress::add(&self.progress.records, rows);
+        let offsets: Vec<i64> = (first_offset..).take(rows).collect();
+        let timestamps_ms = vec![-1; rows];
+        let place =
+            BlockPlace { offsets: &offsets, timestamps_ms: &timestamps_ms, log_append_time: false, fetched_at_ms };
+        self.take_decoded(number, decoded, &place, &|record| row_json(batch, record))
+    }
+
+    fn take_header(&mut self, number: LaneNumber, line: &[u8]) -> Result<()> {
+        let Some(lane) = self.lanes.get(&number) else { return Ok(()) };
+        self.decoders[lane.stream].set_header(&lane.id, line).map_err(|reason| Error::Port {
+            what: format!("reading the header of `{}`: {reason}", lane.id.topic),
+            kind: wattline_core::error::Kind::Invalid,
+            retry: wattline_core::error::Retry::Never,
+            source: reason.into(),
+        })
+    }
+
+    fn refuse_oversized(&mut self, number: LaneNumber, offset: i64, length: u64, head: Vec<u8>, fetched_at_ms: i64) {
+        let Some(lane) = self.lanes.get_mut(&number) else { return };
+        Progress::add(&self.progress.records, 1);
+        Progress::add(&self.progress.refused, 1);
+        lane.note_reached(offset + 1);
+        if offset < lane.published() {
+            return;
+        }
+        self.pending.dead_letters.push(DeadLetter {
+            stream: Arc::clone(&self.streams[lane.stream].name),
+            lane: lane.id.clone(),
+            offset,
+            index: 0,
+            record_ms: fetched_at_ms,
+            reason: "too_large",
+            detail: format!("the record has {length} bytes or more; only its beginning is kept"),
+            raw: head,
+        });
+    }
+
+    fn take_decoded(
+        &mut self,
+        number: LaneNumber,
+        decoded: Decoded,
+        place: &BlockPlace<'_>,
+        raw: &dyn Fn(usize) -> Vec<u8>,
+    ) -> Result<()> {
+        let Some(lane) = self.lanes.get_mut(&number) else { return Ok(()) };
+        let stream = &self.streams[lane.stream];
+        self.progress.note_unknown(&stream.name, &decoded.unknown_fields);
+        let admitted = lane.admit(stream, decoded, place, raw)?;
+        let (number_of_stream, id) = (lane.stream, lane.id.clone());
+        let rows = admitted.batch.num_rows();
+        Progress::add(&self.progress.events, rows);
+        Progress::add(&self.progress.late, admitted.late);
+        Progress::add(&self.progress.refused, admitted.dead_letters.len());
+        self.pending.dead_letters.extend(admitted.dead_letters);
+        if rows > 0 {
+            let (old, new) = (admitted.replayed, rows - admitted.replayed);
+            if old > 0 {
+                // These rows were published before: they rebuild state, their outputs are already out.
+                self.program.push(number, number_of_stream, &admitted.batch.slice(0, old));
+            }
+            if new > 0 {
+                let output = self.program.push(number, number_of_stream, &admitted.batch.slice(old, new));
+                self.pending.rows.extend(output.rows);
+                self.pending.failures.extend(output.failures.into_iter().map(|failure| (id.clone(), failure)));
+            }
+            let bytes = admitted.batch.get_array_memory_size() as u64;
+            self.progress.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.pending.raw.entry(number_of_stream).or_default().push(admitted.batch);
+        }
+        if let Some(next) = self.lanes.get(&number).and_then(|lane| lane.next_offset) {
+            self.progress.note_processed(&id, next);
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, raw: bool) -> WorkerReport {
+        let sealed = self.program.seal();
+        let kept_raw = if raw { BTreeMap::new() } else { std::mem::take(&mut self.pending.raw) };
+        let mut report = std::mem::take(&mut self.pending);
+        self.pending.raw = kept_raw;
+        match sealed {
+            Ok(deltas) => report.deltas = deltas,
+            Err(what) => report.error = report.error.or(Some(Error::State { what })),
+        }
+        report.lanes = self
+            .lanes
+            .values_mut()
+            .map(|lane| LaneReport {
+                lane: lane.id.clone(),
+                first_offset: lane.first_offset,
+                next_offset: lane.next_offset,
+                reached_us: lane.clock.reached_us(),
+                ended: lane.ended,
+                silent: lane.silent,
+                idle_advances: std::mem::take(&mut lane.idle_advances),
+                refused: std::mem::take(&mut lane.refused),
+            })
+            .collect();
+        report
+    }
+}
+
+/// The text of a row of a columnar file, for its dead letter.
+fn row_json(batch: &RecordBatch, row: usize) -> Vec<u8> {
+    let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
+    match writer.write(&batch.slice(row, 1)).and_then(|()| writer.finish()) {
+        Ok(()) => writer.into_inner(),
+        Err(error) => format!("row cannot be shown: {error}").into_bytes(),
+    }
+}

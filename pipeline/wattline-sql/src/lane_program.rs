@@ -1,0 +1,268 @@
+//! The first stage: all rules over the batches of a worker's lanes.
+//!
+//! Rows later than a rule's delay are left out by one mask per distinct delay, computed once per batch.
+//! A rule that fails on a row is quarantined in that lane: events before the row count, the row and all
+//! later events of the lane do not. Which row that is must not depend on how rows were batched, so a failing
+//! batch is halved until single rows show which of them fails on its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
+use datafusion::common::internal_datafusion_err;
+use datafusion::error::{DataFusionError, Result};
+
+use crate::error::Error;
+use crate::operators::{Chunk, OrderBuffer, PaneSet, identity_schema, record_batch, run_all};
+use crate::program::{LaneOutput, RuleFailure, RuleRows, StateDelta};
+use crate::rule_set::CompiledRule;
+
+/// All rules, with the partial state of one worker.
+pub struct LaneProgram {
+    rules: Arc<Vec<CompiledRule>>,
+    by_stream: BTreeMap<String, Vec<usize>>,
+    states: Vec<LaneState>,
+    quarantined: BTreeSet<(usize, u32)>,
+}
+
+enum LaneState {
+    Stateless,
+    Windows(PaneSet),
+    Ordered(OrderBuffer),
+}
+
+/// How a step of a rule failed.
+enum Failure {
+    /// In an expression: nothing of the chunk has been applied.
+    Expression(DataFusionError),
+    /// In the state, after the expressions: the chunk cannot be tried again in parts.
+    State(DataFusionError),
+}
+
+impl From<DataFusionError> for Failure {
+    fn from(error: DataFusionError) -> Self {
+        Self::Expression(error)
+    }
+}
+
+impl fmt::Debug for LaneProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaneProgram").field("rules", &self.rules.len()).field("state_rows", &self.state_rows()).finish()
+    }
+}
+
+impl LaneProgram {
+    pub(crate) fn new(rules: Arc<Vec<CompiledRule>>) -> Self {
+        let mut by_stream: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (index, rule) in rules.iter().enumerate() {
+            by_stream.entry(rule.stream.clone()).or_default().push(index);
+        }
+        let states = rules
+            .iter()
+            .map(|rule| match &rule.plan.window {
+                Some(window) => LaneState::Windows(PaneSet::new(Arc::clone(window))),
+                None if rule.ordered => LaneState::Ordered(OrderBuffer::new(Arc::clone(&rule.output_schema))),
+                None => LaneState::Stateless,
+            })
+            .collect();
+        Self { rules, by_stream, states, quarantined: BTreeSet::new() }
+    }
+
+    /// Runs all rules of `stream` over one batch of one lane.
+    ///
+    /// The batch has the stream's schema: its columns, then the system columns. Its rows are in offset order.
+    pub fn push(&mut self, lane: u32, stream: &str, batch: &RecordBatch) -> LaneOutput {
+        let mut output = LaneOutput::default();
+        let Some(rules) = self.by_stream.get(stream).cloned() else { return output };
+        let mut on_time: BTreeMap<i64, Result<Chunk, String>> = BTreeMap::new();
+        for rule in rules {
+            if self.quarantined.contains(&(rule, lane)) {
+                continue;
+            }
+            let delay_ms = self.rules[rule].delay_ms;
+            let chunk = on_time
+                .entry(delay_ms)
+                .or_insert_with(|| within_delay(batch, delay_ms).map_err(|error| error.strip_backtrace()));
+            match chunk {
+                Ok(chunk) if chunk.len() == 0 => {}
+                Ok(chunk) => {
+                    let chunk = chunk.clone();
+                    self.run_rule(rule, lane, batch, chunk, &mut output);
+                }
+                Err(message) => {
+                    let message = message.clone();
+                    self.fail(rule, lane, batch, 0, message, &mut output);
+                }
+            }
+        }
+        output
+    }
+
+    /// Stops a rule in a lane, as a manifest says it was stopped before.
+    pub fn quarantine(&mut self, rule: usize, lane: u32) {
+        self.quarantined.insert((rule, lane));
+    }
+
+    /// Takes all partial state out, to be merged by the final program. Rules without state are left out.
+    ///
+    /// # Errors
+    /// [`Error::State`] if an accumulator cannot give its state.
+    pub fn seal(&mut self) -> Result<Vec<StateDelta>, Error> {
+        let mut deltas = Vec::new();
+        for (rule, state) in self.states.iter_mut().enumerate() {
+            let batch = match state {
+                LaneState::Stateless => Ok(None),
+                LaneState::Windows(panes) => panes.drain(),
+                LaneState::Ordered(buffer) => buffer.drain(),
+            };
+            let batch = batch.map_err(|source| state_error(&self.rules[rule], source))?;
+            deltas.extend(batch.map(|batch| StateDelta { rule, batch }));
+        }
+        Ok(deltas)
+    }
+
+    /// Groups and waiting rows held since the last seal.
+    #[must_use]
+    pub fn state_rows(&self) -> usize {
+        let rows = |state: &LaneState| match state {
+            LaneState::Stateless => 0,
+            LaneState::Windows(panes) => panes.rows(),
+            LaneState::Ordered(buffer) => buffer.rows(),
+        };
+        self.states.iter().map(rows).sum()
+    }
+
+    /// Memory held by partial state, bytes.
+    #[must_use]
+    pub fn state_bytes(&self) -> usize {
+        let bytes = |state: &LaneState| match state {
+            LaneState::Stateless => 0,
+            LaneState::Windows(panes) => panes.bytes(),
+            LaneState::Ordered(buffer) => buffer.bytes(),
+        };
+        self.states.iter().map(bytes).sum()
+    }
+
+    fn run_rule(&mut self, rule: usize, lane: u32, batch: &RecordBatch, chunk: Chunk, output: &mut LaneOutput) {
+        let mut pending = vec![chunk];
+        while let Some(chunk) = pending.pop() {
+            match self.run_chunk(rule, batch, &chunk) {
+                Ok(rows) => output.rows.extend(rows),
+                Err(Failure::Expression(_)) if chunk.len() > 1 => {
+                    let half = chunk.len() / 2;
+                    pending.push(chunk.slice(half, chunk.len() - half));
+                    pending.push(chunk.slice(0, half));
+                }
+                Err(Failure::Expression(error) | Failure::State(error)) => {
+                    let row = chunk.source_row(0);
+                    self.fail(rule, lane, batch, row, error.strip_backtrace(), output);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn run_chunk(&mut self, rule: usize, source: &RecordBatch, chunk: &Chunk) -> Result<Option<RuleRows>, Failure> {
+        let compiled = &self.rules[rule];
+        let read = chunk.batch.project(&compiled.plan.columns).map_err(DataFusionError::from)?;
+        let read = Chunk { batch: read, rows: chunk.rows.clone() };
+        let Some(result) = run_all(&compiled.plan.lane, read)? else { return Ok(None) };
+        match (&mut self.states[rule], &compiled.plan.window) {
+            (LaneState::Windows(panes), Some(window)) => {
+                let partial = window.evaluate(&result)?;
+                panes.update(&partial).map_err(Failure::State)?;
+                Ok(None)
+            }
+            (LaneState::Ordered(buffer), _) => {
+                let identity = identity_of(source, &result)?;
+                let times = times_of(source, compiled.stream_time_column, &result)?;
+                let rows = record_batch(&compiled.output_schema, result.batch.columns().to_vec(), result.len())?;
+                buffer.push(times, &identity, &rows).map_err(Failure::State)?;
+                Ok(None)
+            }
+            _ => {
+                let identity = Some(identity_of(source, &result)?);
+                let batch = record_batch(&compiled.output_schema, result.batch.columns().to_vec(), result.len())?;
+                Ok(Some(RuleRows { rule, batch, identity }))
+            }
+        }
+    }
+
+    fn fail(
+        &mut self,
+        rule: usize,
+        lane: u32,
+        batch: &RecordBatch,
+        row: usize,
+        message: String,
+        output: &mut LaneOutput,
+    ) {
+        self.quarantined.insert((rule, lane));
+        let column = |name| batch.column_by_name(name);
+        let partition = column("_partition").and_then(|c| c.as_primitive_opt::<Int32Type>()).map(|c| c.value(row));
+        let offset = column("_offset").and_then(|c| c.as_primitive_opt::<Int64Type>()).map(|c| c.value(row));
+        output.errors.push(RuleFailure { rule, lane: Some(lane), row: Some(row), partition, offset, message });
+    }
+}
+
+pub(crate) fn state_error(rule: &CompiledRule, source: DataFusionError) -> Error {
+    Error::State { rule: rule.header.id.clone(), source: Box::new(source) }
+}
+
+/// The rows that are not later than the delay.
+pub(crate) fn within_delay(batch: &RecordBatch, delay_ms: i64) -> Result<Chunk> {
+    let lateness = batch
+        .column_by_name("_lateness_ms")
+        .and_then(|column| column.as_primitive_opt::<Int64Type>())
+        .ok_or_else(|| internal_datafusion_err!("the batch has no column `_lateness_ms` of type Int64"))?;
+    let chunk = Chunk::whole(batch.clone());
+    if lateness.values().iter().all(|&late| late <= delay_ms) {
+        return Ok(chunk);
+    }
+    let mask: BooleanArray = lateness.values().iter().map(|&late| Some(late <= delay_ms)).collect();
+    chunk.keep(&mask)
+}
+
+fn identity_of(source: &RecordBatch, chunk: &Chunk) -> Result<RecordBatch> {
+    let schema = identity_schema();
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let column = source
+                .column_by_name(field.name())
+                .ok_or_else(|| internal_datafusion_err!("the batch has no column `{}`", field.name()))?;
+            Ok(Arc::clone(column))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let taken = match &chunk.rows {
+        None => columns,
+        Some(rows) => {
+            let identity = RecordBatch::try_from_iter(schema.fields().iter().map(|f| f.name().as_str()).zip(columns))?;
+            take_record_batch(&identity, rows)?.columns().to_vec()
+        }
+    };
+    let rows = chunk.len();
+    let plain = taken
+        .into_iter()
+        .map(|column| match column.data_type() {
+            DataType::Dictionary(_, _) => cast(&column, &DataType::Utf8),
+            _ => Ok(column),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    record_batch(&schema, plain, rows)
+}
+
+fn times_of(source: &RecordBatch, column: usize, chunk: &Chunk) -> Result<Int64Array> {
+    let times = source
+        .column(column)
+        .as_primitive_opt::<TimestampMicrosecondType>()
+        .ok_or_else(|| internal_datafusion_err!("the event time is not a timestamp in microseconds"))?;
+    Ok(match &chunk.rows {
+        None => Int64Array::new(times.values().clone(), None),
+        Some(rows) => rows.values().iter().map(|&row| times.value(row as usize)).collect(),
+    })
+}

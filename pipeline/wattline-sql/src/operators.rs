@@ -1,0 +1,87 @@
+//! Push-based operators: a [`Chunk`] goes in, a chunk comes out, nothing is re-planned.
+//!
+//! Filter, project and reference join are stateless; the window aggregate and the order buffer keep state
+//! and have their own files. All of them work on whole columns.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, BooleanArray, UInt32Array};
+use arrow::compute::{filter, filter_record_batch};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::cast::as_boolean_array;
+use datafusion::error::Result;
+use datafusion::physical_expr::PhysicalExpr;
+
+mod chunk;
+mod order_buffer;
+mod ref_join;
+mod window_aggregate;
+
+pub(crate) use chunk::{Chunk, nullable, record_batch};
+pub(crate) use order_buffer::{OrderBuffer, identity_schema};
+pub(crate) use ref_join::{RefJoin, RefJoinKind, RefTable, compact_columns};
+pub(crate) use window_aggregate::{AggregateSpec, Aggregated, PaneSet};
+
+/// One stateless step.
+#[derive(Debug, Clone)]
+pub(crate) enum Operator {
+    /// Keeps the rows where the predicate is true.
+    Filter(Arc<dyn PhysicalExpr>),
+    /// Computes new columns.
+    Project { exprs: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
+    /// Joins to a reference table.
+    RefJoin(Arc<RefJoin>),
+}
+
+impl Operator {
+    /// Runs the step. Errors are those of the expressions: overflow, bad cast, division by zero.
+    pub(crate) fn run(&self, chunk: Chunk) -> Result<Chunk> {
+        match self {
+            Self::Filter(predicate) => keep_where(predicate, chunk),
+            Self::Project { exprs, schema } => {
+                let rows = chunk.batch.num_rows();
+                let columns = exprs
+                    .iter()
+                    .map(|expr| expr.evaluate(&chunk.batch)?.into_array(rows))
+                    .collect::<Result<Vec<_>>>()?;
+                Ok(Chunk { batch: record_batch(schema, columns, rows)?, rows: chunk.rows })
+            }
+            Self::RefJoin(join) => join.run(&chunk),
+        }
+    }
+}
+
+/// Runs steps one after the other; an empty chunk ends the walk early.
+pub(crate) fn run_all(operators: &[Operator], mut chunk: Chunk) -> Result<Option<Chunk>> {
+    for operator in operators {
+        if chunk.batch.num_rows() == 0 {
+            return Ok(None);
+        }
+        chunk = operator.run(chunk)?;
+    }
+    Ok((chunk.batch.num_rows() > 0).then_some(chunk))
+}
+
+fn keep_where(predicate: &Arc<dyn PhysicalExpr>, chunk: Chunk) -> Result<Chunk> {
+    let rows = chunk.batch.num_rows();
+    let mask = predicate.evaluate(&chunk.batch)?.into_array(rows)?;
+    chunk.keep(as_boolean_array(&mask)?)
+}
+
+impl Chunk {
+    /// The rows where `mask` is true; null counts as false.
+    pub(crate) fn keep(self, mask: &BooleanArray) -> Result<Self> {
+        if mask.null_count() == 0 && mask.true_count() == mask.len() {
+            return Ok(self);
+        }
+        let rows = match &self.rows {
+            Some(rows) => filter(rows, mask)?,
+            None => {
+                let numbers = UInt32Array::from_iter_values(0..u32::try_from(mask.len()).unwrap_or(u32::MAX));
+                filter(&numbers, mask)?
+            }
+        };
+        let rows = datafusion::common::cast::as_uint32_array(&rows)?.clone();
+        Ok(Self { batch: filter_record_batch(&self.batch, mask)?, rows: Some(rows) })
+    }
+}

@@ -1,0 +1,63 @@
+//! What goes between rules and the runtime: rows, state deltas, failures.
+
+use arrow::array::RecordBatch;
+
+/// Output rows of one rule.
+#[derive(Debug, Clone)]
+pub struct RuleRows {
+    /// Index into [`RuleSet::rules`](crate::RuleSet::rules).
+    pub rule: usize,
+    /// Rows in the rule's output schema.
+    pub batch: RecordBatch,
+    /// Row by row the event each row came from: `_topic` Utf8, `_partition` Int32, `_offset` Int64, `_index` Int32.
+    /// `None` for rows of a window.
+    pub identity: Option<RecordBatch>,
+}
+
+/// A rule that failed on a row. All other rules go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleFailure {
+    /// Index into [`RuleSet::rules`](crate::RuleSet::rules).
+    pub rule: usize,
+    /// The lane in which the rule is now quarantined; `None` if a final row could not be computed: that row
+    /// is left out, the rule goes on.
+    pub lane: Option<u32>,
+    /// Row number in the batch that was pushed.
+    pub row: Option<usize>,
+    /// Kafka partition of the failing event.
+    pub partition: Option<i32>,
+    /// Offset of the failing event. Events before it are processed, this one and later ones are not.
+    pub offset: Option<i64>,
+    /// What failed.
+    pub message: String,
+}
+
+/// What a lane's program made of one batch.
+#[derive(Debug, Clone, Default)]
+pub struct LaneOutput {
+    /// Rows of stateless rules.
+    pub rows: Vec<RuleRows>,
+    /// Rules that failed.
+    pub errors: Vec<RuleFailure>,
+}
+
+/// State rows of one rule: partial results of windows, or condition rows that wait for the watermark.
+///
+/// A plain batch without dictionaries of its own making: it goes through Arrow IPC as it is.
+#[derive(Debug, Clone)]
+pub struct StateDelta {
+    /// Index into [`RuleSet::rules`](crate::RuleSet::rules).
+    pub rule: usize,
+    /// The rows.
+    pub batch: RecordBatch,
+}
+
+/// What became final.
+#[derive(Debug, Clone, Default)]
+pub struct FinalOutput {
+    /// Final rows: windows in order of time, in a window in order of its group columns; condition rows in order
+    /// of (event time, identity).
+    pub rows: Vec<RuleRows>,
+    /// Rows that could not be computed.
+    pub errors: Vec<RuleFailure>,
+}

@@ -1,0 +1,435 @@
+//! All rules of a job, checked together and compiled.
+//!
+//! Rules are planned in the order in which they read each other. A rule whose source failed is skipped
+//! without a message of its own: the cause has been reported. Nothing is returned unless everything is
+//! right, so a process never starts with half of its rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast::{Query, Spanned, Statement};
+use sha2::{Digest, Sha256};
+use wattline_core::time::HumanDuration;
+
+use crate::catalog::Catalog;
+use crate::check::check_syntax;
+use crate::diagnostic::{Diagnostic, Severity, code};
+use crate::final_program::FinalProgram;
+use crate::lane_program::LaneProgram;
+use crate::logical::{
+    Anchors, Refusal, Scope, break_ties_by_identity, join_as_of_event_time, parse, parse_mistake, planning_mistakes,
+    replace_params, span_in, streams_of, tables_of,
+};
+use crate::output::{OutputColumns, find_columns, project_for_archive};
+use crate::planner::{Problem, References, StreamPlan, analyze, lower};
+use crate::rule_file::{RuleFile, RuleHeader, RuleKind, parse_header};
+
+/// A rule that gives rows: kind alert or table.
+#[derive(Debug)]
+pub struct CompiledRule {
+    /// What its header says.
+    pub header: RuleHeader,
+    /// The path of its file.
+    pub path: String,
+    /// The text of its file.
+    pub sql: String,
+    /// The columns it gives, all nullable, in types that the archive holds.
+    pub output_schema: SchemaRef,
+    /// The stream it reads.
+    pub stream: String,
+    /// Lateness it tolerates, milliseconds.
+    pub delay_ms: i64,
+    /// 32 hex digits of a hash over plan, parameters and delay: what its state is addressed by.
+    pub fingerprint: String,
+    /// Width of its tumbling window, microseconds; `None` for a rule without state.
+    pub window_us: Option<i64>,
+    /// Position of the output column that says when: `Timestamp(Microsecond, "UTC")`.
+    pub event_time_column: usize,
+    /// Positions of the entity columns.
+    pub entity_columns: Vec<usize>,
+    /// Position of the BOOLEAN `firing` of a condition rule.
+    pub firing_column: Option<usize>,
+    /// Whether rows wait for the watermark to come out in event-time order (conditions without a window).
+    pub ordered: bool,
+    /// When a row is final, in words.
+    pub final_at: String,
+    /// Position of the event time in the stream's schema.
+    pub(crate) stream_time_column: usize,
+    pub(crate) plan: StreamPlan,
+    /// The analysed plan, which batch runs execute.
+    pub(crate) logical: LogicalPlan,
+}
+
+/// The compiled rules of a job.
+#[derive(Debug, Clone)]
+pub struct RuleSet {
+    catalog: Catalog,
+    rules: Arc<Vec<CompiledRule>>,
+    views: Arc<Vec<RuleHeader>>,
+    warnings: Vec<Diagnostic>,
+}
+
+impl RuleSet {
+    /// Checks and compiles rule files. Synchronous; reference tables are scanned once.
+    ///
+    /// # Errors
+    /// Every mistake of every file, in the order of the files.
+    pub fn compile(catalog: &Catalog, files: &[RuleFile]) -> Result<Self, Vec<Diagnostic>> {
+        let mut compiler = Compiler::new(catalog, files);
+        compiler.read_all();
+        compiler.plan_all();
+        let Compiler { mut rules, mut views, mut diagnostics, .. } = compiler;
+        let order = |path: &str| files.iter().position(|file| file.path == path);
+        diagnostics
+            .sort_by_key(|diagnostic| (order(&diagnostic.file), diagnostic.span.as_ref().map_or(0, |span| span.start)));
+        if diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+            return Err(diagnostics);
+        }
+        rules.sort_by(|a, b| a.header.id.cmp(&b.header.id));
+        views.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(Self { catalog: catalog.clone(), rules: Arc::new(rules), views: Arc::new(views), warnings: diagnostics })
+    }
+
+    /// What is suspicious but runs.
+    #[must_use]
+    pub fn warnings(&self) -> &[Diagnostic] {
+        &self.warnings
+    }
+
+    /// Alert and table rules by id; their positions are the rule numbers of the programs.
+    #[must_use]
+    pub fn rules(&self) -> &[CompiledRule] {
+        &self.rules
+    }
+
+    /// Headers of the views by id.
+    #[must_use]
+    pub fn views(&self) -> &[RuleHeader] {
+        &self.views
+    }
+
+    /// The rule of that id.
+    #[must_use]
+    pub fn rule(&self, id: &str) -> Option<(usize, &CompiledRule)> {
+        self.rules.iter().enumerate().find(|(_, rule)| rule.header.id == id)
+    }
+
+    /// What the rules were compiled against.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// A first stage with empty state, for one worker.
+    #[must_use]
+    pub fn lane_program(&self) -> LaneProgram {
+        LaneProgram::new(Arc::clone(&self.rules))
+    }
+
+    /// A second stage with empty state, for the process.
+    #[must_use]
+    pub fn final_program(&self) -> FinalProgram {
+        FinalProgram::new(Arc::clone(&self.rules))
+    }
+}
+
+struct Source<'a> {
+    file: &'a RuleFile,
+    header: RuleHeader,
+    query: Query,
+    anchors: Anchors,
+    reads: BTreeSet<String>,
+}
+
+struct Compiler<'a> {
+    catalog: &'a Catalog,
+    files: &'a [RuleFile],
+    sources: BTreeMap<String, Source<'a>>,
+    /// Ids whose file has a mistake: what reads them is not planned.
+    broken: BTreeSet<String>,
+    delays: BTreeMap<String, Option<i64>>,
+    rules: Vec<CompiledRule>,
+    views: Vec<RuleHeader>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl<'a> Compiler<'a> {
+    fn new(catalog: &'a Catalog, files: &'a [RuleFile]) -> Self {
+        Self {
+            catalog,
+            files,
+            sources: BTreeMap::new(),
+            broken: BTreeSet::new(),
+            delays: BTreeMap::new(),
+            rules: Vec::new(),
+            views: Vec::new(),
+            diagnostics: Vec::new(),
+        }
+    }
+
+    fn read_all(&mut self) {
+        for file in self.files {
+            let header = match parse_header(file) {
+                Ok(header) => header,
+                Err(mistakes) => {
+                    self.diagnostics.extend(mistakes);
+                    self.broken.extend(stem_of(&file.path));
+                    self.parse_query(file);
+                    continue;
+                }
+            };
+            self.refuse_taken_name(file, &header);
+            let Some(mut query) = self.parse_query(file) else {
+                self.broken.insert(header.id);
+                continue;
+            };
+            let anchors = Anchors::of(&query, &file.text);
+            let mut mistakes = check_syntax(&query, header.kind, file, self.catalog.session());
+            mistakes.extend(replace_params(&mut query, &header, file));
+            if mistakes.iter().any(|mistake| mistake.severity == Severity::Error) {
+                self.broken.insert(header.id.clone());
+            }
+            self.diagnostics.extend(mistakes);
+            let reads = tables_of(&query);
+            self.sources.entry(header.id.clone()).or_insert(Source { file, header, query, anchors, reads });
+        }
+    }
+
+    fn refuse_taken_name(&mut self, file: &RuleFile, header: &RuleHeader) {
+        let taken = match self.sources.get(&header.id) {
+            Some(other) => Some(format!("the rule in {}", other.file.path)),
+            None => self.catalog.kind_of(&header.id).map(str::to_owned),
+        };
+        if let Some(taken) = taken {
+            let message = format!("`{}` is already the name of {taken}", header.id);
+            let diagnostic = Diagnostic::error(code::NAME_TAKEN, &file.path, message);
+            self.diagnostics.push(diagnostic.at(header.span_of("id")).help("choose another `id`"));
+        }
+    }
+
+    fn parse_query(&mut self, file: &RuleFile) -> Option<Query> {
+        let mistake = match parse(&file.text) {
+            Err(error) => parse_mistake(file, &error),
+            Ok(mut statements) => match (statements.pop(), statements.len()) {
+                (Some(Statement::Query(query)), 0) => return Some(*query),
+                (statement, _) => {
+                    let span = statement.and_then(|statement| span_in(&file.text, statement.span()));
+                    Diagnostic::error(code::SQL_NOT_ONE_QUERY, &file.path, "a rule file holds exactly one query")
+                        .at(span)
+                        .help("write one `SELECT …` after the header; put other queries into files of their own")
+                }
+            },
+        };
+        self.diagnostics.push(mistake);
+        None
+    }
+
+    fn plan_all(&mut self) {
+        let mut scope = Scope::new(Arc::clone(self.catalog.session()), self.catalog.sources());
+        let mut references = References::default();
+        let order = self.reading_order();
+        let mut sources = std::mem::take(&mut self.sources);
+        for id in order {
+            let Some(source) = sources.remove(&id) else { continue };
+            let blocked = self.broken.contains(&id) || source.reads.iter().any(|read| self.broken.contains(read));
+            if blocked || !self.plan_one(source, &mut scope, &mut references) {
+                self.broken.insert(id);
+            }
+        }
+    }
+
+    /// Ids such that a rule comes after the rules it reads; reports circles.
+    fn reading_order(&mut self) -> Vec<String> {
+        let mut order = Vec::new();
+        let mut waiting: Vec<String> = self.sources.keys().cloned().collect();
+        while !waiting.is_empty() {
+            let (ready, blocked): (Vec<String>, Vec<String>) = waiting.into_iter().partition(|id| {
+                let reads = &self.sources[id].reads;
+                reads.iter().all(|read| !self.sources.contains_key(read) || order.contains(read))
+            });
+            if ready.is_empty() {
+                self.report_circle(&blocked);
+                break;
+            }
+            order.extend(ready);
+            waiting = blocked;
+        }
+        order
+    }
+
+    fn report_circle(&mut self, ids: &[String]) {
+        for id in ids {
+            let source = &self.sources[id];
+            let read = source.reads.iter().find(|read| ids.contains(read)).cloned().unwrap_or_default();
+            let diagnostic = Diagnostic::error(
+                code::CYCLE,
+                &source.file.path,
+                format!("rule `{id}` reads `{read}`, which reads it in turn"),
+            );
+            let place = source.anchors.place(&crate::logical::Anchor::From);
+            self.diagnostics.push(diagnostic.at(place).help("read the stream itself in one of the rules"));
+        }
+    }
+
+    /// Plans a rule and makes it readable for others; `false` if it has a mistake.
+    fn plan_one(&mut self, source: Source<'_>, scope: &mut Scope, references: &mut References) -> bool {
+        let Source { file, header, query, anchors, reads } = source;
+        let planned = self.plan_logical(file, query, &anchors, scope);
+        let Ok(logical) = planned.map_err(|mistakes| self.diagnostics.extend(mistakes)) else { return false };
+        scope.add_view(&header.id, logical.clone());
+        let Ok(delay_ms) =
+            self.delay(file, &header, &logical, &reads).map_err(|mistake| self.diagnostics.push(*mistake))
+        else {
+            return false;
+        };
+        self.delays.insert(header.id.clone(), delay_ms);
+        let result = match header.kind {
+            RuleKind::View => analyze(self.catalog.session(), logical)
+                .map(|_analyzed| self.views.push(header))
+                .map_err(|error| planning_mistakes(file, &error, scope, &anchors)),
+            RuleKind::Alert | RuleKind::Table => self
+                .compile_rule(file, header, logical, delay_ms.unwrap_or(0), references)
+                .map(|rule| self.rules.push(rule))
+                .map_err(|problems| {
+                    problems.into_iter().flat_map(|problem| describe(problem, file, scope, &anchors)).collect()
+                }),
+        };
+        result.map_err(|mistakes: Vec<Diagnostic>| self.diagnostics.extend(mistakes)).is_ok()
+    }
+
+    fn plan_logical(
+        &self,
+        file: &RuleFile,
+        query: Query,
+        anchors: &Anchors,
+        scope: &Scope,
+    ) -> Result<LogicalPlan, Vec<Diagnostic>> {
+        let plan = scope.plan(query).map_err(|error| planning_mistakes(file, &error, scope, anchors))?;
+        let plan = join_as_of_event_time(plan).map_err(|refusal| vec![refusal.into_diagnostic(file, anchors)])?;
+        break_ties_by_identity(plan).map_err(|error| planning_mistakes(file, &error, scope, anchors))
+    }
+
+    /// The delay of the rule that is read, else the header's, else the stream's; `None` without a stream.
+    fn delay(
+        &self,
+        file: &RuleFile,
+        header: &RuleHeader,
+        plan: &LogicalPlan,
+        reads: &BTreeSet<String>,
+    ) -> Result<Option<i64>, Box<Diagnostic>> {
+        let read = reads.iter().find_map(|read| self.delays.get(read).copied().flatten().map(|delay| (read, delay)));
+        match (read, header.delay_ms) {
+            (Some((read, delay)), Some(own)) if own != delay => {
+                let message = format!(
+                    "rule `{}` wants a delay of {}, but it reads `{read}`, whose delay is {}",
+                    header.id,
+                    HumanDuration(own),
+                    HumanDuration(delay)
+                );
+                let diagnostic = Diagnostic::error(code::DELAY_CONFLICT, &file.path, message);
+                Err(Box::new(diagnostic.at(header.span_of("delay")).help("remove `delay` here, or set it there")))
+            }
+            (Some((_, delay)), _) => Ok(Some(delay)),
+            (None, Some(own)) => Ok(Some(own)),
+            (None, None) => Ok(streams_of(plan).first().map(|source| source.stream.delay_ms)),
+        }
+    }
+
+    fn compile_rule(
+        &self,
+        file: &RuleFile,
+        header: RuleHeader,
+        logical: LogicalPlan,
+        delay_ms: i64,
+        references: &mut References,
+    ) -> Result<CompiledRule, Vec<Problem>> {
+        let refused = |refusals: Vec<Refusal>| refusals.into_iter().map(Problem::from).collect::<Vec<_>>();
+        let session = self.catalog.session();
+        let analyzed = analyze(session, logical).map_err(|error| vec![error.into()])?;
+        let projected = match project_for_archive(analyzed.clone()) {
+            Ok(projected) => projected.map_err(|error| vec![error.into()])?,
+            Err(refusals) => {
+                let mut problems = refused(refusals);
+                problems.extend(lower(session, analyzed, references).err());
+                return Err(problems);
+            }
+        };
+        match (find_columns(&projected, &header), lower(session, projected.clone(), references)) {
+            (Ok(columns), Ok(plan)) => Ok(assemble(file, header, projected, plan, columns, delay_ms)),
+            (columns, plan) => {
+                let mut problems = columns.err().map(refused).unwrap_or_default();
+                problems.extend(plan.err());
+                Err(problems)
+            }
+        }
+    }
+}
+
+fn assemble(
+    file: &RuleFile,
+    header: RuleHeader,
+    logical: LogicalPlan,
+    plan: StreamPlan,
+    columns: OutputColumns,
+    delay_ms: i64,
+) -> CompiledRule {
+    let source = streams_of(&logical).first().map(|source| source.stream.clone());
+    let (stream, stream_time_column) = source.map_or_else(Default::default, |stream| {
+        let index = stream.schema.index_of(&stream.event_time).unwrap_or_default();
+        (stream.name, index)
+    });
+    let window_us = plan.window.as_ref().map(|window| window.size_us);
+    let ordered = columns.firing.is_some() && window_us.is_none();
+    CompiledRule {
+        output_schema: crate::operators::nullable(logical.schema().as_arrow()),
+        fingerprint: fingerprint(&plan, delay_ms, &stream),
+        final_at: final_at(window_us, ordered, delay_ms),
+        path: file.path.clone(),
+        sql: file.text.clone(),
+        event_time_column: columns.event_time,
+        entity_columns: columns.entity,
+        firing_column: columns.firing,
+        header,
+        stream,
+        delay_ms,
+        window_us,
+        ordered,
+        stream_time_column,
+        plan,
+        logical,
+    }
+}
+
+/// Parameters are literals of the plan by now, so the plan's text covers them.
+fn fingerprint(plan: &StreamPlan, delay_ms: i64, stream: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(stream.as_bytes());
+    hash.update(delay_ms.to_le_bytes());
+    hash.update(plan.optimized.display_indent_schema().to_string().as_bytes());
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn final_at(window_us: Option<i64>, ordered: bool, delay_ms: i64) -> String {
+    let delay = HumanDuration(delay_ms);
+    match (window_us, ordered) {
+        (Some(size_us), _) => format!(
+            "a window of {} is final when every lane has reached {delay} past its end",
+            HumanDuration(size_us / 1_000)
+        ),
+        (None, true) => format!("a row is final when every lane has reached {delay} past its event time"),
+        (None, false) => "a row is final at once".to_owned(),
+    }
+}
+
+fn describe(problem: Problem, file: &RuleFile, scope: &Scope, anchors: &Anchors) -> Vec<Diagnostic> {
+    match problem {
+        Problem::Refused(refusal) => vec![refusal.into_diagnostic(file, anchors)],
+        Problem::Failed(error) => planning_mistakes(file, &error, scope, anchors),
+    }
+}
+
+fn stem_of(path: &str) -> Option<String> {
+    Some(path.rsplit('/').next()?.strip_suffix(".sql")?.to_owned())
+}

@@ -1,0 +1,378 @@
+//! Runs a case of a rule test through the real engine, in several cuts, and through plain DataFusion.
+//!
+//! The same rows go through batch sizes 1, 7 and all, on one lane and on three, with the watermark moving
+//! after every batch; every run and the batch result must equal what the case expects, and each other in
+//! the columns that the case leaves out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{cast, concat_batches, take_record_batch};
+use arrow::csv::ReaderBuilder;
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use serde_json::Value;
+use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
+
+use crate::catalog::{ReferenceTable, event_time_type};
+use crate::error::Error;
+use crate::oracle;
+use crate::program::{RuleRows, StateDelta};
+use crate::rule_file::RuleFile;
+use crate::rule_set::RuleSet;
+use crate::test_file::{Expected, ExpectedRow, TestCase};
+
+const BATCH_SIZES: [usize; 3] = [1, 7, usize::MAX];
+const LANES: [usize; 2] = [1, 3];
+
+/// Turns JSON rows into a batch of a stream: its columns and the system columns, as one lane would carry them.
+pub type GivenRows<'a> = &'a dyn Fn(&str, &[Value]) -> Result<RecordBatch, String>;
+
+/// How a case went.
+#[derive(Debug, Clone, Default)]
+pub struct TestOutcome {
+    /// Empty if all is well; else a text per disagreement, `-` expected and `+` got.
+    pub failures: Vec<String>,
+    /// The rows of the rule in the order the engine gave them, for the alert lifecycle.
+    pub rows: Vec<RuleRows>,
+}
+
+/// Runs one case.
+///
+/// # Errors
+/// [`Error::UnknownRule`], or an engine failure; what the case finds is in the outcome.
+pub fn run_rule_test(
+    set: &RuleSet,
+    files: &[RuleFile],
+    rule: &str,
+    case: &TestCase,
+    given_rows: GivenRows<'_>,
+) -> Result<TestOutcome, Error> {
+    let mut outcome = TestOutcome::default();
+    let set = match with_references(set, files, case) {
+        Ok(set) => set,
+        Err(problem) => {
+            outcome.failures.push(problem);
+            return Ok(outcome);
+        }
+    };
+    let (index, compiled) = set.rule(rule).ok_or_else(|| Error::UnknownRule { rule: rule.to_owned() })?;
+    let rows = case.given.get(&compiled.stream).map_or(&[][..], Vec::as_slice);
+    let given = match given_rows(&compiled.stream, rows) {
+        Ok(given) => given,
+        Err(problem) => {
+            outcome.failures.push(format!("given rows of `{}`: {problem}", compiled.stream));
+            return Ok(outcome);
+        }
+    };
+    let given = if case.as_given { given } else { in_time_order(&given, compiled.stream_time_column)? };
+    let streams = BTreeMap::from([(compiled.stream.clone(), vec![given.clone()])]);
+    match oracle::run_rule_blocking(&set, rule, &streams) {
+        Ok(batch) => {
+            compare(&mut outcome.failures, "batch (plain DataFusion)", case.expect.as_deref(), &batch)?;
+            run_all_cuts(&set, index, &given, case, Some(&batch), &mut outcome)?;
+        }
+        Err(error) => {
+            outcome.failures.push(format!("batch (plain DataFusion): {error}"));
+            run_all_cuts(&set, index, &given, case, None, &mut outcome)?;
+        }
+    }
+    Ok(outcome)
+}
+
+/// The rows sorted by event time, numbered anew and none of them late.
+fn in_time_order(given: &RecordBatch, time_column: usize) -> Result<RecordBatch, Error> {
+    let times = given.column(time_column).as_primitive::<TimestampMicrosecondType>();
+    let mut order: Vec<u32> = (0..u32::try_from(given.num_rows()).unwrap_or(u32::MAX)).collect();
+    order.sort_by_key(|&row| times.value(row as usize));
+    let sorted = take_record_batch(given, &UInt32Array::from(order))?;
+    let rows = i64::try_from(sorted.num_rows()).unwrap_or(i64::MAX);
+    let schema = sorted.schema();
+    let columns = schema.fields().iter().zip(sorted.columns()).map(|(field, column)| match field.name().as_str() {
+        "_offset" => Arc::new(Int64Array::from_iter_values(0..rows)) as ArrayRef,
+        "_lateness_ms" => Arc::new(Int64Array::from_iter_values((0..rows).map(|_| 0))),
+        _ => Arc::clone(column),
+    });
+    let columns = columns.collect();
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+fn run_all_cuts(
+    set: &RuleSet,
+    rule: usize,
+    given: &RecordBatch,
+    case: &TestCase,
+    batch_result: Option<&RecordBatch>,
+    outcome: &mut TestOutcome,
+) -> Result<(), Error> {
+    for lanes in LANES {
+        for size in BATCH_SIZES {
+            let cut = match size {
+                usize::MAX => format!("stream of {lanes} lanes in one batch"),
+                size => format!("stream of {lanes} lanes in batches of {size}"),
+            };
+            let run = stream(set, rule, given, lanes, size)?;
+            outcome.failures.extend(run.errors.iter().map(|error| format!("{cut}: {error}")));
+            let schema = &set.rules()[rule].output_schema;
+            let rows = concat_batches(schema, run.rows.iter().map(|rows| &rows.batch))?;
+            compare(&mut outcome.failures, &cut, case.expect.as_deref(), &rows)?;
+            if let Some(batch) = batch_result
+                && let Some(difference) = difference(batch, &rows)?
+            {
+                outcome.failures.push(format!("{cut} differs from batch:\n{difference}"));
+            }
+            outcome.rows = run.rows;
+        }
+    }
+    Ok(())
+}
+
+struct StreamRun {
+    rows: Vec<RuleRows>,
+    errors: Vec<String>,
+}
+
+/// Pushes the rows of all lanes in turn; the rule's watermark follows the slowest lane.
+fn stream(set: &RuleSet, rule: usize, given: &RecordBatch, lanes: usize, size: usize) -> Result<StreamRun, Error> {
+    let compiled = &set.rules()[rule];
+    let mut program = set.lane_program();
+    let mut last = set.final_program();
+    let mut run = StreamRun { rows: Vec::new(), errors: Vec::new() };
+    let mut reached = vec![BEFORE_TIME; lanes];
+    let parts: Vec<RecordBatch> = (0..lanes)
+        .map(|lane| {
+            let rows = (lane..given.num_rows()).step_by(lanes).map(|row| u32::try_from(row).unwrap_or(u32::MAX));
+            take_record_batch(given, &UInt32Array::from_iter_values(rows))
+        })
+        .collect::<Result<_, _>>()?;
+    let longest = parts.iter().map(RecordBatch::num_rows).max().unwrap_or(0);
+    let mut start = 0;
+    while start < longest {
+        for (lane, part) in parts.iter().enumerate().filter(|(_, part)| start < part.num_rows()) {
+            let batch = part.slice(start, size.min(part.num_rows() - start));
+            let output = program.push(u32::try_from(lane).unwrap_or(u32::MAX), &compiled.stream, &batch);
+            run.rows.extend(output.rows.into_iter().filter(|rows| rows.rule == rule));
+            run.errors.extend(output.errors.into_iter().filter(|e| e.rule == rule).map(|error| error.message));
+            let times = batch.column(compiled.stream_time_column).as_primitive::<TimestampMicrosecondType>();
+            reached[lane] = times.values().iter().copied().fold(reached[lane], i64::max);
+        }
+        let slowest = reached.iter().copied().min().unwrap_or(BEFORE_TIME);
+        collect_final(&mut run, &mut last, rule, program.seal()?, slowest.saturating_sub(compiled.delay_ms * 1_000))?;
+        start = start.saturating_add(size);
+    }
+    collect_final(&mut run, &mut last, rule, Vec::new(), END_OF_TIME)?;
+    Ok(run)
+}
+
+fn collect_final(
+    run: &mut StreamRun,
+    last: &mut crate::FinalProgram,
+    rule: usize,
+    deltas: Vec<StateDelta>,
+    watermark_us: i64,
+) -> Result<(), Error> {
+    for delta in deltas.iter().filter(|delta| delta.rule == rule) {
+        last.merge(delta)?;
+    }
+    let output = last.advance(rule, watermark_us)?;
+    run.rows.extend(output.rows);
+    run.errors.extend(output.errors.into_iter().map(|error| error.message));
+    Ok(())
+}
+
+fn with_references(set: &RuleSet, files: &[RuleFile], case: &TestCase) -> Result<RuleSet, String> {
+    if case.reference.is_empty() {
+        return Ok(set.clone());
+    }
+    let mut tables = Vec::new();
+    for (name, csv) in &case.reference {
+        let table = set
+            .catalog()
+            .references()
+            .find(|table| table.name == *name)
+            .ok_or_else(|| format!("there is no reference table `{name}`"))?;
+        tables.push(read_reference(table, csv).map_err(|problem| format!("reference table `{name}`: {problem}"))?);
+    }
+    let catalog = set.catalog().with_references(tables).map_err(|error| error.to_string())?;
+    RuleSet::compile(&catalog, files)
+        .map_err(|mistakes| mistakes.iter().map(|mistake| mistake.message.clone()).collect::<Vec<_>>().join("; "))
+}
+
+/// Columns that the text leaves out are null.
+fn read_reference(table: &ReferenceTable, csv: &str) -> Result<ReferenceTable, String> {
+    let csv: String =
+        csv.lines().map(str::trim).filter(|line| !line.is_empty()).flat_map(|line| [line, "\n"]).collect();
+    let names: Vec<&str> = csv.lines().next().unwrap_or_default().split(',').map(str::trim).collect();
+    let fields = names
+        .iter()
+        .map(|name| {
+            let field =
+                table.schema.field_with_name(name).map_err(|_unknown| format!("there is no column `{name}`"))?;
+            Ok(field.clone().with_nullable(true))
+        })
+        .collect::<Result<Vec<_>, String>>()?;
+    let schema = Arc::new(arrow::datatypes::Schema::new(fields));
+    let reader = ReaderBuilder::new(schema).with_header(true).build(csv.as_bytes()).map_err(|e| e.to_string())?;
+    let mut batches = Vec::new();
+    for batch in reader {
+        let batch = batch.map_err(|error| error.to_string())?;
+        let columns: Vec<ArrayRef> = table
+            .schema
+            .fields()
+            .iter()
+            .map(|field| match batch.column_by_name(field.name()) {
+                Some(column) => Arc::clone(column),
+                None => arrow::array::new_null_array(field.data_type(), batch.num_rows()),
+            })
+            .collect();
+        let schema = crate::operators::nullable(&table.schema);
+        batches.push(RecordBatch::try_new(schema, columns).map_err(|error| error.to_string())?);
+    }
+    Ok(ReferenceTable { name: table.name.clone(), schema: crate::operators::nullable(&table.schema), batches })
+}
+
+fn compare(
+    failures: &mut Vec<String>,
+    run: &str,
+    expect: Option<&[ExpectedRow]>,
+    rows: &RecordBatch,
+) -> Result<(), Error> {
+    let Some(expect) = expect else { return Ok(()) };
+    for name in expect.iter().flat_map(|row| row.keys()) {
+        if rows.column_by_name(name).is_none() {
+            let problem = format!("the expected rows name `{name}`, which the rule does not give");
+            if !failures.contains(&problem) {
+                failures.push(problem);
+            }
+            return Ok(());
+        }
+    }
+    let (missing, surplus) = unmatched(expect, rows);
+    if missing.is_empty() && surplus.is_empty() {
+        return Ok(());
+    }
+    let texts = text_rows(rows)?;
+    let missing = missing.into_iter().map(|row| {
+        let cells: Vec<String> = expect[row].iter().map(|(name, value)| format!("{name}={value}")).collect();
+        format!("  - {}", cells.join(" "))
+    });
+    let surplus = surplus.into_iter().map(|row| format!("  + {}", texts[row]));
+    let lines: Vec<String> = missing.chain(surplus).collect();
+    failures.push(format!("{run}:\n{}", lines.join("\n")));
+    Ok(())
+}
+
+/// Expected and given rows that have no partner, by augmenting paths, as expected rows may be partial.
+fn unmatched(expect: &[ExpectedRow], rows: &RecordBatch) -> (Vec<usize>, Vec<usize>) {
+    let fits: Vec<Vec<usize>> =
+        expect.iter().map(|row| (0..rows.num_rows()).filter(|&at| row_matches(row, rows, at)).collect()).collect();
+    let mut partner: Vec<Option<usize>> = vec![None; rows.num_rows()];
+    let missing = (0..expect.len())
+        .filter(|&row| !augment(row, &fits, &mut partner, &mut vec![false; rows.num_rows()]))
+        .collect();
+    let surplus = (0..rows.num_rows()).filter(|&at| partner[at].is_none()).collect();
+    (missing, surplus)
+}
+
+fn augment(row: usize, fits: &[Vec<usize>], partner: &mut [Option<usize>], seen: &mut [bool]) -> bool {
+    for &at in &fits[row] {
+        if std::mem::replace(&mut seen[at], true) {
+            continue;
+        }
+        let free = match partner[at] {
+            None => true,
+            Some(other) => augment(other, fits, partner, seen),
+        };
+        if free {
+            partner[at] = Some(row);
+            return true;
+        }
+    }
+    false
+}
+
+fn row_matches(expect: &ExpectedRow, rows: &RecordBatch, at: usize) -> bool {
+    expect.iter().all(|(name, expected)| {
+        rows.column_by_name(name).is_some_and(|column| value_matches(expected, &column.slice(at, 1)))
+    })
+}
+
+fn value_matches(expected: &Expected, got: &ArrayRef) -> bool {
+    match expected {
+        Expected::Text(text) if text == "null" && got.is_null(0) => true,
+        _ if got.is_null(0) => false,
+        Expected::Boolean(value) => got.as_boolean_opt().is_some_and(|got| got.value(0) == *value),
+        Expected::Number(digits) => number_matches(digits, got),
+        Expected::Text(text) if matches!(got.data_type(), DataType::Timestamp(_, _)) => instant_matches(text, got),
+        Expected::Text(text) => cast(got, &DataType::Utf8).is_ok_and(|got| got.as_string::<i32>().value(0) == text),
+    }
+}
+
+fn number_matches(digits: &str, got: &ArrayRef) -> bool {
+    if got.data_type().is_integer()
+        && let Ok(expected) = digits.parse::<i64>()
+    {
+        return cast(got, &DataType::Int64).is_ok_and(|got| got.as_primitive::<Int64Type>().value(0) == expected);
+    }
+    let Ok(expected) = digits.parse::<f64>() else { return false };
+    let decimals = digits.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    let half = 0.5 * 10_f64.powi(-i32::try_from(decimals).unwrap_or(i32::MAX));
+    let slack = half * (1.0 + 1e-9) + f64::EPSILON * expected.abs();
+    cast(got, &DataType::Float64)
+        .is_ok_and(|got| (got.as_primitive::<Float64Type>().value(0) - expected).abs() <= slack)
+}
+
+fn instant_matches(text: &str, got: &ArrayRef) -> bool {
+    let text: ArrayRef = Arc::new(arrow::array::StringArray::from(vec![text]));
+    let expected = cast(&text, &event_time_type());
+    let got = cast(got, &event_time_type());
+    match (expected, got) {
+        (Ok(expected), Ok(got)) => {
+            let value = |array: &ArrayRef| array.as_primitive::<TimestampMicrosecondType>().value(0);
+            expected.is_valid(0) && value(&expected) == value(&got)
+        }
+        _ => false,
+    }
+}
+
+/// Rows of two results that the other does not have, floats compared at nine digits.
+fn difference(batch: &RecordBatch, stream: &RecordBatch) -> Result<Option<String>, Error> {
+    let mut counts: BTreeMap<String, i64> = BTreeMap::new();
+    for text in text_rows(batch)? {
+        *counts.entry(text).or_default() -= 1;
+    }
+    for text in text_rows(stream)? {
+        *counts.entry(text).or_default() += 1;
+    }
+    let lines: Vec<String> = counts
+        .into_iter()
+        .filter(|(_, count)| *count != 0)
+        .map(|(text, count)| format!("  {} {text}", if count < 0 { "-" } else { "+" }))
+        .collect();
+    Ok((!lines.is_empty()).then(|| lines.join("\n")))
+}
+
+/// Each row as one line of `name=value`.
+pub(crate) fn text_rows(rows: &RecordBatch) -> Result<Vec<String>, Error> {
+    let options = FormatOptions::default().with_null("null");
+    let schema = rows.schema();
+    let mut lines = vec![String::new(); rows.num_rows()];
+    for (field, column) in schema.fields().iter().zip(rows.columns()) {
+        let floats = column.as_primitive_opt::<Float64Type>();
+        let formatter = ArrayFormatter::try_new(column, &options)?;
+        for (row, line) in lines.iter_mut().enumerate() {
+            let value = match floats.filter(|_| column.is_valid(row)) {
+                Some(floats) => format!("{:.8e}", floats.value(row) + 0.0),
+                None => formatter.value(row).to_string(),
+            };
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(field.name());
+            line.push('=');
+            line.push_str(&value);
+        }
+    }
+    Ok(lines)
+}

@@ -1,0 +1,6 @@
+//! Tests over whole rules: stream equals batch, and every mistake has its place.
+
+mod diagnostics;
+mod equivalence;
+mod fleet;
+mod rule_tests;

@@ -1,0 +1,219 @@
+//! Every refusal: its code, the text it underlines, and that something is said about what to write.
+
+use std::collections::BTreeSet;
+
+use super::fleet::{catalog, compile, rule};
+use crate::diagnostic::code;
+use crate::{Diagnostic, RuleFile, RuleSet, explain};
+
+const TABLE: &str = "kind = \"table\"";
+const ALERT: &str = "kind = \"alert\"\nentity = \"meter_id\"";
+const WINDOW: &str = "TUMBLE(meter_readings, ts, INTERVAL '1 minute')";
+
+fn mistakes(files: &[RuleFile]) -> Vec<Diagnostic> {
+    RuleSet::compile(&catalog(), files).err().unwrap_or_default()
+}
+
+/// Header, query, expected code, underlined text.
+#[track_caller]
+fn check(header: &str, sql: &str, code: &str, underlined: &str) {
+    let file = rule("r", header, sql);
+    let mistakes = mistakes(std::slice::from_ref(&file));
+    let seen: Vec<(&str, &str)> = mistakes
+        .iter()
+        .map(|mistake| (mistake.code, mistake.span.clone().map_or("", |span| &file.text[span])))
+        .collect();
+    assert!(
+        seen.contains(&(code, underlined)),
+        "{sql}\nexpected {code} at `{underlined}`, got {seen:#?}\n{mistakes:#?}"
+    );
+    assert!(mistakes.iter().all(|mistake| mistake.span.is_some()), "every mistake has a place: {mistakes:#?}");
+    assert!(
+        mistakes.iter().all(|m| m.help.is_some() || m.code == code::SQL_SYNTAX || m.code == code::PLANNING),
+        "{mistakes:#?}"
+    );
+}
+
+#[test]
+fn wrong_names_are_found_with_the_right_ones() {
+    check(TABLE, "SELECT ts, u_a_b FROM meter_readings", code::UNKNOWN_COLUMN, "u_a_b");
+    check(TABLE, "SELECT r.ts, r.volt FROM meter_readings r", code::UNKNOWN_COLUMN, "r.volt");
+    check(TABLE, "SELECT ts FROM meter_reading", code::UNKNOWN_TABLE, "meter_reading");
+    check(TABLE, "SELECT ts, sqroot(u_a_v) AS x FROM meter_readings", code::UNKNOWN_FUNCTION, "sqroot(u_a_v)");
+    check(TABLE, "SELECT ts FROM HOP(meter_readings, ts)", code::UNKNOWN_TABLE, "HOP(meter_readings, ts)");
+    check(TABLE, "SELECT ts FROM meter_readings WHERE u_a_v > $limit", code::PARAM_UNKNOWN, "$limit");
+    let file = rule("r", TABLE, "SELECT ts, u_a_b FROM meter_readings");
+    assert_eq!(mistakes(&[file])[0].help.as_deref(), Some("write `u_a_v`"));
+}
+
+#[test]
+fn syntax_errors_have_their_place() {
+    check(TABLE, "SELECT ts FORM meter_readings WHERE", code::SQL_SYNTAX, "meter_readings");
+    check(TABLE, "SELECT ts FROM meter_readings; SELECT 1", code::SQL_NOT_ONE_QUERY, "SELECT 1");
+    check(TABLE, "SELECT ts, meter_id + ts AS x FROM meter_readings", code::PLANNING, "meter_id + ts");
+}
+
+#[test]
+fn unbounded_shapes_are_refused() {
+    check(TABLE, "SELECT ts FROM meter_readings ORDER BY ts", code::ORDER_BY, "ts");
+    check(TABLE, "SELECT ts FROM meter_readings LIMIT 5", code::LIMIT, "5");
+    check(TABLE, "SELECT DISTINCT ts FROM meter_readings", code::DISTINCT, "SELECT");
+    let over = "sum(u_a_v) OVER (PARTITION BY meter_id)";
+    check(TABLE, &format!("SELECT ts, {over} AS s FROM meter_readings"), code::OVER, "sum(u_a_v)");
+    check(
+        TABLE,
+        "SELECT meter_id, count(*) AS n FROM meter_readings GROUP BY meter_id",
+        code::UNBOUNDED_AGGREGATE,
+        "meter_id",
+    );
+    check(TABLE, "SELECT ts, now() AS at FROM meter_readings", code::VOLATILE, "now()");
+    check(TABLE, "SELECT ts, random() AS x FROM meter_readings", code::VOLATILE, "random()");
+    check(
+        TABLE,
+        "SELECT a.ts FROM meter_readings a JOIN other_readings b ON a.meter_id = b.meter_id",
+        code::STREAM_JOIN,
+        "other_readings b",
+    );
+    check(
+        TABLE,
+        "SELECT r.ts FROM meter_readings r RIGHT JOIN meters m ON r.meter_id = m.meter_id",
+        code::PRESERVED_REFERENCE,
+        "meters m",
+    );
+    check(
+        TABLE,
+        "SELECT ts FROM meter_readings UNION ALL SELECT ts FROM other_readings",
+        code::SET_OPERATION,
+        "SELECT ts FROM meter_readings UNION ALL SELECT ts FROM other_readings",
+    );
+    check(
+        TABLE,
+        "SELECT ts FROM meter_readings WHERE u_a_v > (SELECT max(un_v) FROM meters)",
+        code::SUBQUERY,
+        "meter_readings",
+    );
+    check(TABLE, "SELECT meter_id, un_v FROM meters", code::NO_STREAM, "meters");
+}
+
+#[test]
+fn aggregates_that_depend_on_order_or_estimate_are_refused() {
+    let sql = format!(
+        "SELECT meter_id, window_end, approx_distinct(seq_no) AS n FROM {WINDOW} GROUP BY meter_id, window_end"
+    );
+    check(ALERT, &sql, code::APPROXIMATE, "approx_distinct(seq_no)");
+    let sql = format!("SELECT window_end, first_value(seq_no) AS x FROM {WINDOW} GROUP BY window_end");
+    check(TABLE, &sql, code::ORDER_SENSITIVE, "first_value(seq_no)");
+    let sql = format!("SELECT window_end, array_agg(seq_no ORDER BY ts) AS x FROM {WINDOW} GROUP BY window_end");
+    let file = rule("r", TABLE, &sql);
+    assert_eq!(mistakes(&[file])[0].code, code::ORDER_SENSITIVE);
+}
+
+#[test]
+fn windows_are_over_the_event_time_and_not_nested() {
+    check(
+        TABLE,
+        "SELECT window_end, count(*) AS n FROM TUMBLE(meter_readings, ts) GROUP BY window_end",
+        code::TUMBLE,
+        "TUMBLE(meter_readings, ts)",
+    );
+    check(
+        TABLE,
+        "SELECT window_end, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 month') GROUP BY window_end",
+        code::TUMBLE,
+        "window_end",
+    );
+    let inner = format!("SELECT window_end, count(*) AS n FROM {WINDOW} GROUP BY window_end");
+    let outer = rule("outer_rule", TABLE, "SELECT n, count(*) AS m FROM inner_rule GROUP BY n");
+    let codes: Vec<_> = mistakes(&[rule("inner_rule", TABLE, &inner), outer]).iter().map(|m| m.code).collect();
+    assert!(codes.contains(&code::NESTED_WINDOW), "{codes:?}");
+}
+
+#[test]
+fn the_output_keeps_its_promises() {
+    check(ALERT, "SELECT ts, u_a_v FROM meter_readings", code::ENTITY_COLUMN, "meter_readings");
+    check(ALERT, "SELECT meter_id, ts, u_a_v AS firing FROM meter_readings", code::COLUMN_TYPE, "u_a_v AS firing");
+    check(TABLE, "SELECT meter_id, u_a_v FROM meter_readings", code::EVENT_TIME_COLUMN, "meter_readings");
+    check(
+        TABLE,
+        &format!("SELECT meter_id, count(*) AS n FROM {WINDOW} GROUP BY meter_id, window_start"),
+        code::EVENT_TIME_COLUMN,
+        WINDOW,
+    );
+    check(TABLE, "SELECT ts, u_a_v AS _v FROM meter_readings", code::OUTPUT_NAME, "u_a_v AS _v");
+    check(TABLE, "SELECT ts, u_a_v + 1 FROM meter_readings", code::OUTPUT_NAME, "u_a_v + 1");
+    check(TABLE, "SELECT ts, NULL AS nothing FROM meter_readings", code::OUTPUT_TYPE, "NULL AS nothing");
+    check(
+        TABLE,
+        "SELECT ts, CAST(ts AS TIMESTAMP) AS naive FROM meter_readings",
+        code::OUTPUT_TYPE,
+        "CAST(ts AS TIMESTAMP) AS naive",
+    );
+}
+
+#[test]
+fn versions_need_a_time() {
+    check(
+        TABLE,
+        "SELECT r.ts FROM meter_readings r JOIN (SELECT meter_id FROM installations) i ON i.meter_id = r.meter_id",
+        code::AS_OF,
+        "(SELECT meter_id FROM installations) i",
+    );
+    check(
+        TABLE,
+        "SELECT i.ct_ratio FROM (SELECT meter_id FROM meter_readings) r JOIN installations i ON i.meter_id = r.meter_id",
+        code::AS_OF,
+        "installations i",
+    );
+    let own = "SELECT r.ts, i.ct_ratio FROM meter_readings r JOIN installations i ON i.meter_id = r.meter_id AND i.valid_to IS NULL";
+    assert_eq!(mistakes(&[rule("r", TABLE, own)]), []);
+}
+
+#[test]
+fn all_mistakes_of_all_files_are_reported_at_once() {
+    let files = [
+        rule("a", TABLE, "SELECT ts, nope, nada FROM meter_readings ORDER BY ts"),
+        rule("b", TABLE, "SELECT ts FROM a"),
+        rule("c", "kind = \"alarm\"", "SELECT ts FORM meter_readings"),
+        rule("d", TABLE, "SELECT ts FROM e"),
+        rule("e", TABLE, "SELECT ts FROM d"),
+        rule("f", "kind = \"table\"\ndelay = \"1 s\"", "SELECT ts FROM g"),
+        rule("g", "kind = \"table\"\ndelay = \"2 s\"", "SELECT ts FROM meter_readings"),
+        rule("meters", TABLE, "SELECT ts FROM meter_readings"),
+        rule("h", "kind = \"table\"\nparams = { spare = 1 }", "SELECT ts FROM meter_readings"),
+    ];
+    let seen: BTreeSet<(String, &str)> = mistakes(&files).iter().map(|m| (m.file.clone(), m.code)).collect();
+    let expected = [
+        ("a", code::ORDER_BY),
+        ("c", code::HEADER_VALUE),
+        ("c", code::SQL_SYNTAX),
+        ("d", code::CYCLE),
+        ("e", code::CYCLE),
+        ("f", code::DELAY_CONFLICT),
+        ("h", code::PARAM_UNUSED),
+        ("meters", code::NAME_TAKEN),
+    ];
+    let expected: BTreeSet<_> = expected.into_iter().map(|(id, code)| (format!("sql/test/{id}.sql"), code)).collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn explain_says_what_is_kept_and_when_rows_are_final() {
+    let set = compile(&[rule(
+        "per_meter",
+        TABLE,
+        &format!(
+            "SELECT meter_id, window_start, window_end, count(*) AS n FROM {WINDOW} GROUP BY meter_id, window_start, window_end"
+        ),
+    )]);
+    let text = explain::explain(&set, "per_meter").expect("known rule");
+    for part in [
+        "reads      meter_readings",
+        "delay      30 seconds",
+        "one group per open window and meter_id",
+        "a window of 1 minute is final",
+    ] {
+        assert!(text.contains(part), "`{part}` is not in\n{text}");
+    }
+    assert_eq!(set.rules()[0].fingerprint.len(), 32);
+    assert_eq!(explain::explain(&set, "nobody"), None);
+}

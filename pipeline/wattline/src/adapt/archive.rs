@@ -1,0 +1,103 @@
+//! The Delta archive and the object store behind the ports of the runtime.
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use wattline_connect::archive::{AddFile, Archive, FileNaming, MaintainPolicy, TableSpec};
+use wattline_connect::store::{self, ObjectRoot};
+use wattline_core::manifest::AddedFile;
+use wattline_runtime::port::{self, FileTag, Put};
+use wattline_runtime::{Result, table};
+
+use super::port_error;
+
+/// Manifests, state and pending rows below `_wattline/<job>` of the archive.
+#[derive(Debug)]
+pub(crate) struct JobStore(pub(crate) ObjectRoot);
+
+/// Folder of the archive that holds the jobs; its name keeps it apart from tables.
+pub(crate) const JOBS_FOLDER: &str = "_wattline";
+
+#[async_trait]
+impl port::Store for JobStore {
+    async fn put_if_absent(&self, path: &str, body: Bytes) -> Result<Put> {
+        match self.0.put_if_absent(path, body).await.map_err(port_error)? {
+            store::Put::Created => Ok(Put::Created),
+            store::Put::Exists => Ok(Put::Exists),
+        }
+    }
+
+    async fn get(&self, path: &str) -> Result<Option<Bytes>> {
+        self.0.get(path).await.map_err(port_error)
+    }
+
+    async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        let objects = self.0.list(folder).await.map_err(port_error)?;
+        Ok(objects.into_iter().map(|object| object.path).collect())
+    }
+
+    async fn delete(&self, path: &str) -> Result<()> {
+        self.0.delete(path).await.map_err(port_error)
+    }
+}
+
+/// The tables.
+#[derive(Debug)]
+pub(crate) struct Tables(pub(crate) Archive);
+
+#[async_trait]
+impl port::Archive for Tables {
+    async fn ensure_table(&self, spec: &table::TableSpec) -> Result<()> {
+        let spec = TableSpec {
+            name: spec.name.clone(),
+            schema: spec.schema.clone(),
+            time_column: Some(spec.event_time.clone()),
+            sort_by: spec.sort_by.clone(),
+            description: spec.description.clone(),
+        };
+        self.0.ensure_table(spec).await.map_err(port_error)
+    }
+
+    async fn write_files(&self, table: &str, batches: Vec<RecordBatch>, tag: &FileTag) -> Result<Vec<AddedFile>> {
+        let naming = FileNaming { chain: tag.chain.clone(), epoch: tag.n, nonce: tag.nonce.clone() };
+        let files = self.0.write_files(table, batches, &naming).await.map_err(port_error)?;
+        Ok(files.into_iter().map(added).collect())
+    }
+
+    async fn commit(&self, table: &str, files: &[AddedFile], app_id: &str, version: u64) -> Result<()> {
+        let adds: Vec<AddFile> = files.iter().cloned().map(add_file).collect();
+        let version = i64::try_from(version).unwrap_or(i64::MAX);
+        self.0.commit(table, &adds, &[], app_id, version).await.map(|_committed| ()).map_err(port_error)
+    }
+
+    async fn committed_version(&self, table: &str, app_id: &str) -> Result<Option<u64>> {
+        let version = self.0.txn_version(table, app_id).await.map_err(port_error)?;
+        Ok(version.and_then(|version| u64::try_from(version).ok()))
+    }
+
+    async fn maintain(&self, table: &str) -> Result<()> {
+        self.0.maintain(table, &MaintainPolicy::default()).await.map(|_report| ()).map_err(port_error)
+    }
+}
+
+fn added(file: AddFile) -> AddedFile {
+    AddedFile {
+        path: file.path,
+        size_bytes: file.size_bytes,
+        event_date: file.event_date,
+        rows: file.rows,
+        stats: file.stats,
+        modified_ms: file.modified_ms,
+    }
+}
+
+fn add_file(file: AddedFile) -> AddFile {
+    AddFile {
+        path: file.path,
+        size_bytes: file.size_bytes,
+        event_date: file.event_date,
+        rows: file.rows,
+        stats: file.stats,
+        modified_ms: file.modified_ms,
+    }
+}

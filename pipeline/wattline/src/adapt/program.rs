@@ -1,0 +1,70 @@
+//! The compiled rules behind the ports of the runtime.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use wattline_runtime::port::{self, RuleFailure, RuleOutput, RuleRows, StateDelta};
+use wattline_sql::{FinalProgram, LaneProgram};
+
+/// The lane part.
+pub(crate) struct Lanes {
+    pub(crate) program: LaneProgram,
+    pub(crate) streams: Arc<[String]>,
+}
+
+impl port::LaneProgram for Lanes {
+    fn push(&mut self, lane: u32, stream: usize, batch: &RecordBatch) -> RuleOutput {
+        let output = self.program.push(lane, &self.streams[stream], batch);
+        RuleOutput { rows: rows(output.rows), failures: failures(output.errors) }
+    }
+
+    fn seal(&mut self) -> Result<Vec<StateDelta>, String> {
+        self.program.seal().map(deltas).map_err(|e| e.to_string())
+    }
+
+    fn quarantine(&mut self, rule: usize, lane: u32) {
+        self.program.quarantine(rule, lane);
+    }
+}
+
+/// The merged part.
+pub(crate) struct Merged(pub(crate) FinalProgram);
+
+impl port::FinalProgram for Merged {
+    fn merge(&mut self, delta: &StateDelta) -> Result<(), String> {
+        let delta = wattline_sql::StateDelta { rule: delta.rule, batch: delta.batch.clone() };
+        self.0.merge(&delta).map_err(|e| e.to_string())
+    }
+
+    fn advance(&mut self, rule: usize, watermark_us: i64) -> Result<RuleOutput, String> {
+        let output = self.0.advance(rule, watermark_us).map_err(|e| e.to_string())?;
+        Ok(RuleOutput { rows: rows(output.rows), failures: failures(output.errors) })
+    }
+
+    fn set_watermark(&mut self, rule: usize, watermark_us: i64) {
+        self.0.set_watermark(rule, watermark_us);
+    }
+
+    fn dump(&mut self) -> Result<Vec<StateDelta>, String> {
+        self.0.dump().map(deltas).map_err(|e| e.to_string())
+    }
+
+    fn state_rows(&self) -> usize {
+        self.0.state_rows()
+    }
+}
+
+fn rows(rows: Vec<wattline_sql::RuleRows>) -> Vec<RuleRows> {
+    rows.into_iter().map(|r| RuleRows { rule: r.rule, batch: r.batch, identity: r.identity }).collect()
+}
+
+fn deltas(deltas: Vec<wattline_sql::StateDelta>) -> Vec<StateDelta> {
+    deltas.into_iter().map(|delta| StateDelta { rule: delta.rule, batch: delta.batch }).collect()
+}
+
+fn failures(errors: Vec<wattline_sql::RuleFailure>) -> Vec<RuleFailure> {
+    errors
+        .into_iter()
+        .map(|e| RuleFailure { rule: e.rule, offset: e.offset.unwrap_or(-1), message: e.message })
+        .collect()
+}

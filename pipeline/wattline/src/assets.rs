@@ -1,0 +1,72 @@
+//! What the binary carries: shipped rules, schemas, sample data, the starter project.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use rust_embed::RustEmbed;
+
+#[derive(RustEmbed)]
+#[folder = "../../sql"]
+#[include = "*.sql"]
+#[include = "*.test.toml"]
+struct Sql;
+
+#[derive(RustEmbed)]
+#[folder = "../../schemas"]
+struct Schemas;
+
+#[derive(RustEmbed)]
+#[folder = "../../data/sample"]
+#[exclude = "*.py"]
+struct Sample;
+
+#[derive(RustEmbed)]
+#[folder = "assets"]
+struct Starter;
+
+/// How a path says that something is carried by the binary.
+pub(crate) const BUILTIN: &str = "builtin:";
+
+fn text(data: Cow<'static, [u8]>) -> String {
+    String::from_utf8_lossy(&data).into_owned()
+}
+
+/// Shipped rule files and their tests by path below `sql/`.
+pub(crate) fn rule_files() -> BTreeMap<String, String> {
+    Sql::iter().filter_map(|path| Some((path.to_string(), text(Sql::get(&path)?.data)))).collect()
+}
+
+/// A shipped schema by the name of its stream.
+pub(crate) fn schema(name: &str) -> Option<String> {
+    Schemas::get(&format!("{name}.avsc")).map(|file| text(file.data))
+}
+
+/// Names of the shipped stream schemas.
+pub(crate) fn schema_names() -> Vec<String> {
+    Schemas::iter().filter_map(|path| Some(path.strip_suffix(".avsc")?.to_owned())).collect()
+}
+
+/// A file of the bundled sample.
+pub(crate) fn sample(path: &str) -> Option<Cow<'static, [u8]>> {
+    Sample::get(path).map(|file| file.data)
+}
+
+/// Paths of the bundled sample.
+pub(crate) fn sample_paths() -> Vec<String> {
+    Sample::iter().map(|path| path.to_string()).collect()
+}
+
+/// The configuration of the demo.
+pub(crate) fn demo_config() -> String {
+    Starter::get("demo.toml").map(|file| text(file.data)).unwrap_or_default()
+}
+
+/// The files of the starter project, by path below its folder.
+pub(crate) fn starter() -> BTreeMap<String, Vec<u8>> {
+    Starter::iter()
+        .filter_map(|path| {
+            let below = path.strip_prefix("init/")?.to_owned();
+            Some((below, Starter::get(&path)?.data.into_owned()))
+        })
+        .collect()
+}

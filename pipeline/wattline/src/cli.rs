@@ -1,0 +1,176 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Stream processing for power companies: SQL rules over Kafka, Parquet tables and alerts.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, after_help = "Exit status: 0 done, 1 the answer is no, 2 could not run.")]
+pub(crate) struct Cli {
+    /// How log lines on stderr look. RUST_LOG chooses what is logged (default: info).
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What a command prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What `query` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum QueryFormat {
+    /// A table for people.
+    Text,
+    /// One JSON object a row.
+    Json,
+    /// CSV with a header line.
+    Csv,
+}
+
+/// The configuration of a job.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArg {
+    /// The job's configuration.
+    #[arg(short, long, default_value = "wattline.toml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the shipped rules over bundled real data, through a Kafka broker inside this process.
+    Demo(DemoArgs),
+    /// Write a commented starter project that runs as it is.
+    Init(InitArgs),
+    /// Report every mistake in configuration, schemas and rules, with its place and what to write instead.
+    Check(CheckArgs),
+    /// Run the tests beside the rules: through the streaming engine and through plain DataFusion.
+    Test(TestArgs),
+    /// Show how a rule is run: stream, operators, state per key, when its rows become final.
+    Explain(ExplainArgs),
+    /// Run the job until its input ends or it is told to stop (Ctrl-C, SIGTERM).
+    Run(RunArgs),
+    /// Query the archive with SQL.
+    Query(QueryArgs),
+    /// Look at the tables of the archive.
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where the archive goes; emptied first if an earlier demo made it.
+    #[arg(long, default_value = "wattline-demo", value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The folder to make; must not exist or be empty.
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Only rules whose id or test name contains one of these.
+    pub(crate) filter: Vec<String>,
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    /// Test all shipped rules, without a configuration.
+    #[arg(long)]
+    pub(crate) builtin: bool,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Id of the rule.
+    pub(crate) rule: String,
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    /// Stop when everything that is in the topics now has been processed; every window closes.
+    #[arg(long)]
+    pub(crate) until_end: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueryArgs {
+    /// The query, such as "SELECT count(*) FROM meter_readings".
+    pub(crate) sql: String,
+    #[command(flatten)]
+    pub(crate) place: ArchivePlace,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = QueryFormat::Text)]
+    pub(crate) format: QueryFormat,
+}
+
+/// Where an archive is.
+#[derive(Debug, Args)]
+pub(crate) struct ArchivePlace {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    /// The archive's folder or URL, instead of the one in the configuration.
+    #[arg(long, value_name = "URL")]
+    pub(crate) archive: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArchiveCommand {
+    /// Tables with their rows, files, bytes and dates.
+    List(ArchiveListArgs),
+    /// The Parquet files of a table, one a line: what DuckDB's read_parquet and others take.
+    Files(ArchiveFilesArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveListArgs {
+    #[command(flatten)]
+    pub(crate) place: ArchivePlace,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveFilesArgs {
+    /// Name of the table.
+    pub(crate) table: String,
+    #[command(flatten)]
+    pub(crate) place: ArchivePlace,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+}

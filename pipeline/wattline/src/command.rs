@@ -1,0 +1,47 @@
+//! The commands, one file each.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::cli::{Cli, Command};
+
+mod archive;
+mod check;
+mod demo;
+mod explain;
+mod init;
+mod query;
+mod run;
+mod test;
+
+/// Runs the command that was asked for.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Init(args) => init::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Demo(args) => blocking_on(demo::run(args)),
+        Command::Run(args) => blocking_on(run::run(args)),
+        Command::Query(args) => blocking_on(query::run(args)),
+        Command::Archive(args) => blocking_on(archive::run(args)),
+    }
+}
+
+fn blocking_on(future: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the async runtime")?;
+    runtime.block_on(Box::pin(future))
+}
+
+/// Loads a project, or prints every mistake.
+fn load(path: &std::path::Path) -> Result<crate::project::Project, ExitCode> {
+    crate::project::load(path).map_err(|refused| refuse(&refused))
+}
+
+fn refuse(refused: &crate::project::Refused) -> ExitCode {
+    crate::report::diagnostics(&refused.diagnostics, &refused.texts);
+    crate::report::print_error(&format!("{}\n", crate::report::count(&refused.diagnostics)));
+    crate::report::answer_is_no()
+}

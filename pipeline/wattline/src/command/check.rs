@@ -1,0 +1,33 @@
+//! `wattline check`: every mistake at once, each with its place and what to write instead.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::{CheckArgs, OutputFormat};
+use crate::{project, report};
+
+pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
+    let (diagnostics, texts, told) = match project::load(&args.config.config) {
+        Ok(project) => {
+            let told = format!(
+                "{} streams, {} rules, {} views: ",
+                project.streams.len(),
+                project.rules.rules().len(),
+                project.rules.views().len()
+            );
+            (project.warnings, project.texts, told)
+        }
+        Err(refused) => (refused.diagnostics, refused.texts, String::new()),
+    };
+    match args.format {
+        OutputFormat::Json => {
+            report::print(&format!("{}\n", report::diagnostics_json(&diagnostics, &texts)));
+        }
+        OutputFormat::Text => {
+            report::diagnostics(&diagnostics, &texts);
+            report::print(&format!("{told}{}\n", report::count(&diagnostics)));
+        }
+    }
+    Ok(if project::has_errors(&diagnostics) { report::answer_is_no() } else { ExitCode::SUCCESS })
+}

@@ -1,0 +1,298 @@
+//! From a loaded project to a job that the runtime can run.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::watch;
+use wattline_connect::archive::Archive;
+use wattline_connect::files::{FileSource, FileSourceConfig};
+use wattline_connect::kafka::alerts::{AlertPublisher, AlertPublisherConfig};
+use wattline_connect::kafka::source::{KafkaSource, KafkaSourceConfig};
+use wattline_connect::store::ObjectRoot;
+use wattline_core::alert::{AlertRule, Severity};
+use wattline_core::lane::TimeGuard;
+use wattline_core::record::column;
+use wattline_runtime::alerting::AlertPlan;
+use wattline_runtime::clock::{Clock, SystemClock};
+use wattline_runtime::port::{AlertSink, Decoder, LaneProgram, Source};
+use wattline_runtime::progress::Progress;
+use wattline_runtime::table::TableSpec;
+use wattline_runtime::{Job, JobSettings, LaneMatch, RulePlan, StreamPlan};
+use wattline_sql::{CompiledRule, RuleKind, RuleSet, RuleSeverity};
+
+use crate::adapt::archive::{JOBS_FOLDER, JobStore, Tables};
+use crate::adapt::decoder::StreamDecoder;
+use crate::adapt::program::{Lanes, Merged};
+use crate::adapt::sink::AlertTopic;
+use crate::adapt::source::{Files, Topics};
+use crate::config;
+use crate::project::{LoadedStream, Project, file_format};
+
+/// Puts something around the Kafka source.
+pub(crate) type WrapSource = Box<dyn FnOnce(Box<dyn Source>) -> Box<dyn Source> + Send>;
+
+/// What a command decides about a run beside the configuration.
+pub(crate) struct RunOptions {
+    /// Stop at the end of the topics as they are now.
+    pub(crate) until_end: bool,
+    /// Counters that the caller reads.
+    pub(crate) progress: Arc<Progress>,
+    /// Turns true when the job shall drain and end.
+    pub(crate) shutdown: watch::Receiver<bool>,
+    /// Put around the Kafka source; the demo ends it where its feeder ends.
+    pub(crate) wrap_kafka: Option<WrapSource>,
+}
+
+/// Where the archive of a project lies.
+pub(crate) fn archive_root(project: &config::Config, folder: &std::path::Path) -> Result<ObjectRoot> {
+    let url = &project.archive.url;
+    let location = if url.contains("://") { url.clone() } else { folder.join(url).display().to_string() };
+    let options = config::reveal_all(&project.archive.options).map_err(|e| anyhow::anyhow!("[archive.options] {e}"))?;
+    Ok(ObjectRoot::open(&location, &options)?)
+}
+
+/// Connects everything a project names.
+pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job> {
+    let config = &project.config;
+    let root = archive_root(config, &project.folder)?;
+    root.probe().await?;
+    let job = config.job.get_ref().clone();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (sources, streams) = {
+        // The client libraries block while they connect.
+        let project_streams = project.streams.clone();
+        let kafka = config.kafka.clone();
+        let (job, until_end, wrap, folder) =
+            (job.clone(), options.until_end, options.wrap_kafka, project.folder.clone());
+        let clock = Arc::clone(&clock);
+        tokio::task::spawn_blocking(move || {
+            let (mut sources, streams) = connect_files(&project_streams, &folder, &clock)?;
+            let topics: Vec<String> = project_streams.iter().filter_map(|stream| stream.config.topic.clone()).collect();
+            if !topics.is_empty() {
+                let kafka: Box<dyn Source> = Box::new(connect_topics(&job, kafka, topics, until_end, &clock)?);
+                sources.push(match wrap {
+                    Some(wrap) => wrap(kafka),
+                    None => kafka,
+                });
+            }
+            Ok::<Connected, anyhow::Error>((sources, streams))
+        })
+        .await
+        .context("connecting the sources")??
+    };
+    let alert_sink = connect_alerts(config).await?;
+    let workers = match config.run.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        workers => workers,
+    };
+    let names: Arc<[String]> = project.streams.iter().map(|stream| stream.name.clone()).collect();
+    let lane_program = |_worker| -> Box<dyn LaneProgram> {
+        Box::new(Lanes { program: project.rules.lane_program(), streams: Arc::clone(&names) })
+    };
+    Ok(Job {
+        settings: settings(config, &job),
+        rules: rule_plans(&project.rules, &names),
+        streams,
+        sources,
+        decoders: decoders(&project.streams)?,
+        lane_programs: (0..workers).map(lane_program).collect(),
+        final_program: Box::new(Merged(project.rules.final_program())),
+        store: Arc::new(JobStore(root.child(JOBS_FOLDER).child(&job))),
+        archive: Arc::new(Tables(Archive::open(root))),
+        alert_sink,
+        clock,
+        progress: options.progress,
+        shutdown: options.shutdown,
+    })
+}
+
+fn settings(config: &config::Config, job: &str) -> JobSettings {
+    let run = &config.run;
+    JobSettings {
+        job: job.to_owned(),
+        slot: config.slot.clone(),
+        nonce: uuid::Uuid::new_v4().simple().to_string(),
+        tick: run.tick.duration(),
+        checkpoint: run.checkpoint.duration(),
+        checkpoint_bytes: run.checkpoint_bytes.0,
+        buffered_bytes_max: run.buffered_bytes_max.0,
+        file_age: run.file_age.duration(),
+        file_bytes: run.file_bytes.0,
+        manifest_retention: run.manifest_retention.duration(),
+        maintenance: run.maintenance.duration(),
+    }
+}
+
+fn decoders(streams: &[LoadedStream]) -> Result<Box<wattline_runtime::DecoderFactory>> {
+    // Made once here, so that a mapping that does not fit is an error and not a dead worker.
+    for stream in streams {
+        StreamDecoder::new(Arc::clone(&stream.schema), stream.mapping.clone(), stream.limits())?;
+    }
+    let streams = streams.to_vec();
+    Ok(Box::new(move |number: usize| -> Box<dyn Decoder> {
+        let stream = &streams[number];
+        let decoder = StreamDecoder::new(Arc::clone(&stream.schema), stream.mapping.clone(), stream.limits());
+        Box::new(decoder.expect("the same decoder was made before the job started"))
+    }))
+}
+
+type Connected = (Vec<Box<dyn Source>>, Vec<StreamPlan>);
+
+fn connect_files(streams: &[LoadedStream], folder: &std::path::Path, clock: &Arc<dyn Clock>) -> Result<Connected> {
+    let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    let mut plans = Vec::new();
+    for stream in streams {
+        let lanes = match &stream.config.files {
+            None => LaneMatch::Topic(stream.config.topic.clone().unwrap_or_default()),
+            Some(pattern) => {
+                let source = open_files(stream, &folder.join(pattern.get_ref()).display().to_string(), clock)?;
+                let paths = source.lanes().iter().map(|lane| lane.topic.to_string()).collect();
+                sources.push(Box::new(Files::new(source)));
+                LaneMatch::Files(paths)
+            }
+        };
+        plans.push(stream_plan(stream, lanes));
+    }
+    Ok((sources, plans))
+}
+
+fn connect_topics(
+    job: &str,
+    kafka: Option<config::Kafka>,
+    topics: Vec<String>,
+    until_end: bool,
+    clock: &Arc<dyn Clock>,
+) -> Result<Topics> {
+    let Some(kafka) = kafka else { bail!("a stream names a topic, but there is no section [kafka]") };
+    let group = kafka.group_id.clone().unwrap_or_else(|| format!("wattline-{job}"));
+    let mut source = KafkaSourceConfig::new(&kafka.bootstrap_servers, group, topics);
+    source.properties = kafka_properties(&kafka)?;
+    source.until_end = until_end;
+    source.connect_timeout = kafka.connect_timeout.duration();
+    Ok(Topics(KafkaSource::connect(source, clock_ms(clock))?))
+}
+
+fn clock_ms(clock: &Arc<dyn Clock>) -> wattline_connect::source::ClockMs {
+    let clock = Arc::clone(clock);
+    Arc::new(move || clock.now_ms())
+}
+
+fn kafka_properties(kafka: &config::Kafka) -> Result<std::collections::BTreeMap<String, String>> {
+    config::reveal_all(&kafka.properties).map_err(|e| anyhow::anyhow!("[kafka.properties] {e}"))
+}
+
+fn open_files(stream: &LoadedStream, pattern: &str, clock: &Arc<dyn Clock>) -> Result<FileSource> {
+    let mut source = FileSourceConfig::new(pattern);
+    source.format = stream.config.format.as_ref().and_then(|format| file_format(format.get_ref()));
+    source.record_bytes_max = stream.limits().record_bytes_max;
+    FileSource::open(source, clock_ms(clock)).with_context(|| format!("opening the files of stream `{}`", stream.name))
+}
+
+fn stream_plan(stream: &LoadedStream, lanes: LaneMatch) -> StreamPlan {
+    let event_time = stream.schema.event_time_field().name.clone();
+    let mut sort_by = stream.schema.key.clone();
+    sort_by.push(event_time.clone());
+    let table = TableSpec {
+        name: stream.name.clone(),
+        description: stream.schema.doc.clone().unwrap_or_default(),
+        schema: stream.arrow.clone(),
+        event_time: event_time.clone(),
+        sort_by,
+    };
+    StreamPlan {
+        name: stream.name.clone(),
+        schema: stream.schema.arrow.clone(),
+        event_time,
+        guard: TimeGuard { future_bound_ms: stream.config.future_bound.0, oldest_us: stream.oldest_us },
+        idle_timeout: stream.config.idle_timeout.duration(),
+        start: stream.start,
+        lanes,
+        table: stream.config.keep.then_some(table),
+    }
+}
+
+async fn connect_alerts(config: &config::Config) -> Result<Option<Arc<dyn AlertSink>>> {
+    let Some(topic) = config.alerts.as_ref().and_then(|alerts| alerts.topic.clone()) else { return Ok(None) };
+    let Some(kafka) = config.kafka.clone() else { bail!("[alerts] names a topic, but there is no section [kafka]") };
+    let (job, slot) = (config.job.get_ref().clone(), config.slot.clone());
+    let publisher = tokio::task::spawn_blocking({
+        let job = job.clone();
+        move || -> Result<AlertPublisher> {
+            let mut publisher = AlertPublisherConfig::new(&kafka.bootstrap_servers, topic, &job, &slot);
+            publisher.properties = kafka_properties(&kafka)?;
+            publisher.connect_timeout = kafka.connect_timeout.duration();
+            Ok(AlertPublisher::connect(publisher)?)
+        }
+    })
+    .await
+    .context("connecting the alert topic")??;
+    Ok(Some(Arc::new(AlertTopic::new(publisher, &job))))
+}
+
+/// What the runtime must know of the compiled rules.
+pub(crate) fn rule_plans(rules: &RuleSet, streams: &[String]) -> Vec<RulePlan> {
+    rules
+        .rules()
+        .iter()
+        .map(|rule| RulePlan {
+            id: rule.header.id.clone(),
+            version: rule.header.version.clone(),
+            fingerprint: rule.fingerprint.clone(),
+            stream: streams.iter().position(|name| *name == rule.stream).unwrap_or_default(),
+            delay_ms: rule.delay_ms,
+            window_us: rule.window_us,
+            table: (rule.header.kind == RuleKind::Table).then(|| result_table(rule)),
+            alert: (rule.header.kind == RuleKind::Alert).then(|| alert_plan(rule)),
+        })
+        .collect()
+}
+
+fn column_name(rule: &CompiledRule, at: usize) -> String {
+    rule.output_schema.field(at).name().clone()
+}
+
+fn result_table(rule: &CompiledRule) -> TableSpec {
+    let event_time = column_name(rule, rule.event_time_column);
+    let mut sort_by: Vec<String> = rule.header.key.clone();
+    if sort_by.is_empty() {
+        let first = rule.output_schema.fields().iter().find(|field| *field.name() != event_time);
+        sort_by.extend(first.map(|field| field.name().clone()));
+    }
+    sort_by.retain(|name| *name != event_time && *name != column::EVENT_DATE);
+    sort_by.push(event_time.clone());
+    TableSpec {
+        name: rule.header.id.clone(),
+        description: rule.header.title.clone(),
+        schema: rule.output_schema.clone(),
+        event_time,
+        sort_by,
+    }
+}
+
+fn alert_plan(rule: &CompiledRule) -> AlertPlan {
+    let header = &rule.header;
+    let standard = header.standard.as_ref().map(|standard| match &header.clause {
+        Some(clause) => format!("{standard}, {clause}"),
+        None => standard.clone(),
+    });
+    AlertPlan {
+        rule: AlertRule {
+            id: header.id.clone(),
+            version: header.version.clone(),
+            title: header.title.clone(),
+            severity: match header.severity {
+                RuleSeverity::Info => Severity::Info,
+                RuleSeverity::Warning => Severity::Warning,
+                RuleSeverity::Critical => Severity::Critical,
+            },
+            standard,
+            category: header.category.clone().unwrap_or_else(|| "general".to_owned()),
+            unit: header.unit.clone(),
+            runbook: header.runbook.clone(),
+            resolve_after: header.resolve_after,
+            renotify_ms: header.renotify_ms,
+        },
+        entity: rule.entity_columns.iter().map(|at| column_name(rule, *at)).collect(),
+        event_time: column_name(rule, rule.event_time_column),
+    }
+}

@@ -1,0 +1,429 @@
+//! A job as configured, read and compiled: schemas, mappings, reference tables, rules.
+//!
+//! Loading reports every mistake of every file at once. What a mistake makes impossible (a rule over a stream
+//! whose schema cannot be read) is left out rather than reported a second time.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
+use toml::Spanned;
+use wattline_connect::reference::{ReferenceOptions, load_reference};
+use wattline_decode::{Limits, Mapping, StreamSchema};
+use wattline_runtime::port::Position;
+use wattline_runtime::stream_schema;
+use wattline_sql::{Catalog, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream};
+
+use crate::assets::{self, BUILTIN};
+use crate::config::{self, Config};
+
+/// A stream of a loaded project.
+#[derive(Debug, Clone)]
+pub(crate) struct LoadedStream {
+    pub(crate) name: String,
+    pub(crate) config: config::Stream,
+    pub(crate) schema: Arc<StreamSchema>,
+    pub(crate) mapping: Mapping,
+    /// With system columns.
+    pub(crate) arrow: SchemaRef,
+    pub(crate) start: Position,
+    pub(crate) oldest_us: i64,
+}
+
+impl LoadedStream {
+    /// Bounds of what the decoder accepts.
+    pub(crate) fn limits(&self) -> Limits {
+        let bytes = usize::try_from(self.config.record_bytes_max.0).unwrap_or(usize::MAX);
+        Limits { record_bytes_max: bytes, ..Limits::default() }
+    }
+}
+
+/// A loaded project.
+#[derive(Debug)]
+pub(crate) struct Project {
+    pub(crate) config: Config,
+    /// Folder of the configuration; relative paths start here.
+    pub(crate) folder: PathBuf,
+    pub(crate) streams: Vec<LoadedStream>,
+    pub(crate) rules: RuleSet,
+    /// Rule files and their tests, by the path shown in messages.
+    pub(crate) rule_files: Vec<RuleFile>,
+    pub(crate) tests: BTreeMap<String, String>,
+    /// What is suspicious but not refused.
+    pub(crate) warnings: Vec<Diagnostic>,
+    /// Texts of all files that diagnostics may point into.
+    pub(crate) texts: Texts,
+}
+
+/// File texts by the path shown in messages.
+pub(crate) type Texts = BTreeMap<String, String>;
+
+/// Why a project could not be loaded.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    pub(crate) texts: Texts,
+}
+
+/// Reads and compiles a project.
+pub(crate) fn load(path: &Path) -> Result<Project, Refused> {
+    let shown = path.display().to_string();
+    let mut loader = Loader { diagnostics: Vec::new(), texts: Texts::new(), folder: folder_of(path) };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let help = "make a starter project with `wattline init <folder>`, or name the file with `--config`";
+            let message = format!("configuration `{shown}` cannot be read: {error}");
+            loader.diagnostics.push(Diagnostic::error("WL-1100", &shown, message).help(help));
+            return Err(loader.refused());
+        }
+    };
+    load_text(loader, &shown, text)
+}
+
+/// Compiles a configuration that is not a file; relative paths start in `folder`.
+pub(crate) fn load_in(folder: &Path, name: &str, text: String) -> Result<Project, Refused> {
+    let loader = Loader { diagnostics: Vec::new(), texts: Texts::new(), folder: folder.to_owned() };
+    load_text(loader, name, text)
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
+}
+
+fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, Refused> {
+    loader.texts.insert(shown.to_owned(), text.clone());
+    let config = match config::parse(shown, &text) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            loader.diagnostics.extend(mistakes);
+            return Err(loader.refused());
+        }
+    };
+    loader.check_names(shown, &config);
+    let mut catalog = Catalog::new();
+    let streams = loader.streams(shown, &config, &mut catalog);
+    loader.references(shown, &config, &mut catalog);
+    let (rule_files, tests) = loader.rule_files(shown, &config);
+    let unreadable = loader.diagnostics.len();
+    let compiled = RuleSet::compile(&catalog, &rule_files);
+    let rules = match compiled {
+        Ok(rules) => rules,
+        Err(mistakes) => {
+            loader.diagnostics.extend(mistakes);
+            return Err(loader.refused());
+        }
+    };
+    if unreadable > 0 {
+        return Err(loader.refused());
+    }
+    let warnings = rules.warnings().to_vec();
+    Ok(Project { config, folder: loader.folder, streams, rules, rule_files, tests, warnings, texts: loader.texts })
+}
+
+struct Loader {
+    diagnostics: Vec<Diagnostic>,
+    texts: Texts,
+    folder: PathBuf,
+}
+
+impl Loader {
+    fn refused(self) -> Refused {
+        Refused { diagnostics: self.diagnostics, texts: self.texts }
+    }
+
+    fn mistake(
+        &mut self,
+        code: &'static str,
+        file: &str,
+        span: std::ops::Range<usize>,
+        message: String,
+        help: Option<String>,
+    ) {
+        let span = (!span.is_empty()).then_some(span);
+        self.diagnostics.push(Diagnostic::error(code, file, message).at(span).help_if(help));
+    }
+
+    fn check_names(&mut self, file: &str, config: &Config) {
+        let job = config.job.get_ref();
+        let good =
+            |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        for name in [job, &config.slot] {
+            if !good(name) {
+                let message = format!("`{name}` cannot name a job or slot");
+                let help = "use letters, digits, `-` and `_`".to_owned();
+                self.mistake("WL-1102", file, config.job.span(), message, Some(help));
+            }
+        }
+        if config.streams.is_empty() {
+            let help = "add a section `[streams.meter_readings]` with `schema` and `topic` or `files`".to_owned();
+            self.mistake("WL-1103", file, 0..0, "the job reads no stream".to_owned(), Some(help));
+        }
+        let topics = config.streams.values().any(|stream| stream.get_ref().topic.is_some());
+        let alerts = config.alerts.as_ref().is_some_and(|alerts| alerts.topic.is_some());
+        if config.kafka.is_none() && (topics || alerts) {
+            let help = "add a section `[kafka]` with `bootstrap_servers = \"host:9092\"`".to_owned();
+            self.mistake("WL-1104", file, 0..0, "a topic is named, but no Kafka".to_owned(), Some(help));
+        }
+    }
+
+    fn streams(&mut self, file: &str, config: &Config, catalog: &mut Catalog) -> Vec<LoadedStream> {
+        let mut loaded = Vec::new();
+        for (name, stream) in &config.streams {
+            let Some(stream) = self.stream(file, name, stream) else { continue };
+            let added = catalog.add_stream(Stream {
+                name: name.clone(),
+                schema: stream.arrow.clone(),
+                event_time: stream.schema.event_time_field().name.clone(),
+                key: stream.schema.key.clone(),
+                delay_ms: stream.config.delay.0,
+            });
+            if let Err(error) = added {
+                self.mistake("WL-1110", file, config.streams[name].span(), error.to_string(), None);
+            }
+            loaded.push(stream);
+        }
+        loaded
+    }
+
+    fn stream(&mut self, file: &str, name: &str, spanned: &Spanned<config::Stream>) -> Option<LoadedStream> {
+        let before = self.diagnostics.len();
+        let stream = spanned.get_ref();
+        if stream.topic.is_some() == stream.files.is_some() {
+            let message = format!("stream `{name}` needs either `topic` or `files`");
+            self.mistake("WL-1111", file, spanned.span(), message, None);
+        }
+        let start = self.start(file, stream);
+        let oldest_us = instant_us(stream.oldest.get_ref());
+        if oldest_us.is_none() {
+            let message = format!("`{}` is not an instant", stream.oldest.get_ref());
+            self.mistake(
+                "WL-1112",
+                file,
+                stream.oldest.span(),
+                message,
+                Some("write it as `2000-01-02T00:00:00Z`".into()),
+            );
+        }
+        if let Some(format) = &stream.format
+            && file_format(format.get_ref()).is_none()
+        {
+            let message = format!("`{}` is not a file format", format.get_ref());
+            self.mistake("WL-1113", file, format.span(), message, Some("write `ndjson`, `csv` or `parquet`".into()));
+        }
+        let schema = self.schema(file, &stream.schema)?;
+        let mapping = stream.mapping.as_ref().map(|m| m.get_ref().clone()).unwrap_or_default();
+        for problem in mapping.validate(&schema) {
+            let span = stream.mapping.as_ref().map_or(0..0, Spanned::span);
+            let message = format!("mapping of stream `{name}`, `{}`: {}", problem.key, problem.message);
+            let span = self.key_span(file, &span, &problem.key);
+            self.mistake("WL-1114", file, span, message, problem.help);
+        }
+        if self.diagnostics.len() > before {
+            return None;
+        }
+        Some(LoadedStream {
+            name: name.to_owned(),
+            arrow: stream_schema(&schema.arrow),
+            schema: Arc::new(schema),
+            mapping,
+            start: start?,
+            oldest_us: oldest_us?,
+            config: stream.clone(),
+        })
+    }
+
+    /// The place of a mapping's key within the section, as near as text search gets.
+    fn key_span(&self, file: &str, section: &std::ops::Range<usize>, key: &str) -> std::ops::Range<usize> {
+        let last = key.rsplit('.').next().unwrap_or(key);
+        let text = self.texts.get(file).and_then(|text| text.get(section.clone())).unwrap_or_default();
+        match text.find(last) {
+            Some(at) => section.start + at..section.start + at + last.len(),
+            None => section.clone(),
+        }
+    }
+
+    fn start(&mut self, file: &str, stream: &config::Stream) -> Option<Position> {
+        let text = stream.start.get_ref().as_str();
+        let position = match text {
+            "earliest" => Some(Position::Earliest),
+            "latest" => Some(Position::Latest),
+            other => instant_us(other).map(|us| Position::Timestamp(us.div_euclid(1_000))),
+        };
+        let wrong_for_files = stream.files.is_some() && position.is_some_and(|p| p != Position::Earliest);
+        if position.is_none() || wrong_for_files {
+            let message = format!("`{text}` is not a place to start from");
+            let help = if stream.files.is_some() {
+                "files start at `earliest`"
+            } else {
+                "write `earliest`, `latest` or an instant such as `2026-03-01T00:00:00Z`"
+            };
+            self.mistake("WL-1115", file, stream.start.span(), message, Some(help.to_owned()));
+            return None;
+        }
+        position
+    }
+
+    fn schema(&mut self, file: &str, reference: &Spanned<String>) -> Option<StreamSchema> {
+        let path = reference.get_ref();
+        let text = match path.strip_prefix(BUILTIN) {
+            Some(name) => assets::schema(name).ok_or_else(|| {
+                let known = assets::schema_names();
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                (format!("there is no shipped schema `{name}`"), config::nearest(name, &known))
+            }),
+            None => std::fs::read_to_string(self.folder.join(path))
+                .map_err(|error| (format!("schema `{path}` cannot be read: {error}"), None)),
+        };
+        let text = match text {
+            Ok(text) => text,
+            Err((message, help)) => {
+                self.mistake("WL-1116", file, reference.span(), message, help);
+                return None;
+            }
+        };
+        let parsed = StreamSchema::parse(&text, path);
+        self.texts.insert(path.clone(), text);
+        match parsed {
+            Ok(schema) => Some(schema),
+            Err(problems) => {
+                for problem in problems {
+                    self.mistake("WL-1120", path, problem.span, problem.message, problem.help);
+                }
+                None
+            }
+        }
+    }
+
+    fn references(&mut self, file: &str, config: &Config, catalog: &mut Catalog) {
+        for (name, spanned) in &config.reference {
+            let reference = spanned.get_ref();
+            let mut types = reference.types.clone();
+            for column in &reference.strings {
+                types.insert(column.clone(), "string".to_owned());
+            }
+            let path = self.folder.join(&reference.path);
+            let loaded = load_reference(&path, &ReferenceOptions { types });
+            let added = loaded.map_err(|e| e.to_string()).and_then(|table| {
+                let table = ReferenceTable { name: name.clone(), schema: table.schema, batches: vec![table.batch] };
+                catalog.add_reference(table).map_err(|e| e.to_string())
+            });
+            if let Err(message) = added {
+                self.mistake("WL-1130", file, spanned.span(), format!("reference table `{name}`: {message}"), None);
+            }
+        }
+    }
+
+    fn rule_files(&mut self, file: &str, config: &Config) -> (Vec<RuleFile>, BTreeMap<String, String>) {
+        let mut found: BTreeMap<String, String> = BTreeMap::new();
+        for entry in &config.rules.paths {
+            let path = entry.get_ref();
+            let outcome = match path.strip_prefix(BUILTIN) {
+                Some(below) => builtin_files(below),
+                None => files_below(&self.folder.join(path), &self.folder),
+            };
+            match outcome {
+                Ok(files) => found.extend(files),
+                Err((message, help)) => self.mistake("WL-1140", file, entry.span(), message, help),
+            }
+        }
+        self.texts.extend(found.clone());
+        let (tests, rules): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            found.into_iter().partition(|(path, _)| path.ends_with(".test.toml"));
+        (rules.into_iter().map(|(path, text)| RuleFile { path, text }).collect(), tests)
+    }
+}
+
+type Found = Result<BTreeMap<String, String>, (String, Option<String>)>;
+
+fn builtin_files(below: &str) -> Found {
+    let all = assets::rule_files();
+    let wanted = |path: &str| {
+        below.is_empty()
+            || path
+                .strip_prefix(below)
+                .is_some_and(|rest| rest.starts_with('/') || matches!(rest, ".sql" | ".test.toml"))
+    };
+    let found: BTreeMap<String, String> = all
+        .iter()
+        .filter(|(path, _)| wanted(path))
+        .map(|(path, text)| (format!("{BUILTIN}{path}"), text.clone()))
+        .collect();
+    if found.is_empty() {
+        let known: Vec<&str> = all.keys().filter_map(|path| path.strip_suffix(".sql")).collect();
+        return Err((format!("there is no shipped rule or folder `{below}`"), config::nearest(below, &known)));
+    }
+    Ok(found)
+}
+
+fn files_below(path: &Path, folder: &Path) -> Found {
+    let fail = |error: std::io::Error| (format!("`{}` cannot be read: {error}", path.display()), None);
+    let mut found = BTreeMap::new();
+    let mut open = vec![path.to_owned()];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            for entry in std::fs::read_dir(&path).map_err(fail)? {
+                open.push(entry.map_err(fail)?.path());
+            }
+            continue;
+        }
+        let name = path.to_string_lossy().into_owned();
+        if name.ends_with(".sql") || name.ends_with(".test.toml") {
+            let shown = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+            found.insert(shown, std::fs::read_to_string(&path).map_err(fail)?);
+            let test = PathBuf::from(name.replace(".sql", ".test.toml"));
+            if name.ends_with(".sql") && test.is_file() {
+                open.push(test);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Reads an RFC 3339 instant as microseconds since the epoch.
+pub(crate) fn instant_us(text: &str) -> Option<i64> {
+    let array = arrow::array::StringArray::from(vec![text]);
+    let zoned = text.ends_with('Z') || text.rfind(['+', '-']).is_some_and(|at| at > 10);
+    let kind = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()));
+    let cast = arrow::compute::cast(&array, &kind).ok()?;
+    let instants = cast.as_primitive::<TimestampMicrosecondType>();
+    (zoned && !arrow::array::Array::is_null(instants, 0)).then(|| instants.value(0))
+}
+
+/// Reads the name of a file format.
+pub(crate) fn file_format(name: &str) -> Option<wattline_connect::files::FileFormat> {
+    match name {
+        "ndjson" | "json" | "jsonl" => Some(wattline_connect::files::FileFormat::Ndjson),
+        "csv" => Some(wattline_connect::files::FileFormat::Csv),
+        "parquet" => Some(wattline_connect::files::FileFormat::Parquet),
+        _ => None,
+    }
+}
+
+/// Whether any of the diagnostics refuses the project.
+pub(crate) fn has_errors(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_need_a_zone() {
+        assert_eq!(instant_us("1970-01-01T00:00:01Z"), Some(1_000_000));
+        assert_eq!(instant_us("1970-01-01T08:00:01+08:00"), Some(1_000_000));
+        assert_eq!(instant_us("1970-01-01T00:00:01"), None);
+        assert_eq!(instant_us("yesterday"), None);
+    }
+
+    #[test]
+    fn shipped_rules_are_found_by_folder_and_by_name() {
+        assert!(builtin_files("").is_ok_and(|all| all.len() > 20));
+        assert!(builtin_files("power_quality/pq_voltage_windows").is_ok_and(|one| one.len() == 2));
+        let (_, help) = builtin_files("power_quality/pq_voltage_window").expect_err("no such rule");
+        assert_eq!(help.as_deref(), Some("did you mean `power_quality/pq_voltage_windows`?"));
+    }
+}

@@ -1,0 +1,13 @@
+//! The whole program against a real broker: what was produced is what stands in the archive, to the record.
+//!
+//! [`traffic`] makes input of which every defect is known, [`job`] runs the `wattline` program as its users do,
+//! [`oracle`] computes what the rules must have said with plain DataFusion over the raw table. The tests never look
+//! inside the program: they read its tables, its alert topic, its messages and its exit status.
+
+mod counts;
+mod crash;
+mod job;
+mod mistakes;
+mod oracle;
+mod sample;
+mod traffic;

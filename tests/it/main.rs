@@ -1,0 +1,18 @@
+//! Everything that needs real components or the whole tree, as one test binary: linking the engine is dear, so it is linked once.
+//!
+//! [`kafka_broker`], [`s3_server`] and [`readers`] start the real things (Apache Kafka, an S3 server, DuckDB, Polars and the
+//! `deltalake` package) as children of this process; each has a test that shows what it promises. A component that cannot be
+//! started fails its test: nothing here is skipped. `scripts/test setup` fetches what they need.
+
+mod child_process;
+mod dependency_graph;
+mod e2e;
+mod kafka_broker;
+mod kafka_broker_tests;
+mod readers;
+mod readers_tests;
+mod s3_server;
+mod s3_server_tests;
+mod scratch;
+mod tidy;
+mod tree;
