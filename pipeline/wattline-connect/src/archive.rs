@@ -22,8 +22,6 @@ mod maintain;
 mod merge;
 mod read;
 mod schema;
-#[cfg(test)]
-mod scratch;
 mod stats;
 mod table;
 #[cfg(test)]

@@ -253,7 +253,9 @@ mod tests {
 
     use super::*;
 
-    fn load(text: &str, types: &[(&str, &str)]) -> Result<ReferenceTable> {
+    type Types = [(&'static str, &'static str)];
+
+    fn load(text: &str, types: &Types) -> Result<ReferenceTable> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("meters.csv");
         std::fs::write(&path, text).unwrap();
@@ -280,7 +282,7 @@ mod tests {
 
     #[test]
     fn mistakes_name_file_line_and_column() {
-        let cases: [(&str, &[(&str, &str)], &str); 8] = [
+        let cases: [(&str, &Types, &str); 8] = [
             ("a,b\n1,2\n3\n", &[], ":3:"),
             ("a,b\n1,x\n", &[("b", "bigint")], ":2: column `b`: `x` is not"),
             ("a,b\n\n1,1.2345\n", &[("b", "decimal(5,2)")], ":3: column `b`: `1.2345`"),

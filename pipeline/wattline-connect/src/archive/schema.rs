@@ -16,7 +16,7 @@
 //! | Date32, Date64 | Date32 | `date` |
 //! | Timestamp(any unit, any zone or none) | Timestamp(µs, UTC) | `timestamp` |
 //! | Dictionary(_, T) | as T | as T |
-//! | List, LargeList of T; Struct of T… | the same of the mapped types | `array`, `struct` |
+//! | List, LargeList of T; Struct of T…; Map of K to V | the same of the mapped types | `array`, `struct`, `map` |
 //!
 //! A zoneless timestamp is taken as UTC, in which all event time is reckoned. Everything else (time of day, intervals,
 //! durations, maps, Null) is refused by name. All columns are nullable in the table: a column that is never null today
@@ -100,6 +100,7 @@ fn table_type(table: &str, column: &str, data_type: &DataType) -> Result<DataTyp
             let fields: Result<Vec<Field>> = fields.iter().map(|field| table_field(table, field)).collect();
             DataType::Struct(fields?.into())
         }
+        DataType::Map(entries, _) if map_fields(entries).is_some() => map_type(table, column, entries)?,
         other => {
             return Err(refused(
                 table,
@@ -108,6 +109,25 @@ fn table_type(table: &str, column: &str, data_type: &DataType) -> Result<DataTyp
             ));
         }
     })
+}
+
+/// Key and value of a map's entries.
+fn map_fields(entries: &Field) -> Option<(&Field, &Field)> {
+    match entries.data_type() {
+        DataType::Struct(fields) if fields.len() == 2 => Some((&fields[0], &fields[1])),
+        _ => None,
+    }
+}
+
+/// A map as Delta has it: keys are never null, values may be.
+fn map_type(table: &str, column: &str, entries: &Field) -> Result<DataType> {
+    let Some((key, value)) = map_fields(entries) else {
+        return Err(refused(table, column, "a map needs keys and values"));
+    };
+    let key = Field::new("key", table_type(table, column, key.data_type())?, false);
+    let value = Field::new("value", table_type(table, column, value.data_type())?, true);
+    let entries = Field::new("key_value", DataType::Struct(vec![key, value].into()), false);
+    Ok(DataType::Map(Arc::new(entries), false))
 }
 
 /// The `schemaString` of the Delta log for a table schema, with [`EVENT_DATE`] after its columns if it is partitioned.
@@ -152,6 +172,12 @@ fn delta_type(data_type: &DataType) -> Value {
             json!({ "type": "struct", "fields": fields })
         }
         DataType::Utf8 => json!("string"),
+        DataType::Map(entries, _) if map_fields(entries).is_some() => {
+            let types =
+                map_fields(entries).map(|(key, value)| (delta_type(key.data_type()), delta_type(value.data_type())));
+            let (key, value) = types.unwrap_or_default();
+            json!({ "type": "map", "keyType": key, "valueType": value, "valueContainsNull": true })
+        }
         other => json!(other.to_string()),
     }
 }
@@ -190,6 +216,12 @@ fn same_type(a: &DataType, b: &DataType) -> bool {
             a.len() == b.len()
                 && a.iter().zip(b).all(|(a, b)| a.name() == b.name() && same_type(a.data_type(), b.data_type()))
         }
+        (DataType::Map(a, _), DataType::Map(b, _)) => match (map_fields(a), map_fields(b)) {
+            (Some((ak, av)), Some((bk, bv))) => {
+                same_type(ak.data_type(), bk.data_type()) && same_type(av.data_type(), bv.data_type())
+            }
+            _ => false,
+        },
         (a, b) => a == b,
     }
 }

@@ -15,7 +15,7 @@ const DAY_US: i64 = 86_400_000_000;
 /// 2026-03-02T00:00:00Z.
 const MONDAY_US: i64 = 1_772_409_600_000_000;
 
-pub(super) fn open(folder: &std::path::Path) -> Archive {
+fn open(folder: &std::path::Path) -> Archive {
     Archive::open(ObjectRoot::open(folder.to_str().unwrap(), &BTreeMap::new()).unwrap())
 }
 
@@ -31,7 +31,7 @@ fn readings_schema(extra: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-pub(super) fn spec(extra: &[&str]) -> TableSpec {
+fn spec(extra: &[&str]) -> TableSpec {
     TableSpec {
         name: "readings".to_owned(),
         schema: readings_schema(extra),
@@ -42,7 +42,7 @@ pub(super) fn spec(extra: &[&str]) -> TableSpec {
 }
 
 /// Rows `from..to` of 7 meters, a reading every 10 minutes from Monday on, in an order that is not the table's.
-pub(super) fn readings(from: i64, to: i64) -> RecordBatch {
+fn readings(from: i64, to: i64) -> RecordBatch {
     let rows: Vec<i64> = (from..to).rev().collect();
     let ids: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|n| format!("M{}", n % 7))));
     let times = rows.iter().map(|n| MONDAY_US + n / 7 * 600_000_000);
@@ -53,11 +53,11 @@ pub(super) fn readings(from: i64, to: i64) -> RecordBatch {
     RecordBatch::try_new(readings_schema(&[]), vec![ids, times, power, numbers]).unwrap()
 }
 
-pub(super) fn naming(epoch: u64) -> FileNaming {
+fn naming(epoch: u64) -> FileNaming {
     FileNaming { chain: "job/slot 0".to_owned(), epoch, nonce: format!("n{epoch}") }
 }
 
-pub(super) async fn numbers(archive: &Archive) -> Vec<i64> {
+async fn numbers(archive: &Archive) -> Vec<i64> {
     let batches = archive.read_table("readings").await.unwrap();
     let mut numbers: Vec<i64> = Vec::new();
     for batch in &batches {
@@ -270,4 +270,50 @@ async fn undated_rows_and_undated_tables() {
     assert_eq!(archive.providers().await.unwrap().len(), 2);
     let empty = archive.write_files("readings", vec![], &naming(2)).await.unwrap();
     assert!(empty.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_in_another_order_are_not_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = open(folder.path());
+    for epoch in 0..16 {
+        let mut wanted = spec(&[]);
+        if epoch < 8 {
+            wanted.sort_by = vec!["ts".to_owned()];
+        }
+        archive.ensure_table(wanted).await.unwrap();
+        let rows = readings(10 * epoch, 10 * epoch + 10);
+        let adds = archive.write_files("readings", vec![rows], &naming(epoch.unsigned_abs())).await.unwrap();
+        archive.commit("readings", &adds, &[], "a", epoch).await.unwrap();
+    }
+    let policy = MaintainPolicy { merge_files_min: 4, ..MaintainPolicy::default() };
+    let report = archive.maintain("readings", &policy).await.unwrap();
+    assert_eq!((report.files_merged, report.files_written), (8, 1), "{report:?}");
+    assert_eq!(archive.maintain("readings", &policy).await.unwrap().files_merged, 0);
+    assert_eq!(archive.files("readings").await.unwrap().len(), 9);
+    assert_eq!(numbers(&archive).await, (0..160).collect::<Vec<_>>());
+}
+
+/// A put whose answer was lost finds its own object, recognises it and goes on from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_acknowledgement_is_not_a_conflict() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = open(folder.path());
+    archive.ensure_table(spec(&[])).await.unwrap();
+    let adds = archive.write_files("readings", vec![readings(0, 10)], &naming(1)).await.unwrap();
+    let change = Change {
+        operation: "WRITE",
+        adds: &adds,
+        removes: &[],
+        data_change: true,
+        txn: Some(("a", 1)),
+        metadata: None,
+    };
+    let table = archive.table("readings").unwrap();
+    let landed = table.current(|log| log.commit_bytes("readings", &change, "mine", 0)).await.unwrap().unwrap().unwrap();
+    assert!(log::is_own(&landed, "mine") && !log::is_own(&landed, "other"));
+    table.root.put_if_absent(&log::commit_path(1), landed.into()).await.unwrap();
+    assert_eq!(archive.commit("readings", &adds, &[], "a", 1).await.unwrap(), Committed::AlreadyThere);
+    assert_eq!(archive.commit("readings", &[], &[], "a", 2).await.unwrap(), Committed::Done { table_version: 2 });
+    assert_eq!(numbers(&archive).await, (0..10).collect::<Vec<_>>());
 }

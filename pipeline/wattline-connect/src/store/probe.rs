@@ -58,12 +58,13 @@ fn create_folder(root: &ObjectRoot) -> Result<()> {
 fn explain(root: &ObjectRoot, error: &Error) -> Error {
     let Error::Store { source, .. } = error else { return refused(root, &error.to_string()) };
     let text = chain(source.as_ref());
+    let local = root.folder().is_some();
     let advice = match source.as_ref() {
+        object_store::Error::PermissionDenied { .. } if local => "no permission to write: grant this user write access",
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             "no permission to write: check the keys and that they may put, get, list and delete"
         }
         object_store::Error::NotFound { .. } => "the bucket does not exist: create it, or choose another location",
-        _ if text.contains("Permission denied") => "no permission to write: grant this user write access",
         _ if text.contains("NoSuchBucket") => "the bucket does not exist: create it, or choose another location",
         _ if text.contains("AccessDenied")
             || text.contains("SignatureDoesNotMatch")
@@ -71,12 +72,12 @@ fn explain(root: &ObjectRoot, error: &Error) -> Error {
         {
             "the store refuses the keys: check `access_key_id`, `secret_access_key` and `region`"
         }
-        _ if root.folder().is_some() => {
-            "writing there failed: the file system must allow hard links and fsync, and have space left"
-        }
+        _ if local => "writing there failed: the file system must allow hard links and fsync, and have space left",
         _ => "the store does not answer as an S3 service should: check `endpoint`, `region` and `allow_http`",
     };
-    refused(root, &format!("{advice} ({text})"))
+    // The rest of a store's answer is an XML page.
+    let first_line = text.lines().next().unwrap_or_default();
+    refused(root, &format!("{advice} ({first_line})"))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
