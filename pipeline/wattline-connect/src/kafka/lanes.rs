@@ -47,7 +47,6 @@ pub(crate) struct Lane {
     pub(crate) until: Option<i64>,
     /// Whether the client library fetches it.
     pub(crate) fetched: bool,
-    pub(crate) paused: bool,
     /// Index of its open block among the events of this poll.
     block: Option<usize>,
     /// Size of its last block, reserved for the next one.
@@ -111,7 +110,6 @@ impl LaneTable {
             next: 0,
             until: None,
             fetched: false,
-            paused: false,
             block: None,
             bytes_hint: 0,
         }));

@@ -111,6 +111,7 @@ pub struct KafkaSource {
     partitions: Vec<(String, i32)>,
     until_end: bool,
     clock: ClockMs,
+    held: bool,
     ask_again_at: Option<Instant>,
 }
 
@@ -150,6 +151,7 @@ impl KafkaSource {
             partitions,
             until_end: config.until_end,
             clock,
+            held: false,
             ask_again_at: None,
         })
     }
@@ -167,9 +169,12 @@ impl KafkaSource {
         let mut events = Vec::new();
         self.lanes.begin_poll((self.clock)());
         let wait = max_wait.min(WAIT_MAX);
-        let idle = !self.lanes.any_running() && !self.lanes.any_starting();
+        let idle = self.held || (!self.lanes.any_running() && !self.lanes.any_starting());
         self.serve_group(if idle { wait } else { Duration::ZERO }, &mut events)?;
         self.begin_started(&mut events);
+        if self.held {
+            return Ok(events);
+        }
         if self.lanes.any_running() {
             let wait = if events.is_empty() { wait } else { Duration::ZERO };
             self.fetch_batch(wait, &mut events);
@@ -193,29 +198,13 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Stops fetching a lane until it is resumed; what was fetched ahead is dropped and fetched again then.
+    /// Holds all records back, or lets them flow again. What was fetched ahead stays in the client's queue, whose size
+    /// is bounded; the group is served all the while.
     ///
-    /// # Errors
-    /// [`Error::NotAssigned`], or [`Error::Kafka`] if the client refuses.
-    pub fn pause(&mut self, lane: &LaneId) -> Result<()> {
-        self.set_paused(lane, true)
-    }
-
-    /// Goes on fetching a paused lane.
-    ///
-    /// # Errors
-    /// [`Error::NotAssigned`], or [`Error::Kafka`] if the client refuses.
-    pub fn resume(&mut self, lane: &LaneId) -> Result<()> {
-        self.set_paused(lane, false)
-    }
-
-    /// Pauses or resumes all lanes that are being fetched.
-    ///
-    /// # Errors
-    /// [`Error::Kafka`] if the client refuses.
-    pub fn set_all_paused(&mut self, paused: bool) -> Result<()> {
-        let lanes: Vec<LaneId> = self.lanes.iter().map(|lane| lane.id.clone()).collect();
-        lanes.iter().try_for_each(|lane| self.set_paused(lane, paused))
+    /// The client's own pause is not used: it drops what was fetched ahead and, with batches taken from a queue,
+    /// was seen to resume one record too far.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// The end of each fetched partition as the last fetch reported it; no round trip.
@@ -282,18 +271,6 @@ impl KafkaSource {
 
     fn high_watermark(&self, lane: &LaneId) -> Option<i64> {
         self.fetch.cached_watermarks(&lane.topic, lane.partition).map(|(_, high)| high)
-    }
-
-    fn set_paused(&mut self, lane: &LaneId, paused: bool) -> Result<()> {
-        let known = self.lanes.get_mut(lane).ok_or_else(|| Error::NotAssigned { lane: lane.clone() })?;
-        known.paused = paused;
-        if !known.fetched {
-            return Ok(());
-        }
-        let list = list_of(std::slice::from_ref(lane));
-        let outcome = if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
-        let verb = if paused { "pausing" } else { "resuming" };
-        outcome.map_err(|source| Error::Kafka { doing: format!("{verb} `{lane}`"), source })
     }
 
     /// Polls the main queue: rebalances run inside, complaints land in the inbox.
@@ -406,17 +383,13 @@ impl KafkaSource {
         }
         // The answer comes after all partitions were stopped, so forwarding set now is not cut any more.
         self.consumer.assignment()?;
-        let mut paused = Vec::new();
         for lane in self.lanes.iter_mut() {
             lane.fetched = lane.phase == Phase::Running;
             if lane.fetched {
                 self.fetch.forward(&lane.id.topic, lane.id.partition);
-                if lane.paused {
-                    paused.push(lane.id.clone());
-                }
             }
         }
-        if paused.is_empty() { Ok(()) } else { self.consumer.pause(&list_of(&paused)) }
+        Ok(())
     }
 
     fn positions(&self, wanted: impl Fn(&LaneId) -> bool) -> rdkafka::error::KafkaResult<TopicPartitionList> {

@@ -30,7 +30,8 @@ impl port::Source for Topics {
     }
 
     fn set_paused(&mut self, paused: bool) -> Result<()> {
-        self.0.set_all_paused(paused).map_err(port_error)
+        self.0.hold(paused);
+        Ok(())
     }
 
     fn report_published(&mut self, positions: &[(LaneId, i64)]) {

@@ -235,7 +235,7 @@ fn an_offset_lost_in_mid_run_is_located_anew() {
 }
 
 #[test]
-fn a_paused_lane_is_silent_and_goes_on_where_it_stopped() {
+fn a_held_source_is_silent_and_goes_on_where_it_stopped() {
     let broker = broker(&[("a", 1)]);
     produce(&broker, "a", (0..1000).map(|n| n.to_string()));
     let mut settings = config(&broker, &["a"]);
@@ -250,11 +250,11 @@ fn a_paused_lane_is_silent_and_goes_on_where_it_stopped() {
             count(&read) >= 100
         },
     );
-    source.set_all_paused(true).expect("paused");
+    source.hold(true);
     for _ in 0..5 {
         assert!(source.poll(Duration::from_millis(50)).expect("polled").is_empty());
     }
-    source.resume(&lane).expect("resumed");
+    source.hold(false);
     drive(
         &mut source,
         |_| None,
