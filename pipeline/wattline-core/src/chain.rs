@@ -40,7 +40,7 @@ impl Generation {
     }
 }
 
-/// Topics may be file paths; in object names everything but `[A-Za-z0-9._-]` becomes `~XX`.
+/// Topics may be file paths; in object names everything but `[A-Za-z0-9._-]` becomes `=XX`.
 fn escape(topic: &str) -> String {
     use std::fmt::Write as _;
     let mut name = String::with_capacity(topic.len());
@@ -49,7 +49,7 @@ fn escape(topic: &str) -> String {
             name.push(char::from(byte));
         } else {
             // Writing to a String cannot fail.
-            write!(name, "~{byte:02X}").unwrap_or_default();
+            write!(name, "={byte:02X}").unwrap_or_default();
         }
     }
     name
@@ -158,6 +158,6 @@ mod tests {
 
     #[test]
     fn lane_folders_keep_file_paths_apart() {
-        assert_eq!(Generation::folder(&LaneId::new("a/b c.gz", 0)), "lanes/a~2Fb~20c.gz/0");
+        assert_eq!(Generation::folder(&LaneId::new("a/b c.gz", 0)), "lanes/a=2Fb=20c.gz/0");
     }
 }

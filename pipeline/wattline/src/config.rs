@@ -328,11 +328,19 @@ pub(crate) fn parse(path: &str, text: &str) -> Result<Config, Vec<Diagnostic>> {
             // What is missing now may be what was taken out.
             return Err(mistakes);
         }
-        mistakes.push(diagnostic(path, &error));
+        if !explained(&mistakes, error.message()) {
+            mistakes.push(diagnostic(path, &error));
+        }
         if !removed {
             return Err(mistakes);
         }
     }
+}
+
+/// Whether a field is only missing because its name was misspelt, which was reported already.
+fn explained(mistakes: &[Diagnostic], message: &str) -> bool {
+    let Some(missing) = message.strip_prefix("missing field ") else { return false };
+    mistakes.iter().any(|mistake| mistake.help.as_deref().is_some_and(|help| help.contains(missing)))
 }
 
 /// Takes the entry out whose key or value is at this place.

@@ -26,6 +26,7 @@ pub(super) struct StreamOfTest {
 /// Three streams whose topics begin with a name of the test's own.
 #[derive(Debug, Clone)]
 pub(super) struct Traffic {
+    pub(super) job: String,
     pub(super) readings: StreamOfTest,
     pub(super) metrics: StreamOfTest,
     pub(super) transactions: StreamOfTest,
@@ -43,6 +44,7 @@ impl Traffic {
     pub(super) fn new(test: &str, seed: u64, meters: Meters, devices: Devices, steps: Transactions) -> Self {
         let stream = |name, short: &str, delay_ms| StreamOfTest { name, topic: format!("{test}-{short}"), delay_ms };
         Self {
+            job: test.to_owned(),
             readings: stream("meter_readings", "readings", 120_000),
             metrics: stream("device_metrics", "metrics", 600_000),
             transactions: stream("business_transactions", "transactions", 3_600_000),
@@ -109,8 +111,8 @@ impl Traffic {
         folder.write("reference/devices.csv", &reference::devices_csv(&self.devices))?;
         folder.write("reference/device_limits.csv", &reference::device_limits_csv(&self.devices))?;
         folder.write("reference/tariffs.csv", &reference::tariffs_csv())?;
-        let mut text = format!("job = \"e2e\"\n[kafka]\nbootstrap_servers = \"{bootstrap}\"\n");
-        text.push_str(&format!("group_id = \"{}\"\n", self.alert_topic));
+        // The job's name is also that of its transactions: jobs that run side by side must not share it.
+        let mut text = format!("job = \"{}\"\n[kafka]\nbootstrap_servers = \"{bootstrap}\"\n", self.job);
         for stream in self.streams() {
             let StreamOfTest { name, topic, delay_ms } = stream;
             text.push_str(&format!(
