@@ -93,7 +93,13 @@ impl<'a> Candidates<'a> {
     /// [`Error::Arrow`] if a value cannot be shown as text.
     pub fn fold(&self, k: usize, lifecycle: &mut Lifecycle) -> Result<Option<AlertRecord>> {
         let entity = self.entity(k)?;
-        let firing = self.firing.as_ref().map(|firing| firing.is_valid(k) && firing.value(k));
+        let firing = self.firing.as_ref().map(|firing| firing.is_valid(k).then(|| firing.value(k)));
+        // A condition that is null says nothing: it neither opens nor resolves.
+        let firing = match firing {
+            Some(None) => return Ok(None),
+            Some(Some(firing)) => Some(firing),
+            None => None,
+        };
         let rule = &self.plan.rule;
         if firing == Some(false) && !lifecycle.is_open(&rule.id, &entity_id(&entity)) {
             return Ok(None);

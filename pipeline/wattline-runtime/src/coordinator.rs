@@ -294,14 +294,6 @@ impl Coordinator {
     async fn take_notice(&mut self, notice: SourceNotice) -> Result<()> {
         match notice {
             SourceNotice::Assigned(source, lanes) => self.take_lanes(source, &lanes).await,
-            SourceNotice::Revoked(lanes) => {
-                // Positions of revoked lanes stay committed where they are; a new owner continues there.
-                for lane in lanes {
-                    self.lanes.remove(&lane);
-                    self.chain.held.remove(&lane);
-                }
-                Ok(())
-            }
             SourceNotice::Failed(error) => Err(error),
         }
     }

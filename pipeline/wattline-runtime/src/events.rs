@@ -134,3 +134,15 @@ impl SourceTrouble<'_> {
         warn!("{}", self.message);
     }
 }
+
+/// The consumer group took lanes away.
+pub(crate) struct LanesRevoked<'a> {
+    pub(crate) lanes: &'a [LaneId],
+}
+
+impl LanesRevoked<'_> {
+    pub(crate) fn emit(&self) {
+        let lanes: Vec<String> = self.lanes.iter().map(LaneId::to_string).collect();
+        warn!(lanes = lanes.join(", "), "the consumer group took lanes away; another process with this group id may be running");
+    }
+}

@@ -36,10 +36,17 @@ pub(crate) enum SourceCommand {
 pub(crate) enum SourceNotice {
     /// Lanes to be taken.
     Assigned(usize, Vec<LaneId>),
-    /// Lanes that are gone.
-    Revoked(Vec<LaneId>),
     /// Something that cannot heal.
     Failed(Error),
+}
+
+/// Where a lane's records go, and how far they were handed over.
+#[derive(Debug)]
+pub(crate) struct Route {
+    number: LaneNumber,
+    worker: usize,
+    /// Where the lane continues if the source loses it and gets it back.
+    position: Position,
 }
 
 /// A source and its connections.
@@ -52,7 +59,7 @@ pub(crate) struct Intake {
     pub(crate) progress: Arc<Progress>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) buffered_bytes_max: u64,
-    pub(crate) routes: HashMap<LaneId, (LaneNumber, usize)>,
+    pub(crate) routes: HashMap<LaneId, Route>,
     pub(crate) held: VecDeque<(usize, WorkerMessage)>,
     pub(crate) paused: bool,
 }
@@ -71,7 +78,7 @@ impl Intake {
             while let Ok(command) = self.commands.try_recv() {
                 match command {
                     SourceCommand::Start { lane, number, worker, position } => {
-                        self.routes.insert(lane.clone(), (number, worker));
+                        self.routes.insert(lane.clone(), Route { number, worker, position });
                         self.source.start(&lane, position)?;
                     }
                     SourceCommand::Published(positions) => self.source.report_published(&positions),
@@ -118,14 +125,23 @@ impl Intake {
     fn take(&mut self, event: SourceEvent) -> Result<Option<()>> {
         let fetched_at_ms = self.clock.now_ms();
         match event {
-            SourceEvent::Assigned(lanes) => return Ok(self.notify(SourceNotice::Assigned(self.number, lanes))),
-            SourceEvent::Revoked(lanes) => return Ok(self.notify(SourceNotice::Revoked(lanes))),
+            SourceEvent::Assigned(lanes) => {
+                let fresh = self.take_back(lanes)?;
+                return Ok(self.notify(SourceNotice::Assigned(self.number, fresh)));
+            }
+            // Nobody else can commit these lanes without sealing this chain; until then they are ours, and if the
+            // group gives them back they go on where they stopped.
+            SourceEvent::Revoked(lanes) => crate::events::LanesRevoked { lanes: &lanes }.emit(),
             SourceEvent::Records(block) => {
                 let lane = block.lane.clone();
+                let next = block.offsets.last().map(|offset| offset + 1);
                 self.send(&lane, |number| WorkerMessage::Records(number, block))?;
+                self.note_handed(&lane, next);
             }
             SourceEvent::Columns { lane, first_offset, fetched_at_ms, batch } => {
+                let next = first_offset + i64::try_from(batch.num_rows()).unwrap_or(0);
                 self.send(&lane, |lane| WorkerMessage::Columns { lane, first_offset, fetched_at_ms, batch })?;
+                self.note_handed(&lane, Some(next));
             }
             SourceEvent::Header { lane, line } => self.send(&lane, |number| WorkerMessage::Header(number, line))?,
             SourceEvent::Oversized { lane, offset, length_bytes, head } => {
@@ -146,12 +162,30 @@ impl Intake {
         Ok(Some(()))
     }
 
+    /// Restarts lanes that the source had before; gives the others.
+    fn take_back(&mut self, lanes: Vec<LaneId>) -> Result<Vec<LaneId>> {
+        let (known, fresh): (Vec<LaneId>, Vec<LaneId>) =
+            lanes.into_iter().partition(|lane| self.routes.contains_key(lane));
+        for lane in known {
+            self.source.start(&lane, self.routes[&lane].position)?;
+        }
+        Ok(fresh)
+    }
+
+    fn note_handed(&mut self, lane: &LaneId, next: Option<i64>) {
+        if let (Some(route), Some(next)) = (self.routes.get_mut(lane), next) {
+            route.position = Position::Offset(next);
+        }
+    }
+
     fn notify(&self, notice: SourceNotice) -> Option<()> {
         self.notices.blocking_send(notice).ok()
     }
 
     fn send(&mut self, lane: &LaneId, message: impl FnOnce(LaneNumber) -> WorkerMessage) -> Result<()> {
-        let Some((number, worker)) = self.routes.get(lane).copied() else { return Ok(()) };
+        let Some((number, worker)) = self.routes.get(lane).map(|route| (route.number, route.worker)) else {
+            return Ok(());
+        };
         let message = message(number);
         if matches!(message, WorkerMessage::Records(..)) {
             self.progress.note_trouble(None);

@@ -107,7 +107,6 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
     let streams = loader.streams(shown, &config, &mut catalog);
     loader.references(shown, &config, &mut catalog);
     let (rule_files, tests) = loader.rule_files(shown, &config);
-    let unreadable = loader.diagnostics.len();
     let compiled = RuleSet::compile(&catalog, &rule_files);
     let rules = match compiled {
         Ok(rules) => rules,
@@ -116,7 +115,8 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
             return Err(loader.refused());
         }
     };
-    if unreadable > 0 {
+    loader.check_table_names(&rules);
+    if !loader.diagnostics.is_empty() {
         return Err(loader.refused());
     }
     let warnings = rules.warnings().to_vec();
@@ -166,6 +166,16 @@ impl Loader {
         if config.kafka.is_none() && (topics || alerts) {
             let help = "add a section `[kafka]` with `bootstrap_servers = \"host:9092\"`".to_owned();
             self.mistake("WL-1104", file, 0..0, "a topic is named, but no Kafka".to_owned(), Some(help));
+        }
+    }
+
+    /// A rule's table may not be one that the job has anyway.
+    fn check_table_names(&mut self, rules: &RuleSet) {
+        let taken = wattline_runtime::table::system_tables();
+        for rule in rules.rules().iter().filter(|rule| taken.iter().any(|table| table.name == rule.header.id)) {
+            let message = format!("`{}` is a table of wattline itself", rule.header.id);
+            let help = "give the rule another id".to_owned();
+            self.mistake("WL-1141", &rule.path, rule.header.span_of("id"), message, Some(help));
         }
     }
 
