@@ -5,6 +5,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::tree;
+
 pub(crate) fn describe() -> Value {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     json!({
@@ -18,7 +20,12 @@ pub(crate) fn describe() -> Value {
 /// The commit, and whether the work tree differs from it.
 pub(crate) fn commit() -> Value {
     let git = |args: &[&str]| {
-        let output = Command::new("git").args(args).output().ok().filter(|output| output.status.success());
+        let output = Command::new("git")
+            .args(args)
+            .current_dir(tree::root().ok()?)
+            .output()
+            .ok()
+            .filter(|output| output.status.success());
         output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     json!({ "id": git(&["rev-parse", "HEAD"]), "changed": git(&["status", "--porcelain"]).map(|text| !text.is_empty()) })

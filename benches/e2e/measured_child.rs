@@ -18,7 +18,6 @@ pub(crate) struct Usage {
 }
 
 /// Runs a program to its good end.
-#[expect(clippy::zombie_processes, reason = "wait4 reaps the child")]
 pub(crate) fn run(program: &Path, args: &[&str], folder: &Path) -> Result<Usage> {
     let log = folder.join("program.log");
     let file = File::create(&log)?;

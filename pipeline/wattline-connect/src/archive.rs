@@ -37,6 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -44,6 +45,9 @@ use crate::store::ObjectRoot;
 use log::Change;
 use table::{Table, now_ms};
 use write::{Encoded, Layout, encode_sorted};
+
+/// Files of one table that are put at the same time: a put mostly waits for the disk or the network.
+const FILES_STORED_AT_ONCE: usize = 16;
 
 /// What a table is to be.
 #[derive(Debug, Clone)]
@@ -134,7 +138,8 @@ impl Archive {
     /// Sorts and writes `batches` into new data files, one or more per UTC date; they are durable on return.
     ///
     /// The batches may lack columns of the table (null) and use other types of the type map. The work is done off the
-    /// async threads; memory beyond the batches is bounded by one encoded file (128 MB) and the sort keys.
+    /// async threads; memory beyond the batches is bounded by the encoded files under way (each at most 128 MB) and the
+    /// sort keys.
     ///
     /// # Errors
     /// [`Error::TableSettings`] for a column that the table does not have, [`Error::UnknownTable`] before
@@ -147,7 +152,7 @@ impl Archive {
     ) -> Result<Vec<AddFile>> {
         let table = self.table(table)?;
         let layout = table.current(|log| Arc::clone(&log.layout)).await?.ok_or_else(|| table.unknown())?;
-        let (to_store, mut encoded) = tokio::sync::mpsc::channel::<Encoded>(1);
+        let (to_store, encoded) = tokio::sync::mpsc::channel::<Encoded>(1);
         let (name, encoder_layout) = (table.name.clone(), Arc::clone(&layout));
         let encoder = tokio::task::spawn_blocking(move || {
             let conformed: Result<Vec<RecordBatch>> =
@@ -155,12 +160,14 @@ impl Archive {
             drop(batches);
             encode_sorted(&encoder_layout, &conformed?, |file| to_store.blocking_send(file).is_ok())
         });
-        let mut files = Vec::new();
-        while let Some(file) = encoded.recv().await {
-            let label =
-                format!("{}-{}-{}-{}", sanitized(&naming.chain), naming.epoch, files.len(), sanitized(&naming.nonce));
-            files.push(store_file(&table, &layout, file, &label).await?);
-        }
+        let received = futures::stream::unfold(encoded, |mut encoded| async { Some((encoded.recv().await?, encoded)) });
+        let prefix = format!("{}-{}", sanitized(&naming.chain), naming.epoch);
+        let (table, layout, prefix, nonce) = (&table, &layout, &prefix, sanitized(&naming.nonce));
+        let stored = received.enumerate().map(|(number, file)| {
+            let label = format!("{prefix}-{number}-{nonce}");
+            async move { store_file(table, layout, file, &label).await }
+        });
+        let files = stored.buffered(FILES_STORED_AT_ONCE).try_collect().await?;
         encoder.await.map_err(|source| Error::Stopped { work: "encode data files", source })??;
         Ok(files)
     }

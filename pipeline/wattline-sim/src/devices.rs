@@ -53,7 +53,7 @@ impl Subject for Devices {
         text_field(out, "unit", b"Cel");
         text_field(out, "device_type", b"terminal");
         number_field(out, "collect_expected", 100, 0);
-        number_field(out, "collect_ok", if mix(device) % 20 == 0 { 97 } else { 100 }, 0);
+        number_field(out, "collect_ok", if mix(device).is_multiple_of(20) { 97 } else { 100 }, 0);
     }
 
     fn number_field(&self) -> &'static str {

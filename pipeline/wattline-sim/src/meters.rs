@@ -66,7 +66,7 @@ impl Subject for Meters {
 
     fn write_fields(&self, n: u64, time_ms: i64, random: &mut Random, out: &mut Vec<u8>) {
         let (round, meter) = (n / self.meters, n % self.meters);
-        let noise = random.next();
+        let noise = random.next_u64();
         let wobble = |shift: u32, width: i64| ((noise >> shift) & 0xff).cast_signed() * width / 256 - width / 2;
         let supply_mv = NOMINAL_MV + Self::shift_mv(meter, time_ms);
         let current_ma = 6_000 + (mix(meter) % 4_000).cast_signed();
@@ -74,20 +74,20 @@ impl Subject for Meters {
         Self::write_id(meter, out);
         out.extend_from_slice(b"\",\"interval_s\":60");
         number_field(out, "u_a_v", supply_mv + wobble(0, 3_000), 3);
-        if meter % 500 != 7 || noise % 10 != 0 {
+        if meter % 500 != 7 || !noise.is_multiple_of(10) {
             number_field(out, "u_b_v", supply_mv + wobble(8, 3_000), 3);
         }
         number_field(out, "u_c_v", supply_mv + wobble(16, 3_000), 3);
-        let heavy_ma = if mix(meter) % 50 == 0 { 3_000 } else { 0 };
+        let heavy_ma = if mix(meter).is_multiple_of(50) { 3_000 } else { 0 };
         number_field(out, "i_a_a", current_ma + heavy_ma + wobble(24, 400), 3);
         number_field(out, "i_b_a", current_ma + wobble(32, 400), 3);
         number_field(out, "i_c_a", current_ma + wobble(40, 400), 3);
         number_field(out, "p_kw", supply_mv * current_ma / 1_000_000 * 3 * 95 / 100, 3);
         number_field(out, "q_kvar", supply_mv * current_ma / 1_000_000 * 3 * 31 / 100, 3);
-        number_field(out, "pf", if noise % 20_011 == 0 { 1_020 } else { 951 }, 3);
+        number_field(out, "pf", if noise.is_multiple_of(20_011) { 1_020 } else { 951 }, 3);
         number_field(out, "freq_hz", 50_000 + wobble(48, 60), 3);
         number_field(out, "energy_imp_kwh", 10_000_000 + (meter * 977 % 5_000_000 + round * 650).cast_signed(), 4);
-        if meter % MONITOR_EVERY == 0 {
+        if meter.is_multiple_of(MONITOR_EVERY) {
             number_field(out, "ua_deg", 0, 2);
             number_field(out, "ub_deg", -12_000 + wobble(4, 400), 2);
             number_field(out, "uc_deg", 12_000 + wobble(12, 400), 2);

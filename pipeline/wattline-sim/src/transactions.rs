@@ -65,8 +65,8 @@ impl Subject for Transactions {
 
 fn write_bill_step(case: u64, step: u64, out: &mut Vec<u8>) {
     let kwh_ten_thousandths = (mix(case) % 6_000_000).cast_signed();
-    let wrong_cents = if mix(case) % 40 == 0 { 251 } else { 0 };
-    let paid_twice = mix(case) % 50 == 0;
+    let wrong_cents = if mix(case).is_multiple_of(40) { 251 } else { 0 };
+    let paid_twice = mix(case).is_multiple_of(50);
     let (process, name): (&[u8], &[u8]) = match step {
         0 => (b"billing", b"bill_issued"),
         1 => (b"payment", b"payment_received"),
@@ -100,7 +100,7 @@ fn amount_cents(kwh_ten_thousandths: i64) -> i64 {
 }
 
 fn write_claim_step(case: u64, step: u64, out: &mut Vec<u8>) {
-    let skipped = mix(case) % 33 == 0;
+    let skipped = mix(case).is_multiple_of(33);
     let name: &[u8] = match step {
         0 => b"Declaration SUBMITTED by EMPLOYEE",
         1 if skipped => b"Declaration APPROVED by ADMINISTRATION",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::child_process::{ChildProcess, wait_until};
@@ -132,6 +132,17 @@ impl Bare {
             let mask = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
             Ok((mask >> (signal - 1) & 1 == 1).then_some(()))
         })
+    }
+
+    /// Waits until `ready`, for as long as the program runs.
+    pub(super) fn wait_until(&mut self, limit: Duration, ready: impl Fn() -> bool) -> Result<()> {
+        let waited = wait_until(limit, || {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the program ended by itself with {status}");
+            }
+            Ok(ready().then_some(()))
+        });
+        waited.with_context(|| format!("it said\n{}", self.said()))
     }
 
     /// Sends a signal and waits for the end; gives the status, what was said, and how long the end took.

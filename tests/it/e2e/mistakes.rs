@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use wattline_sim::{Devices, Meters, Transactions};
 
+use super::counts::{alerts_are_published_once, records_are_accounted_for, rules_said_what_they_must};
 use super::job::JobFolder;
 use super::traffic::Traffic;
 use crate::child_process::wait_until;
@@ -160,6 +161,32 @@ fn empty_topics_end_at_once() -> Result<()> {
 }
 
 #[test]
+fn a_second_process_of_the_same_slot_is_told_so() -> Result<()> {
+    let broker = TestBroker::shared();
+    let start = |test: &str| -> Result<_> {
+        let traffic = Traffic { job: "same-slot".to_owned(), ..small_traffic(test, 20_000) };
+        traffic.create_topics(broker)?;
+        traffic.produce(&broker.bootstrap(), |_sent| {})?;
+        let folder = JobFolder::new(test)?;
+        traffic.configure(&folder, &broker.bootstrap(), "[run]\ntick = \"100 ms\"")?;
+        let running = folder.start(&["run"])?;
+        Ok((folder, running))
+    };
+    let (first_folder, mut first) = start("first")?;
+    wait_until(Duration::from_secs(60), || Ok((first_folder.manifests() >= 2).then_some(())))?;
+    let (second_folder, _second) = start("second")?;
+    wait_until(Duration::from_secs(60), || Ok((second_folder.manifests() >= 2).then_some(())))?;
+    // The first may have nothing more to tell; what it notices at the latest is its next alert.
+    Traffic { job: "same-slot".to_owned(), seed: 6, ..small_traffic("first", 20_000) }
+        .produce(&broker.bootstrap(), |_sent| {})?;
+    let status = first.wait(Duration::from_secs(60))?;
+    let said = first_folder.log();
+    ensure!(status.code() == Some(COULD_NOT_RUN), "ended with {status}; it said\n{said}");
+    ensure!(said.contains("used by another process") && said.contains("slot"), "it said\n{said}");
+    Ok(())
+}
+
+#[test]
 fn an_interrupt_while_connecting_ends_the_program() -> Result<()> {
     let config = FILE_JOB.replace("files = \"readings.ndjson\"", "topic = \"readings\"");
     let kafka = format!("[kafka]\nbootstrap_servers = \"{DEAD_BROKER}\"\nconnect_timeout = \"5 minutes\"\n");
@@ -180,16 +207,18 @@ fn stopped_by(signal: &str, number: u32) -> Result<()> {
     let made = traffic.produce(&broker.bootstrap(), |_sent| {})?;
     let folder = JobFolder::new("stopped")?;
     traffic.configure(&folder, &broker.bootstrap(), "[run]\ntick = \"100 ms\"")?;
-    let running = folder.start_bare(&["run"])?;
+    let mut running = folder.start_bare(&["run"])?;
     running.wait_for_handler(number)?;
-    wait_until(Duration::from_secs(60), || Ok((folder.manifests() >= 2).then_some(())))?;
+    running.wait_until(Duration::from_secs(60), || folder.manifests() >= 2)?;
     let (status, said, took) = running.end_by(signal, DRAIN_LIMIT + Duration::from_secs(2))?;
     ensure!(status.success(), "ended with {status} after {took:?}; it said\n{said}");
     ensure!(took < DRAIN_LIMIT, "the drain took {took:?}");
     ensure!(said.contains("stopped after"), "it said\n{said}");
     ensure!(folder.count("SELECT count(*) AS n FROM meter_readings")? > 0, "what was read was not committed");
     folder.run_until_end(Duration::from_secs(120))?;
-    super::counts::records_are_accounted_for(&folder, &traffic, &made)
+    records_are_accounted_for(&folder, &traffic, &made)?;
+    rules_said_what_they_must(&folder, &traffic)?;
+    alerts_are_published_once(&folder, broker, &traffic)
 }
 
 #[test]

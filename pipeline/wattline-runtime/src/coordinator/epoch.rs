@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
+use futures::future::try_join_all;
 use wattline_core::alert::AlertRecord;
 use wattline_core::lane::IdleAdvance;
 use wattline_core::manifest::{AddedFile, Epoch, LaneSection};
@@ -107,7 +108,10 @@ impl Coordinator {
         };
         let raw_bytes = raw.values().flatten().map(|batch| batch.get_array_memory_size() as u64).sum::<u64>();
         if checkpoint {
-            epoch.adds = self.write_files(raw, &tag).await?;
+            let (age, bytes) = (self.settings.file_age, self.settings.file_bytes);
+            let ending = self.source_commands.is_empty();
+            let ripe = self.uncommitted.pending.take_ripe(|b, a| ending || b >= bytes || a >= age);
+            epoch.adds = self.write_files(raw, ripe, &tag).await?;
             self.write_state(&mut epoch).await?;
             epoch.rows_object = self.write_rows(&self.uncommitted.pending.frames()).await?;
         } else {
@@ -149,28 +153,24 @@ impl Coordinator {
     }
 
     async fn write_files(
-        &mut self,
+        &self,
         raw: BTreeMap<usize, Vec<RecordBatch>>,
+        mut tables: Vec<(String, Vec<RecordBatch>)>,
         tag: &FileTag,
     ) -> Result<BTreeMap<String, Vec<AddedFile>>> {
-        let (age, bytes) = (self.settings.file_age, self.settings.file_bytes);
-        let ending = self.source_commands.is_empty();
-        let mut tables = self.uncommitted.pending.take_ripe(|b, a| ending || b >= bytes || a >= age);
         for (stream, batches) in raw {
             if let Some(spec) = &self.streams[stream].table {
                 tables.push((spec.name.clone(), batches));
             }
         }
-        let mut adds = BTreeMap::new();
-        for (name, batches) in tables {
+        let written = tables.into_iter().map(|(name, batches)| async move {
             // A try that fails leaves files that no link names; batches are shared, not copied.
-            let files = crate::retry::until_done(&format!("writing files of table `{name}`"), &self.progress, || {
-                self.archive.write_files(&name, batches.clone(), tag)
-            })
-            .await?;
-            adds.insert(name, files);
-        }
-        Ok(adds)
+            let what = format!("writing files of table `{name}`");
+            let write = || self.archive.write_files(&name, batches.clone(), tag);
+            let files = crate::retry::until_done(&what, &self.progress, write).await?;
+            Ok::<_, Error>((name, files))
+        });
+        Ok(try_join_all(written).await?.into_iter().collect())
     }
 
     /// Stores the state of the rules (what changed, or all of it from time to time) and of the alerts.
