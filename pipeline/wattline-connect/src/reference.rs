@@ -2,7 +2,7 @@
 //!
 //! Rules join events to them, so their types must be exact and their version nameable: a table is its rows plus the
 //! SHA-256 of the file's bytes. CSV columns get the type that the configuration states, else one that *every* value
-//! fits ([`csv_types`]); when in doubt a column stays text, because a wrong number is worse than a cast in a rule.
+//! fits (`reference/csv_types.rs`); when in doubt a column stays text, because a wrong number is worse than a cast in a rule.
 //!
 //! `valid_from` and `valid_to` are always Timestamp(µs, UTC). Strings are Utf8; all columns are nullable; other types
 //! follow the archive's type map. The whole table is in memory, so a file is refused above [`FILE_BYTES_MAX`].

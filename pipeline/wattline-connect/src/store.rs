@@ -2,7 +2,7 @@
 //!
 //! The commit protocol leans on a single primitive, *put if absent*: of all who try to create an object, one
 //! succeeds, and when it has been told so the object survives a power cut. S3 offers it as a conditional put. On a
-//! local disk we build it ourselves ([`durable`]), because `object_store`'s file back end does not fsync. Both are
+//! local disk we build it ourselves (`store/durable.rs`), because `object_store`'s file back end does not fsync. Both are
 //! `object_store::ObjectStore`s, so that the Delta log and its checkpoints go through the very same code.
 //!
 //! A lost acknowledgement: on S3 a put whose answer was lost is retried inside `object_store` and then finds its own

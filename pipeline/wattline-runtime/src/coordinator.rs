@@ -346,7 +346,7 @@ impl Coordinator {
             let (reply, report) = oneshot::channel();
             let worker = worker.clone();
             // The queue is bounded: sending may wait for the worker to take a block.
-            tokio::task::spawn_blocking(move || worker.send(WorkerMessage::Barrier { raw, reply }))
+            tokio::task::spawn_blocking(move || worker.send(WorkerMessage::Barrier { raw, reply }).map_err(drop))
                 .await
                 .map_err(|_join| gone(number))?
                 .map_err(|_closed| gone(number))?;

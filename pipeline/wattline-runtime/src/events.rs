@@ -143,6 +143,9 @@ pub(crate) struct LanesRevoked<'a> {
 impl LanesRevoked<'_> {
     pub(crate) fn emit(&self) {
         let lanes: Vec<String> = self.lanes.iter().map(LaneId::to_string).collect();
-        warn!(lanes = lanes.join(", "), "the consumer group took lanes away; another process with this group id may be running");
+        warn!(
+            lanes = lanes.join(", "),
+            "the consumer group took lanes away; another process with this group id may be running"
+        );
     }
 }

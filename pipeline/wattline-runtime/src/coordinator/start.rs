@@ -82,24 +82,7 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
         rules: job.rules,
     };
     coordinator.restore(past, fresh).await?;
-    for (number, source) in job.sources.into_iter().enumerate() {
-        let (commands, received) = bounded(COMMANDS);
-        let intake = Intake {
-            number,
-            source,
-            workers: workers.clone(),
-            commands: received,
-            notices: notify.clone(),
-            progress: Arc::clone(&progress),
-            clock: Arc::clone(&job.clock),
-            buffered_bytes_max: coordinator.settings.buffered_bytes_max,
-            routes: HashMap::new(),
-            held: VecDeque::new(),
-            paused: false,
-        };
-        spawn(format!("wattline-source-{number}"), move || intake.run())?;
-        coordinator.source_commands.push(commands);
-    }
+    coordinator.start_sources(job.sources, &notify)?;
     Ok(coordinator)
 }
 
@@ -176,6 +159,33 @@ fn progress_of_rules(rules: &[RulePlan], streams: &[StreamPlan], past: &Past, fr
 }
 
 impl Coordinator {
+    /// Starts a thread for each source.
+    fn start_sources(
+        &mut self,
+        sources: Vec<Box<dyn crate::port::Source>>,
+        notify: &mpsc::Sender<crate::intake_thread::SourceNotice>,
+    ) -> Result<()> {
+        for (number, source) in sources.into_iter().enumerate() {
+            let (commands, received) = bounded(COMMANDS);
+            let intake = Intake {
+                number,
+                source,
+                workers: self.workers.clone(),
+                commands: received,
+                notices: notify.clone(),
+                progress: Arc::clone(&self.progress),
+                clock: Arc::clone(&self.clock),
+                buffered_bytes_max: self.settings.buffered_bytes_max,
+                routes: HashMap::new(),
+                held: VecDeque::new(),
+                paused: false,
+            };
+            spawn(format!("wattline-source-{number}"), move || intake.run())?;
+            self.source_commands.push(commands);
+        }
+        Ok(())
+    }
+
     /// Takes over the committed past.
     async fn restore(&mut self, past: Past, fresh: bool) -> Result<()> {
         for (name, batch) in past.pending {
@@ -278,7 +288,7 @@ impl Coordinator {
 
     async fn tell_worker(&self, worker: usize, message: WorkerMessage) -> Result<()> {
         let queue = self.workers[worker].clone();
-        tokio::task::spawn_blocking(move || queue.send(message))
+        tokio::task::spawn_blocking(move || queue.send(message).map_err(drop))
             .await
             .map_err(|_join| gone(worker))?
             .map_err(|_closed| gone(worker))

@@ -87,9 +87,15 @@ fn stop_on_signal(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()>>
                 tracing::warn!("the drain took longer than {} s; the next start continues from the last commit", DRAIN_MAX.as_secs());
             }
         }
-        status::clear();
-        std::process::exit(130);
+        end_at_once();
     })
+}
+
+/// Ends the process with what is committed: the next start continues there.
+#[expect(clippy::disallowed_methods, reason = "asked to end at once, nothing may hold the process back")]
+fn end_at_once() {
+    status::clear();
+    std::process::exit(130);
 }
 
 /// What the person at the terminal reads at the end.
