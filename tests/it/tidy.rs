@@ -79,6 +79,12 @@ const BORDERS: &[Border] = &[
         never: &[],
         not_itself: &[],
     },
+    Border {
+        name: "wattline-bench",
+        members: &["wattline-sim"],
+        never: &["datafusion*", "deltalake*"],
+        not_itself: &[],
+    },
 ];
 
 #[test]

@@ -131,13 +131,13 @@ pub enum Error {
         waited: Duration,
     },
     /// A path that does not exist.
-    #[error("file `{}` does not exist: check the path (it is relative to the working directory)", path.display())]
+    #[error("file `{}` does not exist: check the path (in a configuration it is relative to its folder)", path.display())]
     NoSuchFile {
         /// The path as given.
         path: PathBuf,
     },
     /// A pattern that matches no file.
-    #[error("no file matches `{pattern}`: check the path (it is relative to the working directory)")]
+    #[error("no file matches `{pattern}`: check the path (in a configuration it is relative to its folder)")]
     NoMatch {
         /// The pattern as given.
         pattern: String,

@@ -67,7 +67,7 @@ impl Chain {
         self.append(Body::Epoch(Box::new(epoch))).await
     }
 
-    async fn append(&mut self, body: Body) -> Result<u64> {
+    async fn append(&mut self, mut body: Body) -> Result<u64> {
         loop {
             let manifest = Manifest {
                 format: FORMAT,
@@ -90,13 +90,23 @@ impl Chain {
                 self.next += 1;
                 return Ok(n);
             }
-            let winner = read_manifest(self.store.as_ref(), &self.slot, n).await?;
+            let winner = until_done(&format!("reading manifest `{path}`"), &self.progress, || {
+                read_manifest(self.store.as_ref(), &self.slot, n)
+            })
+            .await?;
             match decide_after_refused_put(&winner, &self.nonce, &self.held) {
                 AfterRefusedPut::Committed => {
                     self.next += 1;
                     return Ok(n);
                 }
-                AfterRefusedPut::TryNext => self.next += 1,
+                AfterRefusedPut::TryNext => {
+                    self.next += 1;
+                    if let Body::Epoch(epoch) = &mut body
+                        && epoch.checkpoint == n
+                    {
+                        epoch.checkpoint = self.next;
+                    }
+                }
                 AfterRefusedPut::Fenced(lanes) => return Err(self.fenced(&lanes)),
                 AfterRefusedPut::ChainTaken => {
                     let all: Vec<LaneId> = self.held.keys().cloned().collect();
@@ -119,18 +129,18 @@ impl Chain {
     pub(crate) async fn take(&mut self, lanes: &[LaneId]) -> Result<()> {
         let mut sealed = Vec::new();
         for lane in lanes {
-            let generation = self.next_generation(lane).await?;
+            let what = format!("taking lane {lane}");
+            let generation = until_done(&what, &self.progress, || self.next_generation(lane)).await?;
             let body =
                 Generation { lane: lane.clone(), generation, chain: self.slot.clone(), nonce: self.nonce.clone() };
             let path = Generation::path(lane, generation);
             let text = serde_json::to_vec(&body)
                 .map_err(|e| Error::BadManifest { path: path.clone(), reason: e.to_string() })?;
             let text = Bytes::from(text);
-            let put = until_done(&format!("taking lane {lane}"), &self.progress, || {
-                self.store.put_if_absent(&path, text.clone())
-            })
-            .await?;
-            if put == Put::Exists && self.read_generation(&path).await?.nonce != self.nonce {
+            let put = until_done(&what, &self.progress, || self.store.put_if_absent(&path, text.clone())).await?;
+            if put == Put::Exists
+                && until_done(&what, &self.progress, || self.read_generation(&path)).await?.nonce != self.nonce
+            {
                 return Err(self.fenced(std::slice::from_ref(lane)));
             }
             self.held.insert(lane.clone(), generation);

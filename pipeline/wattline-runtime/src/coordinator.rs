@@ -51,8 +51,9 @@ use epoch::Uncommitted;
 const WORKER_QUEUE_BLOCKS: usize = 4;
 /// State objects after which a checkpoint writes the whole state instead of what changed.
 const STATE_OBJECTS_MAX: usize = 8;
-/// How often the coordinator looks whether something is due.
+/// Alert records kept for the summary, one a rule.
 const SAMPLE_ALERTS: usize = 64;
+/// How often the coordinator looks whether something is due.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How a job is run.
@@ -203,6 +204,10 @@ struct LaneStatus {
     source: usize,
     /// As of the last barrier.
     section: LaneSection,
+    /// Everything below was processed, as of the last barrier; less than what is published while the lane re-reads.
+    processed: i64,
+    /// Verdicts for what is read again.
+    replay: Replay,
     begun: bool,
     silent_since_ms: Option<i64>,
     /// As of the last manifest.
@@ -251,6 +256,10 @@ struct Coordinator {
     alert_state_object: Option<String>,
     /// Alert states changed since the last checkpoint.
     alert_states_changed: bool,
+    /// The next link must be a checkpoint: the state of the last one is obsolete.
+    checkpoint_first: bool,
+    /// Everything else has ended and lanes of the past were not assigned: said once.
+    awaits_lanes: bool,
     rows_objects: Vec<String>,
     rules_revision: String,
     last_tick: Instant,
@@ -265,7 +274,7 @@ struct Coordinator {
 impl Coordinator {
     /// The loop; true if all bounded input was read.
     async fn serve(&mut self) -> Result<bool> {
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut look = tokio::time::interval(LOOK_EVERY.min(self.settings.tick).max(Duration::from_millis(1)));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -310,8 +319,19 @@ impl Coordinator {
         Ok(())
     }
 
-    fn all_ended(&self) -> bool {
-        !self.lanes.is_empty() && self.all_streams_assigned() && self.lanes.values().all(|status| status.section.ended)
+    fn all_ended(&mut self) -> bool {
+        let assigned_ended = !self.lanes.is_empty()
+            && self.all_streams_assigned()
+            && self.lanes.values().all(|status| status.section.ended);
+        if !assigned_ended {
+            return false;
+        }
+        let awaited: Vec<&LaneId> =
+            self.dormant.iter().filter(|(_, (section, _))| is_unread(section)).map(|(lane, _)| lane).collect();
+        if !awaited.is_empty() && !std::mem::replace(&mut self.awaits_lanes, true) {
+            events::LanesAwaited { lanes: &awaited }.emit();
+        }
+        awaited.is_empty()
     }
 
     fn all_streams_assigned(&self) -> bool {
@@ -360,6 +380,7 @@ impl Coordinator {
     }
 
     async fn tick(&mut self, checkpoint: bool) -> Result<()> {
+        let checkpoint = checkpoint || self.checkpoint_first;
         self.last_tick = Instant::now();
         let mut raw: BTreeMap<usize, Vec<RecordBatch>> = BTreeMap::new();
         for report in self.barrier(checkpoint).await? {
@@ -393,7 +414,8 @@ impl Coordinator {
                 (section.archive, section.state) = (first, first);
                 status.committed_offset = first;
             }
-            section.published = lane.next_offset.unwrap_or(section.published);
+            status.processed = lane.next_offset.unwrap_or(status.processed);
+            section.published = section.published.max(status.processed);
             section.reached_us = lane.reached_us;
             section.ended = lane.ended;
             status.silent_since_ms = lane.silent.then(|| status.silent_since_ms.unwrap_or(now_ms));
@@ -403,7 +425,7 @@ impl Coordinator {
         }
         self.uncommitted.dead_letters.extend(report.dead_letters);
         for (lane, failure) in report.failures {
-            self.note_failure(Some(lane), failure);
+            self.note_failure(Some(lane), failure, true);
         }
         for delta in report.deltas {
             self.merge(delta);
@@ -413,24 +435,24 @@ impl Coordinator {
 
     fn merge(&mut self, delta: StateDelta) {
         if let Err(message) = self.final_program.merge(&delta) {
-            self.note_failure(None, RuleFailure { rule: delta.rule, offset: -1, message });
+            self.note_failure(None, RuleFailure { rule: delta.rule, offset: -1, message }, true);
         } else {
             self.uncommitted.deltas.push(delta);
         }
     }
 
-    fn note_failure(&mut self, lane: Option<LaneId>, failure: RuleFailure) {
+    /// Records a failure; one that `stops_rule` quarantines it in its lane, or as a whole after the merge.
+    fn note_failure(&mut self, lane: Option<LaneId>, failure: RuleFailure, stops_rule: bool) {
         let rule = &self.rules[failure.rule];
-        events::RuleFailed { rule: &rule.id, lane: lane.as_ref(), offset: failure.offset, message: &failure.message }
-            .emit();
+        let (offset, message) = (failure.offset, failure.message.as_str());
+        events::RuleFailed { rule: &rule.id, lane: lane.as_ref(), offset, message, stops_rule }.emit();
         Progress::add(&self.progress.rule_errors, 1);
-        let quarantined = &mut self.progress_of_rules[failure.rule].quarantined;
-        if !quarantined.iter().any(|q| q.lane == lane) {
-            quarantined.push(Quarantine {
-                lane: lane.clone(),
-                offset: failure.offset,
-                message: failure.message.clone(),
-            });
+        if stops_rule {
+            let quarantined = &mut self.progress_of_rules[failure.rule].quarantined;
+            if !quarantined.iter().any(|q| q.lane == lane) {
+                let (offset, message) = (failure.offset, failure.message.clone());
+                quarantined.push(Quarantine { lane: lane.clone(), offset, message });
+            }
         }
         self.uncommitted.rule_errors.push(RuleError {
             rule_id: rule.id.clone(),
@@ -446,8 +468,13 @@ impl Coordinator {
     /// others until it is advanced as idle.
     fn reached_us(&self, stream: usize) -> i64 {
         let assigned = self.lanes.values().filter(|status| status.stream == stream);
-        let begun = assigned.map(|s| if s.section.ended { END_OF_TIME } else { s.section.reached_us });
-        begun.min().unwrap_or(BEFORE_TIME)
+        let assigned = assigned.map(|s| if s.section.ended { END_OF_TIME } else { s.section.reached_us });
+        // Before the source has said which lanes there are, a new one could come too late.
+        let Some(assigned_us) = assigned.min() else { return BEFORE_TIME };
+        // So could what a lane of the past has to say that is not assigned yet.
+        let name = &self.streams[stream].name;
+        let awaited = self.dormant.values().filter(|(section, _)| section.stream == *name && is_unread(section));
+        awaited.map(|(section, _)| section.resume_reached_us).fold(assigned_us, i64::min)
     }
 
     /// Advances every rule to its watermark and takes in what became final.
@@ -457,7 +484,9 @@ impl Coordinator {
         for rule in 0..self.rules.len() {
             let plan = &self.rules[rule];
             let watermark_us = watermark_us(reached[plan.stream], plan.delay_ms);
-            if watermark_us <= self.progress_of_rules[rule].final_until_us {
+            let progress = &self.progress_of_rules[rule];
+            let stopped = progress.quarantined.iter().any(|q| q.lane.is_none());
+            if stopped || watermark_us <= progress.final_until_us {
                 continue;
             }
             self.progress_of_rules[rule].final_until_us = watermark_us;
@@ -465,10 +494,10 @@ impl Coordinator {
                 Ok(output) => {
                     rows.extend(output.rows);
                     for failure in output.failures {
-                        self.note_failure(None, failure);
+                        self.note_failure(None, failure, false);
                     }
                 }
-                Err(message) => self.note_failure(None, RuleFailure { rule, offset: -1, message }),
+                Err(message) => self.note_failure(None, RuleFailure { rule, offset: -1, message }, true),
             }
         }
         self.take_rows(rows)
@@ -547,6 +576,11 @@ impl Coordinator {
             alerts_by_rule: self.alerts_by_rule.clone(),
         }
     }
+}
+
+/// Whether a lane of the past has more to say, or something to say again.
+fn is_unread(section: &LaneSection) -> bool {
+    !section.ended || section.state < section.published
 }
 
 fn gone(worker: usize) -> Error {

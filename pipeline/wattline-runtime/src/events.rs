@@ -85,18 +85,20 @@ impl Committed {
     }
 }
 
-/// A rule failed and is quarantined.
+/// A rule failed: it is quarantined, or one of its final rows is left out.
 pub(crate) struct RuleFailed<'a> {
     pub(crate) rule: &'a str,
     pub(crate) lane: Option<&'a LaneId>,
     pub(crate) offset: i64,
     pub(crate) message: &'a str,
+    pub(crate) stops_rule: bool,
 }
 
 impl RuleFailed<'_> {
     pub(crate) fn emit(&self) {
         let lane = self.lane.map_or_else(|| "all".to_owned(), LaneId::to_string);
-        error!(rule = self.rule, lane, offset = self.offset, "rule failed and is quarantined: {}", self.message);
+        let outcome = if self.stops_rule { "rule failed and is quarantined" } else { "a row of a rule is left out" };
+        error!(rule = self.rule, lane, offset = self.offset, "{outcome}: {}", self.message);
     }
 }
 
@@ -146,6 +148,21 @@ impl LanesRevoked<'_> {
         warn!(
             lanes = lanes.join(", "),
             "the consumer group took lanes away; another process with this group id may be running"
+        );
+    }
+}
+
+/// All input has ended except lanes that an earlier run had begun and no source assigns.
+pub(crate) struct LanesAwaited<'a> {
+    pub(crate) lanes: &'a [&'a LaneId],
+}
+
+impl LanesAwaited<'_> {
+    pub(crate) fn emit(&self) {
+        let lanes: Vec<String> = self.lanes.iter().map(|lane| lane.to_string()).collect();
+        warn!(
+            lanes = lanes.join(", "),
+            "waiting for input that an earlier run had begun to read and that is not there: restore it, or start a new job name"
         );
     }
 }

@@ -41,6 +41,15 @@ pub(crate) struct Replay {
     pub(crate) refused: HashSet<(i64, i32)>,
 }
 
+impl Replay {
+    /// The verdicts as a manifest holds them, in order of offset.
+    pub(crate) fn verdicts(&self) -> (Vec<IdleAdvance>, Vec<(i64, i32)>) {
+        let mut refused: Vec<(i64, i32)> = self.refused.iter().copied().collect();
+        refused.sort_unstable();
+        (self.idle_advances.iter().copied().collect(), refused)
+    }
+}
+
 /// What a stream asks of its lanes.
 #[derive(Debug, Clone)]
 pub(crate) struct StreamIntake {
@@ -117,7 +126,7 @@ pub(crate) struct Lane {
 impl Lane {
     pub(crate) fn new(id: LaneId, stream: usize, resume: Option<i64>, reached_us: i64, replay: Replay) -> Self {
         let topic = Arc::new(StringArray::from(vec![id.topic.to_string()]));
-        Self {
+        let mut lane = Self {
             id,
             stream,
             clock: LaneClock::at(reached_us),
@@ -129,6 +138,17 @@ impl Lane {
             topic,
             idle_advances: Vec::new(),
             refused: Vec::new(),
+        };
+        lane.repeat_idle_advances();
+        lane
+    }
+
+    /// Repeats the recorded advances that the lane has come to. Nothing may follow them: a lane that is still
+    /// silent must not fall behind the watermark that it had helped to reach.
+    fn repeat_idle_advances(&mut self) {
+        let Some(next_offset) = self.next_offset else { return };
+        while let Some(advance) = self.replay.idle_advances.pop_front_if(|advance| advance.offset <= next_offset) {
+            self.clock.advance_to(advance.reached_us);
         }
     }
 
@@ -136,6 +156,7 @@ impl Lane {
     pub(crate) fn note_reached(&mut self, next_offset: i64) {
         self.first_offset.get_or_insert(next_offset);
         self.next_offset = Some(self.next_offset.unwrap_or(next_offset).max(next_offset));
+        self.repeat_idle_advances();
     }
 
     /// Records below this offset were published before.
@@ -182,6 +203,7 @@ impl Lane {
         if let (Some(first), Some(last)) = (place.offsets.first(), place.offsets.last()) {
             self.first_offset.get_or_insert(*first);
             self.next_offset = Some(last + 1);
+            self.repeat_idle_advances();
             self.silent = false;
         }
         let batch = self.with_system_columns(stream, &decoded.batch, &judged)?;
@@ -212,7 +234,7 @@ impl Lane {
             let published = offset < self.replay.published;
             let verdict = if published && self.replay.refused.contains(&(offset, index[row])) {
                 Verdict::TooFarAhead
-            } else if published {
+            } else if published && !place.log_append_time {
                 Verdict::Accepted
             } else {
                 stream.guard.judge(event_us, place.clock_ms(at))

@@ -26,6 +26,8 @@ pub mod port;
 pub mod progress;
 mod recovery;
 mod retry;
+#[cfg(test)]
+mod sim_tests;
 pub mod table;
 mod worker;
 

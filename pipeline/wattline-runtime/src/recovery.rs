@@ -114,15 +114,15 @@ pub(crate) async fn read_past(store: &dyn Store, chain: &str) -> Result<Past> {
     Ok(past)
 }
 
-/// Adds what an epoch says of a lane. What a checkpoint recorded lies before its resume offset.
+/// Adds what an epoch says of a lane. Of a checkpoint's verdicts only those at or after its resume offset count:
+/// it has some if it was taken while the lane was still re-reading what had been published before.
 fn merge_section(lanes: &mut BTreeMap<LaneId, (LaneSection, Replay)>, section: &LaneSection, is_checkpoint: bool) {
     let (known, replay) = lanes.entry(section.lane.clone()).or_insert_with(|| (section.clone(), Replay::default()));
     known.clone_from(section);
     replay.published = section.published;
-    if !is_checkpoint {
-        replay.idle_advances.extend(section.idle_advances.iter().copied());
-        replay.refused.extend(section.refused.iter().copied());
-    }
+    let resume = if is_checkpoint { section.state } else { i64::MIN };
+    replay.idle_advances.extend(section.idle_advances.iter().filter(|advance| advance.offset >= resume));
+    replay.refused.extend(section.refused.iter().filter(|(offset, _)| *offset >= resume));
 }
 
 async fn load_objects(store: &dyn Store, past: &mut Past) -> Result<()> {
@@ -151,9 +151,10 @@ async fn load(store: &dyn Store, path: &str) -> Result<bytes::Bytes> {
 }
 
 impl Past {
-    /// Whether all lanes of the last run had come to their end.
+    /// Whether all lanes of the last run had come to their end, with everything in closed files.
     pub(crate) fn had_ended(&self) -> bool {
-        !self.lanes.is_empty() && self.lanes.values().all(|(section, _)| section.ended)
+        let ended = |section: &LaneSection| section.ended && section.state == section.published;
+        !self.lanes.is_empty() && self.lanes.values().all(|(section, _)| ended(section))
     }
 
     /// The highest time that any lane of a stream had reached.

@@ -131,7 +131,8 @@ impl Worker {
             WorkerMessage::Reached(lane, next_offset) => {
                 if let Some(lane) = self.lanes.get_mut(&lane) {
                     lane.note_reached(next_offset);
-                    lane.silent = true;
+                    // While it re-reads, a lane takes its advances from the manifests and gets no new ones.
+                    lane.silent = next_offset >= lane.published();
                     self.progress.note_processed(&lane.id, next_offset);
                 }
             }

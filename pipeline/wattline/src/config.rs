@@ -2,7 +2,8 @@
 //!
 //! Every mistake is reported, not only the first: the file is parsed once into spanned values; what cannot be
 //! typed is noted with its place and taken out, and the rest is tried again. Unknown keys are refused with the
-//! nearest right name. Strings may hold secrets as `${env:NAME}` or `${file:/path}`; they are filled in only
+//! nearest right name. Values of `[kafka.properties]` and `[archive.options]` may hold secrets as `${env:NAME}` or
+//! `${file:/path}`; they are filled in only
 //! where they are used, so that neither messages nor logs can show them.
 
 use std::collections::BTreeMap;

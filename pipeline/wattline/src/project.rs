@@ -89,8 +89,10 @@ pub(crate) fn load_in(folder: &Path, name: &str, text: String) -> Result<Project
     load_text(loader, name, text)
 }
 
+/// The folder of the configuration, absolute: lanes of files are named by their paths, however the file is named.
 fn folder_of(path: &Path) -> PathBuf {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    parent.canonicalize().unwrap_or_else(|_missing| parent.to_owned())
 }
 
 fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, Refused> {

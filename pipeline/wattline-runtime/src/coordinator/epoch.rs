@@ -124,7 +124,7 @@ impl Coordinator {
         self.progress.buffered_bytes.fetch_sub(raw_bytes, Ordering::Relaxed);
         let files = epoch.adds.values().map(Vec::len).sum();
         let told = epoch.alerts.len();
-        self.roll_forward(n, &epoch).await?;
+        self.roll_forward(n, &epoch, false).await?;
         if checkpoint {
             self.clean_up(n, &epoch).await;
         }
@@ -216,17 +216,27 @@ impl Coordinator {
         Ok(Some(path))
     }
 
-    /// The positions of all lanes; a checkpoint moves the resume offset up to the published one.
+    /// The positions of all lanes; a checkpoint moves the resume offset up to what is processed. That is less than
+    /// what is published while a lane re-reads: then the checkpoint repeats the verdicts that are still needed.
     fn sections(&mut self, checkpoint: bool) -> Vec<LaneSection> {
-        let mut sections: Vec<LaneSection> = self.dormant.values().map(|(section, _)| section.clone()).collect();
+        let mut sections: Vec<LaneSection> = Vec::with_capacity(self.dormant.len() + self.lanes.len());
+        for (section, replay) in self.dormant.values() {
+            let (idle_advances, refused) = if checkpoint { replay.verdicts() } else { Default::default() };
+            sections.push(LaneSection { idle_advances, refused, ..section.clone() });
+        }
         for (lane, status) in self.lanes.iter().filter(|(_, status)| status.begun) {
             let mut section = status.section.clone();
             section.generation = self.chain.held.get(lane).copied().unwrap_or_default();
             section.idle_advances = self.uncommitted.idle_advances.remove(lane).unwrap_or_default();
             section.refused = self.uncommitted.refused.remove(lane).unwrap_or_default();
             if checkpoint {
-                (section.archive, section.state) = (section.published, section.published);
+                (section.archive, section.state) = (status.processed, status.processed);
                 section.resume_reached_us = section.reached_us;
+                if status.processed < section.published {
+                    let (idle_advances, refused) = status.replay.verdicts();
+                    section.idle_advances.splice(0..0, idle_advances);
+                    section.refused.extend(refused);
+                }
             }
             sections.push(section);
         }
@@ -247,6 +257,7 @@ impl Coordinator {
         self.alert_states_changed = !checkpoint && (self.alert_states_changed || !epoch.alert_changes.is_empty());
         if checkpoint {
             self.checkpoint_n = n;
+            self.checkpoint_first = false;
         }
         for record in &epoch.alerts {
             if self.sample_alerts.len() < super::SAMPLE_ALERTS

@@ -20,8 +20,8 @@ use crate::retry::until_done;
 const OLD_LINKS_PER_CHECKPOINT: usize = 64;
 
 impl Coordinator {
-    /// Brings out what epoch `n` promises.
-    pub(super) async fn roll_forward(&mut self, n: u64, epoch: &Epoch) -> Result<()> {
+    /// Brings out what epoch `n` promises. `tried` says that its alerts may be out already.
+    pub(super) async fn roll_forward(&mut self, n: u64, epoch: &Epoch, mut tried: bool) -> Result<()> {
         if let Some(path) = &epoch.rows_object
             && !self.rows_objects.contains(path)
         {
@@ -36,7 +36,17 @@ impl Coordinator {
         }
         if let Some(sink) = self.alert_sink.clone().filter(|_| !epoch.alerts.is_empty()) {
             let marker = self.chain.marker(n);
-            until_done("publishing alerts", &self.progress, || sink.publish(&epoch.alerts, &marker, n)).await?;
+            let (sink, marker) = (sink.as_ref(), marker.as_str());
+            until_done("publishing alerts", &self.progress, || {
+                let ask_first = std::mem::replace(&mut tried, true);
+                async move {
+                    if ask_first && sink.last_marker().await?.as_deref() == Some(marker) {
+                        return Ok(());
+                    }
+                    sink.publish(&epoch.alerts, marker, n).await
+                }
+            })
+            .await?;
         }
         self.report_published(epoch);
         Ok(())
@@ -44,15 +54,10 @@ impl Coordinator {
 
     /// Brings out what the last epoch before a start promised, as far as it is not out yet.
     pub(super) async fn roll_forward_past(&mut self, manifest: &Manifest) -> Result<()> {
-        let Some(epoch) = manifest.epoch() else { return Ok(()) };
-        let mut epoch = epoch.clone();
-        if let Some(sink) = self.alert_sink.clone().filter(|_| !epoch.alerts.is_empty()) {
-            let out = until_done("reading what alerts are out", &self.progress, || sink.last_marker()).await?;
-            if out.as_deref() == Some(self.chain.marker(manifest.n).as_str()) {
-                epoch.alerts.clear();
-            }
+        match manifest.epoch() {
+            Some(epoch) => self.roll_forward(manifest.n, epoch, true).await,
+            None => Ok(()),
         }
-        self.roll_forward(manifest.n, &epoch).await
     }
 
     fn report_published(&self, epoch: &Epoch) {

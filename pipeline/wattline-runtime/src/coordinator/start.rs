@@ -69,6 +69,8 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
         state_objects: past.state_objects.clone(),
         alert_state_object: past.alert_state_object.clone(),
         alert_states_changed: true,
+        checkpoint_first: fresh,
+        awaits_lanes: false,
         rows_objects: past.rows_objects.clone(),
         last_tick: Instant::now(),
         last_checkpoint: Instant::now(),
@@ -191,6 +193,16 @@ impl Coordinator {
         for (name, batch) in past.pending {
             self.uncommitted.pending.push(name, batch);
         }
+        for (rule, progress) in self.progress_of_rules.iter().enumerate() {
+            // Before any state comes in: what was final is not taken in again. A new rule leaves alone the windows
+            // that began before it.
+            let began_before = progress.active_from_us.saturating_add(self.rules[rule].window_us.unwrap_or(0) - 1);
+            let ignored = if progress.active_from_us == BEFORE_TIME { BEFORE_TIME } else { began_before };
+            let watermark_us = progress.final_until_us.max(ignored);
+            if watermark_us != BEFORE_TIME {
+                self.final_program.set_watermark(rule, watermark_us);
+            }
+        }
         if fresh {
             events::EndedBefore.emit();
             self.state_objects.clear();
@@ -201,15 +213,6 @@ impl Coordinator {
                 let Some(rule) = by_fingerprint.get(fingerprint.as_str()) else { continue };
                 let merged = self.final_program.merge(&StateDelta { rule: *rule, batch });
                 merged.map_err(|reason| Error::BadObject { path: format!("state of rule {fingerprint}"), reason })?;
-            }
-        }
-        for (rule, progress) in self.progress_of_rules.iter().enumerate() {
-            // A new rule leaves alone the windows that began before it.
-            let began_before = progress.active_from_us.saturating_add(self.rules[rule].window_us.unwrap_or(0) - 1);
-            let ignored = if progress.active_from_us == BEFORE_TIME { BEFORE_TIME } else { began_before };
-            let watermark_us = progress.final_until_us.max(ignored);
-            if watermark_us != BEFORE_TIME {
-                self.final_program.set_watermark(rule, watermark_us);
             }
         }
         self.dormant = past.lanes;
@@ -256,14 +259,17 @@ impl Coordinator {
             stream,
             resume: begun.then_some(section.state),
             reached_us: section.resume_reached_us,
-            replay,
+            replay: replay.clone(),
             quarantined,
         };
         let position = if begun { Position::Offset(section.state) } else { self.streams[stream].start };
+        let went_on = section.ended && section.state == section.published;
         section.ended = false;
         self.tell_worker(worker, WorkerMessage::Open(Box::new(opening))).await?;
-        if !begun && let Some(reached_us) = self.watermark_base(stream) {
-            // A lane that appears in a running stream cannot open windows that are closed.
+        if (!begun || went_on)
+            && let Some(reached_us) = self.watermark_base(stream)
+        {
+            // A lane that appears in a running stream, or goes on after its end, cannot open windows that are closed.
             self.tell_worker(worker, WorkerMessage::Idle(number, reached_us)).await?;
         }
         let status = LaneStatus {
@@ -273,6 +279,8 @@ impl Coordinator {
             source,
             committed_offset: section.published,
             ended_committed: false,
+            processed: section.state,
+            replay,
             section,
             begun,
             silent_since_ms: None,
@@ -302,13 +310,14 @@ impl Coordinator {
         (0..self.rules.len()).filter(|rule| failed(&self.progress_of_rules[*rule])).collect()
     }
 
-    /// The time that the lanes of a running stream have reached, if any rule has emitted for it.
+    /// The time that the lanes of a stream had reached when its rules emitted last, if any did.
     fn watermark_base(&self, stream: usize) -> Option<i64> {
-        let emitted = (0..self.rules.len())
-            .filter(|rule| self.rules[*rule].stream == stream)
-            .any(|rule| self.progress_of_rules[rule].final_until_us != BEFORE_TIME);
-        let reached_us = self.reached_us(stream);
-        (emitted && reached_us != BEFORE_TIME && reached_us != END_OF_TIME).then_some(reached_us)
+        let of_stream = (0..self.rules.len()).filter(|rule| self.rules[*rule].stream == stream);
+        of_stream
+            .map(|rule| (self.progress_of_rules[rule].final_until_us, self.rules[rule].delay_ms))
+            .filter(|(final_until_us, _)| *final_until_us != BEFORE_TIME && *final_until_us != END_OF_TIME)
+            .map(|(final_until_us, delay_ms)| final_until_us.saturating_add(delay_ms.saturating_mul(1_000)))
+            .max()
     }
 }
 

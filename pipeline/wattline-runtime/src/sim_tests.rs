@@ -1,0 +1,282 @@
+//! Crash tests: the real runtime against ports in plain memory, with a fault at every operation.
+//!
+//! Each test runs a job to its end through any number of processes and then asserts the laws: every event in exactly
+//! one table, windows and alerts as the raw table says, no file committed twice, no alert published twice. Threads and
+//! ticks are real, so the operation that a number hits varies; the result may not.
+
+mod oracle;
+mod rules;
+mod script;
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use wattline_core::error::Kind;
+use wattline_core::lane::TimeGuard;
+use wattline_core::time::BEFORE_TIME;
+
+use crate::clock::Clock;
+use crate::port::Position;
+use crate::progress::Progress;
+use crate::{Job, JobSettings, LaneMatch, Result, RunSummary, StreamPlan, run};
+use oracle::Ends;
+use script::{BEGIN_MS, BELIEVED_MS, CLOCK_AHEAD_MS, Dice, PATIENCE_PER_LIFE_MS, Script, ScriptedSource};
+use world::{Fault, FaultKind, Life, World};
+
+/// No life may take longer: a hang is a failure, not a wait.
+const LIFE_MAX: Duration = Duration::from_secs(30);
+const LIVES_MAX: u64 = 200;
+/// Lives mostly wait for their ticks.
+const AT_ONCE: usize = 12;
+
+#[derive(Debug, Clone, Copy)]
+struct Scene {
+    seed: u64,
+    lanes: usize,
+    records: usize,
+    records_per_block: u64,
+    tick_ms: u64,
+    checkpoint_ms: u64,
+    workers: usize,
+    /// Whether the source assigns its lanes one by one.
+    one_by_one: bool,
+}
+
+const SCENE: Scene = Scene {
+    seed: 1,
+    lanes: 3,
+    records: 50,
+    records_per_block: 8,
+    tick_ms: 4,
+    checkpoint_ms: 20,
+    workers: 2,
+    one_by_one: false,
+};
+
+#[derive(Debug)]
+struct TestClock {
+    began_ms: i64,
+    began: Instant,
+}
+
+impl Clock for TestClock {
+    fn now_ms(&self) -> i64 {
+        self.began_ms + i64::try_from(self.began.elapsed().as_millis()).expect("a short life")
+    }
+}
+
+fn job(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>, shutdown: watch::Receiver<bool>) -> Job {
+    let patience_ms = i64::try_from(life.number).expect("few lives") * PATIENCE_PER_LIFE_MS;
+    let clock: Arc<dyn Clock> =
+        Arc::new(TestClock { began_ms: BEGIN_MS + CLOCK_AHEAD_MS + patience_ms, began: Instant::now() });
+    let seed = scene.seed ^ (life.number << 32);
+    let source = ScriptedSource::new(script, seed, Arc::clone(&clock), scene.records_per_block);
+    let hour = Duration::from_secs(3_600);
+    Job {
+        settings: JobSettings {
+            job: "sim".into(),
+            slot: "0".into(),
+            nonce: format!("life-{}", life.number),
+            tick: Duration::from_millis(scene.tick_ms),
+            checkpoint: Duration::from_millis(scene.checkpoint_ms),
+            checkpoint_bytes: u64::MAX,
+            buffered_bytes_max: u64::MAX,
+            file_age: Duration::from_millis(scene.checkpoint_ms * 2),
+            file_bytes: 1 << 20,
+            manifest_retention: hour,
+            maintenance: hour,
+        },
+        streams: vec![StreamPlan {
+            name: "readings".into(),
+            schema: rules::schema(),
+            event_time: "ts".into(),
+            guard: TimeGuard { future_bound_ms: BELIEVED_MS - CLOCK_AHEAD_MS, oldest_us: BEFORE_TIME },
+            idle_timeout: Duration::from_millis(5),
+            start: Position::Earliest,
+            lanes: LaneMatch::Topic("readings".into()),
+            table: Some(rules::raw_table()),
+        }],
+        rules: rules::plans(),
+        sources: vec![Box::new(source)],
+        decoders: Box::new(|_| Box::new(rules::TextDecoder)),
+        lane_programs: (0..scene.workers).map(|_| Box::<rules::Lanes>::default() as _).collect(),
+        final_program: Box::<rules::Merged>::default(),
+        store: Arc::clone(life) as _,
+        archive: Arc::clone(life) as _,
+        alert_sink: Some(Arc::clone(life) as _),
+        clock,
+        progress: Arc::new(Progress::default()),
+        shutdown,
+    }
+}
+
+/// Runs one process to its end.
+fn live(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>) -> Result<RunSummary> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let (_keep, shutdown) = watch::channel(false);
+    let job = job(scene, script, life, shutdown);
+    let outcome = runtime.block_on(async { tokio::time::timeout(LIFE_MAX, run(job)).await });
+    outcome.unwrap_or_else(|_| panic!("{scene:?}: life {} hangs", life.number))
+}
+
+/// Runs processes until one reads the input to its end; gives the number of operations of the first.
+fn survive(
+    world: &Arc<World>,
+    scene: &Scene,
+    script: &Arc<Script>,
+    first_life: u64,
+    fault: impl Fn(u64) -> Option<Fault>,
+) -> u64 {
+    let mut operations = None;
+    for number in first_life..first_life + LIVES_MAX {
+        let life = Life::begin(world, number, fault(number));
+        let outcome = live(scene, script, &life);
+        operations.get_or_insert_with(|| life.operations());
+        match outcome {
+            Ok(summary) => {
+                assert!(summary.ended, "{scene:?}: nobody asked it to stop");
+                return operations.unwrap_or_default();
+            }
+            Err(error) => assert!(life.is_dead(), "{scene:?}: life {number} with {:?}: {error:?}", fault(number)),
+        }
+    }
+    panic!("{scene:?}: no process came to the end");
+}
+
+fn ends(script: &Script) -> Ends {
+    script.lanes.iter().map(script::LaneScript::end).collect()
+}
+
+/// One world, from the beginning to the end.
+fn play(scene: Scene, context: &str, fault: impl Fn(u64) -> Option<Fault>) -> u64 {
+    let mut script = Script::new(scene.seed, scene.lanes, scene.records);
+    script.one_by_one = scene.one_by_one;
+    let script = Arc::new(script);
+    let world = Arc::new(World::default());
+    let operations = survive(&world, &scene, &script, 1, fault);
+    oracle::check(&world, &script, &[ends(&script)], context);
+    operations
+}
+
+/// Runs the numbered cases on a few threads; a panic in one fails the test.
+fn each(cases: usize, case: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let this = next.fetch_add(1, Ordering::SeqCst);
+                    if this >= cases {
+                        break;
+                    }
+                    case(this);
+                }
+            });
+        }
+    });
+}
+
+/// Puts one fault at every operation of the first process.
+fn at_every_operation(scene: Scene, kinds: &[FaultKind]) {
+    let operations = usize::try_from(play(scene, "no fault", |_| None)).expect("few operations");
+    each(operations * kinds.len(), |case| {
+        let fault = Fault { at: (case / kinds.len() + 1) as u64, kind: kinds[case % kinds.len()] };
+        let context = format!("{scene:?}, {fault:?}");
+        play(scene, &context, |life| (life == 1).then_some(fault));
+    });
+}
+
+#[test]
+fn without_faults_the_tables_hold_what_the_laws_say() {
+    each(12, |seed| {
+        let scene = Scene { seed: seed as u64, workers: 1 + seed % 3, lanes: 1 + seed % 4, ..SCENE };
+        play(scene, &format!("{scene:?}"), |_| None);
+    });
+}
+
+#[test]
+fn a_crash_before_or_after_any_operation_changes_nothing() {
+    at_every_operation(SCENE, &[FaultKind::CrashBefore, FaultKind::CrashAfter]);
+}
+
+#[test]
+fn a_crash_changes_nothing_where_most_epochs_are_ticks() {
+    let scene = Scene { seed: 5, tick_ms: 3, checkpoint_ms: 60_000, records: 40, ..SCENE };
+    at_every_operation(scene, &[FaultKind::CrashBefore, FaultKind::CrashAfter]);
+}
+
+#[test]
+fn a_lost_acknowledgement_or_a_refusal_changes_nothing() {
+    let scene = Scene { seed: 2, checkpoint_ms: 40, ..SCENE };
+    at_every_operation(scene, &[FaultKind::AckLost, FaultKind::Unavailable]);
+}
+
+#[test]
+fn crash_after_crash_changes_nothing() {
+    each(36, |seed| {
+        let scene = Scene { seed: 100 + seed as u64, checkpoint_ms: [10, 25, 80][seed % 3], ..SCENE };
+        play(scene, &format!("{scene:?}"), |life| {
+            let mut dice = Dice::new(scene.seed * 1_000 + life);
+            let kind = [FaultKind::CrashBefore, FaultKind::CrashAfter][usize::from(dice.below(2) == 1)];
+            // Later lives live longer, so that some life comes to the end.
+            Some(Fault { at: 5 + dice.below(20 + life * 6), kind })
+        });
+    });
+}
+
+#[test]
+fn input_that_goes_on_after_its_end_is_computed_alone() {
+    let kinds = [FaultKind::CrashBefore, FaultKind::CrashAfter];
+    let scene = Scene { seed: 7, records: 24, checkpoint_ms: 30, ..SCENE };
+    each(80, |case| {
+        let mut script = Script::new(scene.seed, scene.lanes, scene.records);
+        let world = Arc::new(World::default());
+        survive(&world, &scene, &Arc::new(script.clone()), 1, |_| None);
+        let first = ends(&script);
+        script.extend(&mut Dice::new(70), scene.records);
+        let script = Arc::new(script);
+        let fault = Fault { at: (case / 2 + 1) as u64, kind: kinds[case % 2] };
+        survive(&world, &scene, &script, 2, |life| (life == 2).then_some(fault));
+        oracle::check(&world, &script, &[first, ends(&script)], &format!("{scene:?}, {fault:?}"));
+    });
+}
+
+#[test]
+fn lanes_that_come_one_by_one_change_nothing() {
+    each(40, |seed| {
+        let scene =
+            Scene { seed: 300 + seed as u64, one_by_one: true, lanes: 4, records: 30, records_per_block: 3, ..SCENE };
+        play(scene, &format!("{scene:?}"), |life| {
+            // Lanes of which no manifest knows are not waited for: the first life sees them all.
+            let at = if life == 1 { 50 } else { 8 } + Dice::new(scene.seed + life).below(30);
+            (life <= 3).then_some(Fault { at, kind: FaultKind::CrashBefore })
+        });
+    });
+}
+
+#[test]
+fn a_process_that_was_taken_for_dead_cannot_do_harm() {
+    let scene = Scene { seed: 9, checkpoint_ms: 15, records: 30, ..SCENE };
+    each(90, |case| {
+        let script = Arc::new(Script::new(scene.seed, scene.lanes, scene.records));
+        let world = Arc::new(World::default());
+        let fault = Fault { at: case as u64 + 1, kind: FaultKind::Pause };
+        let context = format!("{scene:?}, {fault:?}");
+        let old = Life::begin(&world, 1, Some(fault));
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| live(&scene, &script, &old));
+            while !old.paused.load(Ordering::SeqCst) && !first.is_finished() {
+                std::thread::yield_now();
+            }
+            survive(&world, &scene, &script, 2, |_| None);
+            old.released.store(true, Ordering::SeqCst);
+            if let Err(error) = first.join().expect("the old process does not panic") {
+                assert_eq!(error.kind(), Kind::Fenced, "{context}: {error:?}");
+            }
+        });
+        oracle::check(&world, &script, &[ends(&script)], &context);
+    });
+}

@@ -1,0 +1,178 @@
+//! What the tables and the alert topic must hold in the end, computed from the script and from the raw table.
+//!
+//! Which events are refused because of the clock may depend on the process that read them first; therefore each
+//! event must be in the raw table or among the dead letters, never in both, never twice, and the rules are judged
+//! by the SQL predicate of the first law: the raw rows whose lateness is within the rule's delay.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Int32Type, Int64Type};
+use wattline_core::alert::{AlertRecord, AlertRow, Lifecycle, Source};
+use wattline_core::lane::LaneClock;
+use wattline_core::record::column;
+
+use super::rules::{self, BIG, DELAYS_MS, HEAVY, Pane, SPIKE, SUMS, Total, WINDOW_US};
+use super::script::{AHEAD_OF_ALL_MS, AHEAD_OF_SOME_MS, Event, Script};
+use super::world::World;
+use crate::table::{ALERTS, DEAD_LETTERS};
+
+/// Partition, offset, index.
+type Identity = (i32, i64, i32);
+
+/// A row of the raw table.
+#[derive(Debug, Clone)]
+struct Accepted {
+    event: Event,
+    lateness_ms: i64,
+}
+
+/// Ends of the lanes at which the input had ended before: windows are computed for each part alone.
+pub(super) type Ends = Vec<i64>;
+
+/// Asserts everything; `context` names the run in messages.
+pub(super) fn check(world: &World, script: &Script, parts: &[Ends], context: &str) {
+    let accepted = raw_rows(world, "readings", context);
+    check_every_event_once(world, script, &accepted, context);
+    check_lateness(script, &accepted, context);
+    check_big(world, &accepted, context);
+    let part_of = |id: &Identity| parts.iter().position(|ends| id.1 < ends[id.0 as usize]).expect("a part");
+    let windows = |rule: usize| -> Vec<(Pane, Total)> {
+        let mut all: BTreeMap<(usize, Pane), Total> = BTreeMap::new();
+        for (id, row) in accepted.iter().filter(|(_, row)| row.lateness_ms <= DELAYS_MS[rule]) {
+            let pane = (rules::window_start_us(row.event.event_us), row.event.key.clone());
+            let total = all.entry((part_of(id), pane)).or_default();
+            *total = (total.0 + row.event.value, total.1 + 1);
+        }
+        all.into_iter().map(|((_, pane), total)| (pane, total)).collect()
+    };
+    let mut sums: Vec<_> = world.rows("sums").iter().flat_map(rules::totals).collect();
+    let mut expected = windows(SUMS);
+    sums.sort();
+    expected.sort();
+    if sums != expected {
+        world.look(|m| m.dump(context));
+    } // DEBUG
+    assert_eq!(sums, expected, "{context}: windows");
+    check_alerts(world, &accepted, windows(HEAVY), context);
+}
+
+fn raw_rows(world: &World, table: &str, context: &str) -> BTreeMap<Identity, Accepted> {
+    let mut rows = BTreeMap::new();
+    for batch in world.rows(table) {
+        let ids = identities(&batch);
+        let (times, values) = (rules::longs(&batch, "ts"), rules::longs(&batch, "value"));
+        let (keys, lateness) = (rules::text(&batch, "key"), rules::longs(&batch, column::LATENESS_MS));
+        for (k, id) in ids.into_iter().enumerate() {
+            let event = Event { event_us: times[k], key: keys.value(k).to_owned(), value: values[k] };
+            let before = rows.insert(id, Accepted { event, lateness_ms: lateness[k] });
+            assert!(before.is_none(), "{context}: event {id:?} is twice in `{table}`");
+        }
+    }
+    rows
+}
+
+fn identities(batch: &arrow::array::RecordBatch) -> Vec<Identity> {
+    let column = |name: &str| batch.column_by_name(name).expect("an identity column");
+    let partition = column(column::PARTITION).as_primitive::<Int32Type>();
+    let offset = column(column::OFFSET).as_primitive::<Int64Type>();
+    let index = column(column::INDEX).as_primitive::<Int32Type>();
+    (0..batch.num_rows()).map(|k| (partition.value(k), offset.value(k), index.value(k))).collect()
+}
+
+fn check_every_event_once(world: &World, script: &Script, accepted: &BTreeMap<Identity, Accepted>, context: &str) {
+    let mut refused = BTreeSet::new();
+    for id in world.rows(DEAD_LETTERS).iter().flat_map(identities) {
+        assert!(refused.insert(id), "{context}: {id:?} is twice among the dead letters");
+    }
+    let mut seen = 0;
+    for lane in &script.lanes {
+        for record in &lane.records {
+            if record.events.is_empty() {
+                assert!(refused.contains(&(lane.id.partition, record.offset, 0)), "{context}: malformed record lost");
+                seen += 1;
+            }
+            for (index, event) in record.events.iter().enumerate() {
+                let id = (lane.id.partition, record.offset, i32::try_from(index).expect("few events"));
+                let row = accepted.get(&id);
+                assert!(row.is_none_or(|row| row.event == *event), "{context}: {id:?} changed");
+                assert_ne!(row.is_some(), refused.contains(&id), "{context}: {id:?} must be in exactly one table");
+                match event.event_us / 1_000 {
+                    AHEAD_OF_ALL_MS => assert!(row.is_none(), "{context}: {id:?} is ahead of every clock"),
+                    AHEAD_OF_SOME_MS => {}
+                    _ => assert!(row.is_some(), "{context}: {id:?} was refused without need"),
+                }
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, accepted.len() + refused.len(), "{context}: rows that no record explains");
+}
+
+/// Lateness as the order of offsets gives it; advances can only add to it, and only where there may be some.
+fn check_lateness(script: &Script, accepted: &BTreeMap<Identity, Accepted>, context: &str) {
+    for lane in &script.lanes {
+        let mut clock = LaneClock::default();
+        let rows = (lane.id.partition, i64::MIN, 0)..=(lane.id.partition, i64::MAX, i32::MAX);
+        for (id, row) in accepted.range(rows) {
+            let lateness_ms = clock.observe(row.event.event_us);
+            if script.may_be_advanced(lane) {
+                assert!(row.lateness_ms >= lateness_ms, "{context}: lateness of {id:?} is too small");
+            } else {
+                assert_eq!(row.lateness_ms, lateness_ms, "{context}: lateness of {id:?}");
+            }
+        }
+    }
+}
+
+fn check_big(world: &World, accepted: &BTreeMap<Identity, Accepted>, context: &str) {
+    let big: Vec<Identity> = raw_rows(world, "big", context).into_keys().collect();
+    let due = |row: &Accepted| row.event.value > rules::BIG_ABOVE && row.lateness_ms <= DELAYS_MS[BIG];
+    let expected: Vec<Identity> = accepted.iter().filter(|(_, row)| due(row)).map(|(id, _)| *id).collect();
+    assert_eq!(big, expected, "{context}: rows of the stateless rule");
+}
+
+fn check_alerts(world: &World, accepted: &BTreeMap<Identity, Accepted>, heavy: Vec<(Pane, Total)>, context: &str) {
+    let mut lifecycle = Lifecycle::default();
+    let mut expected = Vec::new();
+    let mut tell = |rule: &str, row| {
+        let record: Option<AlertRecord> = lifecycle.fold(&rules::alert_rule(rule), row);
+        expected.extend(record.map(|record| (record.id(), record.status.as_str())));
+    };
+    let due = |row: &Accepted| row.event.value > rules::SPIKE_ABOVE && row.lateness_ms <= DELAYS_MS[SPIKE];
+    for ((partition, offset, index), row) in accepted.iter().filter(|(_, row)| due(row)) {
+        let source = Source { topic: "readings".into(), partition: *partition, offset: *offset, index: *index };
+        tell("spike", alert_row(&row.event.key, row.event.event_us, None, Some(source)));
+    }
+    for ((start, key), (sum, _)) in heavy {
+        tell("heavy", alert_row(&key, start + WINDOW_US, Some(sum > rules::HEAVY_ABOVE), None));
+    }
+    expected.sort();
+    let mut published = world.look(|memory| memory.published.clone());
+    published.sort();
+    assert_eq!(published, expected, "{context}: published alerts");
+    let mut in_table = Vec::new();
+    for batch in world.rows(ALERTS) {
+        let (ids, statuses) = (rules::text(&batch, "alert_id"), rules::text(&batch, "status"));
+        in_table.extend((0..batch.num_rows()).map(|k| (ids.value(k).to_owned(), statuses.value(k).to_owned())));
+    }
+    in_table.sort();
+    let expected: Vec<_> = expected.into_iter().map(|(id, status)| (id, status.to_owned())).collect();
+    assert_eq!(in_table, expected, "{context}: table of alerts");
+}
+
+fn alert_row(key: &str, event_us: i64, firing: Option<bool>, source: Option<Source>) -> AlertRow {
+    AlertRow {
+        entity: vec![("key".into(), key.into())],
+        event_us,
+        firing,
+        severity: None,
+        measured: None,
+        limit_low: None,
+        limit_high: None,
+        unit: None,
+        window_us: None,
+        evidence: String::new(),
+        source,
+    }
+}

@@ -1,0 +1,285 @@
+//! Decoder and rules of the simulation: small enough to be read at a glance, honest about state and restore.
+//!
+//! | rule | kind | says | delay |
+//! |---|---|---|---|
+//! | `big` | table | events above a value | 20 s |
+//! | `spike` | alert, occurrence | events above a higher value | 20 s |
+//! | `sums` | table | sum and count per key and window | 5 s |
+//! | `heavy` | alert, condition | keys whose sum in a window is above a limit | 30 s |
+//!
+//! State is a batch of (window start, key, sum, count). Like the real program, a merge ignores windows that are
+//! final at the rule's watermark, and setting the watermark does not look at what was merged before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    UInt32Array,
+};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use wattline_core::alert::{AlertRule, Severity};
+use wattline_core::record::{LaneId, RecordBlock, column};
+use wattline_core::time::BEFORE_TIME;
+
+use crate::RulePlan;
+use crate::alerting::AlertPlan;
+use crate::port::{Decoded, Decoder, FinalProgram, LaneProgram, Refused, RuleOutput, RuleRows, StateDelta};
+use crate::stream_schema;
+use crate::table::{TableSpec, timestamp_type};
+
+pub(super) const BIG: usize = 0;
+pub(super) const SPIKE: usize = 1;
+pub(super) const SUMS: usize = 2;
+pub(super) const HEAVY: usize = 3;
+pub(super) const DELAYS_MS: [i64; 4] = [20_000, 20_000, 5_000, 30_000];
+pub(super) const BIG_ABOVE: i64 = 60;
+pub(super) const SPIKE_ABOVE: i64 = 90;
+pub(super) const HEAVY_ABOVE: i64 = 160;
+pub(super) const WINDOW_US: i64 = 10_000_000;
+
+/// A window and a key.
+pub(super) type Pane = (i64, String);
+/// Sum and count.
+pub(super) type Total = (i64, i64);
+
+pub(super) fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("ts", timestamp_type(), false),
+        Field::new("key", DataType::Utf8, false),
+        Field::new("value", DataType::Int64, false),
+    ]))
+}
+
+fn table(name: &str, event_time: &str, schema: SchemaRef) -> TableSpec {
+    TableSpec { name: name.into(), description: String::new(), schema, event_time: event_time.into(), sort_by: vec![] }
+}
+
+pub(super) fn raw_table() -> TableSpec {
+    table("readings", "ts", stream_schema(&schema()))
+}
+
+pub(super) fn alert_rule(id: &str) -> AlertRule {
+    AlertRule {
+        id: id.into(),
+        version: "1".into(),
+        title: id.into(),
+        severity: Severity::Warning,
+        standard: None,
+        category: "test".into(),
+        unit: None,
+        runbook: None,
+        resolve_after: 1,
+        renotify_ms: None,
+    }
+}
+
+pub(super) fn plans() -> Vec<RulePlan> {
+    let plan = |rule: usize, id: &str, window_us, table, alert| RulePlan {
+        id: id.into(),
+        version: "1".into(),
+        fingerprint: format!("fingerprint of {id}"),
+        stream: 0,
+        delay_ms: DELAYS_MS[rule],
+        window_us,
+        table,
+        alert,
+    };
+    let alert = |id: &str, event_time: &str| {
+        Some(AlertPlan { rule: alert_rule(id), entity: vec!["key".into()], event_time: event_time.into() })
+    };
+    vec![
+        plan(BIG, "big", None, Some(table("big", "ts", stream_schema(&schema()))), None),
+        plan(SPIKE, "spike", None, None, alert("spike", "ts")),
+        plan(SUMS, "sums", Some(WINDOW_US), Some(table("sums", "window_end", total_batch(&[]).schema())), None),
+        plan(HEAVY, "heavy", Some(WINDOW_US), None, alert("heavy", "window_end")),
+    ]
+}
+
+pub(super) fn window_start_us(event_us: i64) -> i64 {
+    event_us.div_euclid(WINDOW_US) * WINDOW_US
+}
+
+pub(super) fn longs<'a>(batch: &'a RecordBatch, name: &str) -> &'a [i64] {
+    let array = batch.column_by_name(name).expect("a column of the batch");
+    match array.data_type() {
+        DataType::Int64 => array.as_primitive::<Int64Type>().values(),
+        _ => array.as_primitive::<TimestampMicrosecondType>().values(),
+    }
+}
+
+pub(super) fn text<'a>(batch: &'a RecordBatch, name: &str) -> &'a StringArray {
+    batch.column_by_name(name).expect("a column of the batch").as_string()
+}
+
+fn instants(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC"))
+}
+
+fn total_batch(rows: &[(Pane, Total)]) -> RecordBatch {
+    let sums: Vec<i64> = rows.iter().map(|(_, (sum, _))| *sum).collect();
+    RecordBatch::try_from_iter([
+        ("window_start", instants(rows.iter().map(|((start, _), _)| *start))),
+        ("window_end", instants(rows.iter().map(|((start, _), _)| *start + WINDOW_US))),
+        ("key", Arc::new(StringArray::from_iter_values(rows.iter().map(|((_, key), _)| key.as_str()))) as ArrayRef),
+        ("firing", Arc::new(BooleanArray::from_iter(sums.iter().map(|sum| Some(*sum > HEAVY_ABOVE)))) as ArrayRef),
+        ("measured", Arc::new(Int64Array::from(sums)) as ArrayRef),
+        ("count", Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, (_, count))| *count))) as ArrayRef),
+    ])
+    .expect("columns of one length")
+}
+
+pub(super) fn totals(batch: &RecordBatch) -> Vec<(Pane, Total)> {
+    let (starts, sums, counts) = (longs(batch, "window_start"), longs(batch, "measured"), longs(batch, "count"));
+    let keys = text(batch, "key");
+    (0..batch.num_rows()).map(|k| ((starts[k], keys.value(k).to_owned()), (sums[k], counts[k]))).collect()
+}
+
+#[derive(Debug)]
+pub(super) struct TextDecoder;
+
+impl Decoder for TextDecoder {
+    fn decode(&mut self, block: &RecordBlock) -> Decoded {
+        let (mut times, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut record, mut index, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        for k in 0..block.len() {
+            let number = u32::try_from(k).expect("few records");
+            let payload = std::str::from_utf8(block.payload(k)).expect("text");
+            if payload == "not an event" {
+                refused.push(Refused {
+                    record: number,
+                    index: 0,
+                    reason: "bad_text",
+                    detail: String::new(),
+                    raw: None,
+                });
+                continue;
+            }
+            for (event, part) in payload.split(';').enumerate() {
+                let fields: Vec<&str> = part.split(',').collect();
+                times.push(fields[0].parse::<i64>().expect("a time"));
+                keys.push(fields[1].to_owned());
+                values.push(fields[2].parse::<i64>().expect("a value"));
+                record.push(number);
+                index.push(i32::try_from(event).expect("few events"));
+            }
+        }
+        let columns: Vec<ArrayRef> =
+            vec![instants(times.into_iter()), Arc::new(StringArray::from(keys)), Arc::new(Int64Array::from(values))];
+        let batch = RecordBatch::try_new(schema(), columns).expect("columns of the schema");
+        Decoded { batch, record, index, refused, unknown_fields: BTreeMap::new() }
+    }
+
+    fn set_header(&mut self, _lane: &LaneId, _line: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn decode_columns(&mut self, _lane: &LaneId, _batch: &RecordBatch) -> Decoded {
+        unreachable!("the scripts hold text")
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    partial: BTreeMap<usize, BTreeMap<Pane, Total>>,
+}
+
+impl Lanes {
+    fn above(rule: usize, limit: i64, batch: &RecordBatch) -> Option<RuleRows> {
+        let (values, lateness) = (longs(batch, "value"), longs(batch, column::LATENESS_MS));
+        let kept: UInt32Array = (0..batch.num_rows())
+            .filter(|k| values[*k] > limit && lateness[*k] <= DELAYS_MS[rule])
+            .map(|k| u32::try_from(k).expect("few rows"))
+            .collect();
+        if kept.is_empty() {
+            return None;
+        }
+        let batch = take_record_batch(batch, &kept).expect("rows of the batch");
+        Some(RuleRows { rule, identity: Some(batch.clone()), batch })
+    }
+}
+
+impl LaneProgram for Lanes {
+    fn push(&mut self, _lane: u32, _stream: usize, batch: &RecordBatch) -> RuleOutput {
+        let (times, values) = (longs(batch, "ts"), longs(batch, "value"));
+        let (keys, lateness) = (text(batch, "key"), longs(batch, column::LATENESS_MS));
+        for rule in [SUMS, HEAVY] {
+            let panes = self.partial.entry(rule).or_default();
+            for k in (0..batch.num_rows()).filter(|k| lateness[*k] <= DELAYS_MS[rule]) {
+                let total = panes.entry((window_start_us(times[k]), keys.value(k).to_owned())).or_default();
+                *total = (total.0 + values[k], total.1 + 1);
+            }
+        }
+        let rows = [(BIG, BIG_ABOVE), (SPIKE, SPIKE_ABOVE)];
+        let rows = rows.into_iter().filter_map(|(rule, limit)| Self::above(rule, limit, batch)).collect();
+        RuleOutput { rows, failures: Vec::new() }
+    }
+
+    fn seal(&mut self) -> Result<Vec<StateDelta>, String> {
+        let partial = std::mem::take(&mut self.partial);
+        Ok(partial.into_iter().map(|(rule, panes)| delta(rule, &panes)).collect())
+    }
+
+    fn quarantine(&mut self, _rule: usize, _lane: u32) {}
+}
+
+fn delta(rule: usize, panes: &BTreeMap<Pane, Total>) -> StateDelta {
+    let rows: Vec<(Pane, Total)> = panes.iter().map(|(pane, total)| (pane.clone(), *total)).collect();
+    StateDelta { rule, batch: total_batch(&rows) }
+}
+
+#[derive(Debug)]
+pub(super) struct Merged {
+    panes: BTreeMap<usize, BTreeMap<Pane, Total>>,
+    watermarks_us: [i64; 4],
+}
+
+impl Default for Merged {
+    fn default() -> Self {
+        Self { panes: BTreeMap::new(), watermarks_us: [BEFORE_TIME; 4] }
+    }
+}
+
+impl FinalProgram for Merged {
+    fn merge(&mut self, delta: &StateDelta) -> Result<(), String> {
+        let panes = self.panes.entry(delta.rule).or_default();
+        for (pane, (sum, count)) in totals(&delta.batch) {
+            if pane.0 + WINDOW_US > self.watermarks_us[delta.rule] {
+                let total = panes.entry(pane).or_default();
+                *total = (total.0 + sum, total.1 + count);
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, rule: usize, watermark_us: i64) -> Result<RuleOutput, String> {
+        self.watermarks_us[rule] = self.watermarks_us[rule].max(watermark_us);
+        let Some(panes) = self.panes.get_mut(&rule) else { return Ok(RuleOutput::default()) };
+        let mut closed = Vec::new();
+        while let Some(entry) = panes.first_entry() {
+            if entry.key().0 + WINDOW_US > self.watermarks_us[rule] {
+                break;
+            }
+            closed.push(entry.remove_entry());
+        }
+        let rows = if closed.is_empty() {
+            Vec::new()
+        } else {
+            vec![RuleRows { rule, batch: total_batch(&closed), identity: None }]
+        };
+        Ok(RuleOutput { rows, failures: Vec::new() })
+    }
+
+    fn set_watermark(&mut self, rule: usize, watermark_us: i64) {
+        self.watermarks_us[rule] = self.watermarks_us[rule].max(watermark_us);
+    }
+
+    fn dump(&mut self) -> Result<Vec<StateDelta>, String> {
+        Ok(self.panes.iter().filter(|(_, panes)| !panes.is_empty()).map(|(rule, panes)| delta(*rule, panes)).collect())
+    }
+
+    fn state_rows(&self) -> usize {
+        self.panes.values().map(BTreeMap::len).sum()
+    }
+}

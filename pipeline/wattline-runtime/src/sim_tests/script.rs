@@ -1,0 +1,273 @@
+//! What a simulated source holds: a few lanes of records, fixed by a seed, and a [`Source`] that hands them over.
+//!
+//! Offsets have gaps; records hold one or two events; some are malformed, some late, some ahead of every clock, and
+//! some ahead of the clock of an early process but not of a later one. The last lane falls silent half-way until the
+//! others are nearly through; one lane carries append times of the broker.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wattline_core::record::{LaneId, RecordBlock};
+
+use crate::Result;
+use crate::clock::Clock;
+use crate::port::{Position, Source, SourceEvent};
+
+/// Event time at which every script begins, milliseconds since the epoch.
+pub(super) const BEGIN_MS: i64 = 1_700_000_000_000;
+/// Events further than this after [`BEGIN_MS`] are refused by the first process; each later one allows more.
+pub(super) const BELIEVED_MS: i64 = 300_000;
+/// How far the process clock is ahead of the script: the lanes replay history, idle ones follow the others.
+pub(super) const CLOCK_AHEAD_MS: i64 = 36_000_000;
+/// How much more each later process allows.
+pub(super) const PATIENCE_PER_LIFE_MS: i64 = 20_000;
+/// Ahead of the clocks of the first processes only.
+pub(super) const AHEAD_OF_SOME_MS: i64 = BEGIN_MS + 330_000;
+/// Ahead of every clock.
+pub(super) const AHEAD_OF_ALL_MS: i64 = BEGIN_MS + 100_000_000;
+
+/// Steps of a linear congruential generator: the scripts must not change with a library.
+#[derive(Debug, Clone)]
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut dice = Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        (0..4).for_each(|_| assert!(dice.below(2) < 2));
+        dice
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Event {
+    pub(super) event_us: i64,
+    pub(super) key: String,
+    pub(super) value: i64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    pub(super) offset: i64,
+    /// Empty if the record is malformed.
+    pub(super) events: Vec<Event>,
+}
+
+impl Record {
+    /// `time,key,value;time,key,value`
+    fn payload(&self) -> Vec<u8> {
+        if self.events.is_empty() {
+            return b"not an event".to_vec();
+        }
+        let text: Vec<String> = self.events.iter().map(|e| format!("{},{},{}", e.event_us, e.key, e.value)).collect();
+        text.join(";").into_bytes()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct LaneScript {
+    pub(super) id: LaneId,
+    pub(super) records: Vec<Record>,
+    pub(super) log_append_time: bool,
+    /// Before this record the lane is silent until the others are nearly through.
+    silent_before: Option<usize>,
+}
+
+impl LaneScript {
+    /// The offset after the last record.
+    pub(super) fn end(&self) -> i64 {
+        self.records.last().map_or(0, |record| record.offset + 1)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Script {
+    pub(super) lanes: Vec<LaneScript>,
+    /// Whether the source assigns its lanes one by one.
+    pub(super) one_by_one: bool,
+}
+
+impl Script {
+    pub(super) fn new(seed: u64, lanes: usize, records: usize) -> Self {
+        let mut dice = Dice::new(seed);
+        let lanes = (0..lanes)
+            .map(|number| LaneScript {
+                id: LaneId::new("readings", i32::try_from(number).expect("few lanes")),
+                records: Vec::new(),
+                log_append_time: number == 1,
+                silent_before: (number + 1 == lanes && number > 1).then_some(records / 2),
+            })
+            .collect();
+        let mut script = Self { lanes, one_by_one: false };
+        script.extend(&mut dice, records);
+        script
+    }
+
+    /// Whether the runtime may advance a lane because it is silent, or because it came after the others.
+    pub(super) fn may_be_advanced(&self, lane: &LaneScript) -> bool {
+        self.one_by_one || lane.silent_before.is_some()
+    }
+
+    /// More of the same, later.
+    pub(super) fn extend(&mut self, dice: &mut Dice, records: usize) {
+        for (number, lane) in self.lanes.iter_mut().enumerate() {
+            let mut offset = lane.end();
+            let begin = lane.records.len();
+            for k in begin..begin + records {
+                offset += 1 + i64::from(dice.below(5) == 0) * 3;
+                let events = if dice.below(15) == 0 { Vec::new() } else { events(dice, number, k) };
+                lane.records.push(Record { offset, events });
+            }
+        }
+    }
+}
+
+fn events(dice: &mut Dice, lane: usize, k: usize) -> Vec<Event> {
+    let count = 1 + dice.below(2);
+    (0..count)
+        .map(|_| {
+            let on_time_ms = BEGIN_MS
+                + i64::try_from(k).expect("few records") * 2_000
+                + i64::try_from(dice.below(1_500)).expect("small");
+            let event_ms = match dice.below(40) {
+                0 => AHEAD_OF_ALL_MS,
+                1 if lane == 0 => AHEAD_OF_SOME_MS,
+                2..=6 => on_time_ms - i64::try_from(dice.below(40_000)).expect("small"),
+                _ => on_time_ms,
+            };
+            Event {
+                event_us: event_ms * 1_000 + 7,
+                key: format!("k{}", dice.below(4)),
+                value: i64::try_from(dice.below(101)).expect("small"),
+            }
+        })
+        .collect()
+}
+
+/// How a lane is being handed over.
+#[derive(Debug)]
+struct Cursor {
+    next: usize,
+    told_silent: bool,
+    ended: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct ScriptedSource {
+    pub(super) script: Arc<Script>,
+    pub(super) dice: Dice,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) records_per_block: u64,
+    /// Lanes still to be assigned, in groups.
+    to_assign: Vec<Vec<usize>>,
+    cursors: BTreeMap<usize, Cursor>,
+    paused: bool,
+    polls: u64,
+}
+
+impl ScriptedSource {
+    pub(super) fn new(script: &Arc<Script>, seed: u64, clock: Arc<dyn Clock>, records_per_block: u64) -> Self {
+        Self {
+            script: Arc::clone(script),
+            dice: Dice::new(seed),
+            clock,
+            records_per_block,
+            to_assign: if script.one_by_one {
+                (0..script.lanes.len()).rev().map(|lane| vec![lane]).collect()
+            } else {
+                vec![(0..script.lanes.len()).collect()]
+            },
+            cursors: BTreeMap::new(),
+            paused: false,
+            polls: 0,
+        }
+    }
+
+    fn block(&mut self, lane: usize) -> SourceEvent {
+        let script = &self.script.lanes[lane];
+        let mut block = RecordBlock::new(script.id.clone(), self.clock.now_ms());
+        block.log_append_time = script.log_append_time;
+        let count = 1 + self.dice.below(self.records_per_block);
+        let Some(cursor) = self.cursors.get_mut(&lane) else { return SourceEvent::Records(block) };
+        for _ in 0..count {
+            let held = script.silent_before == Some(cursor.next) && !block.is_empty();
+            let Some(record) = script.records.get(cursor.next).filter(|_| !held) else { break };
+            block.push(record.offset, BEGIN_MS + CLOCK_AHEAD_MS, &record.payload());
+            cursor.next += 1;
+        }
+        SourceEvent::Records(block)
+    }
+
+    fn step(&mut self, lane: usize) -> Option<SourceEvent> {
+        let script = Arc::clone(&self.script);
+        let lane_script = &script.lanes[lane];
+        let others_left: usize = self
+            .cursors
+            .iter()
+            .filter(|(other, _)| **other != lane)
+            .map(|(other, cursor)| script.lanes[*other].records.len().saturating_sub(cursor.next))
+            .sum();
+        let cursor = self.cursors.get_mut(&lane)?;
+        if cursor.ended {
+            return None;
+        }
+        let Some(record) = lane_script.records.get(cursor.next) else {
+            // The end of one lane is the end of the input only if all lanes are known.
+            if !self.to_assign.is_empty() {
+                return None;
+            }
+            cursor.ended = true;
+            return Some(SourceEvent::Ended(lane_script.id.clone(), lane_script.end()));
+        };
+        if lane_script.silent_before == Some(cursor.next) && others_left > 8 {
+            let first = !std::mem::replace(&mut cursor.told_silent, true);
+            return first.then(|| SourceEvent::CaughtUp(lane_script.id.clone(), record.offset));
+        }
+        Some(self.block(lane))
+    }
+}
+
+impl Source for ScriptedSource {
+    fn poll(&mut self, max_wait: Duration) -> Result<Vec<SourceEvent>> {
+        self.polls += 1;
+        // Ticks fall between blocks only if blocks take a while.
+        crossbeam_channel::after(max_wait.min(Duration::from_millis(1))).recv().expect("the timer fires");
+        if !self.to_assign.is_empty() && self.polls % 3 == 1 {
+            let lanes = self.to_assign.remove(0);
+            return Ok(vec![SourceEvent::Assigned(lanes.iter().map(|l| self.script.lanes[*l].id.clone()).collect())]);
+        }
+        let started: Vec<usize> = self.cursors.keys().copied().collect();
+        if self.paused || started.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lane = started[usize::try_from(self.dice.below(started.len() as u64)).unwrap_or(0)];
+        Ok(self.step(lane).into_iter().collect())
+    }
+
+    fn start(&mut self, lane: &LaneId, position: Position) -> Result<()> {
+        let number = self.script.lanes.iter().position(|script| script.id == *lane).expect("a lane of the script");
+        let records = &self.script.lanes[number].records;
+        let next = match position {
+            Position::Offset(offset) => records.partition_point(|record| record.offset < offset),
+            Position::Earliest | Position::Latest | Position::Timestamp(_) => 0,
+        };
+        self.cursors.insert(number, Cursor { next, told_silent: false, ended: false });
+        Ok(())
+    }
+
+    fn set_paused(&mut self, paused: bool) -> Result<()> {
+        self.paused = paused;
+        Ok(())
+    }
+
+    fn report_published(&mut self, _positions: &[(LaneId, i64)]) {}
+
+    fn lag(&self) -> Option<u64> {
+        None
+    }
+}

@@ -1,0 +1,279 @@
+//! Store, archive and alert sink in plain memory, with faults at a chosen operation.
+//!
+//! [`World`] is what survives a crash. A [`Life`] is one process: it counts its operations, and its fault says at
+//! which of them something goes wrong. Sinks behave like the real ones: a table remembers the last version of each
+//! application, the alert topic refuses producers older than the newest one.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use wattline_core::alert::AlertRecord;
+use wattline_core::error::{Kind, Retry};
+use wattline_core::manifest::AddedFile;
+
+use crate::port::{AlertSink, Archive, FileTag, Put, Store};
+use crate::table::TableSpec;
+use crate::{Error, Result};
+
+/// What goes wrong at the chosen operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FaultKind {
+    /// The process ends before the operation takes effect.
+    CrashBefore,
+    /// The process ends after the operation took effect, before it hears of it.
+    CrashAfter,
+    /// The operation takes effect, its acknowledgement is lost; the process goes on.
+    AckLost,
+    /// The operation fails without effect; the process goes on.
+    Unavailable,
+    /// The process stops for long before the operation, then goes on.
+    Pause,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fault {
+    /// Counts the operations of a life from 1.
+    pub(super) at: u64,
+    pub(super) kind: FaultKind,
+}
+
+/// One process.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) number: u64,
+    world: Arc<World>,
+    fault: Option<Fault>,
+    operations: AtomicU64,
+    dead: AtomicBool,
+    pub(super) paused: AtomicBool,
+    pub(super) released: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct World(Mutex<Memory>);
+
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    objects: BTreeMap<String, Bytes>,
+    files: BTreeMap<String, Vec<RecordBatch>>,
+    files_written: u64,
+    /// By table and application: versions and their files, ascending.
+    commits: BTreeMap<(String, String), Vec<(u64, Vec<String>)>>,
+    /// Alert id and status word, in the order of publication.
+    pub(super) published: Vec<(String, &'static str)>,
+    marker: Option<String>,
+    newest_producer: u64,
+}
+
+impl Memory {
+    // DEBUG
+    pub(super) fn dump(&self, c: &str) {
+        let mut out = String::new();
+        for (path, body) in self.objects.iter().filter(|(p, _)| p.starts_with("chains/")) {
+            let m: wattline_core::manifest::Manifest = serde_json::from_slice(body).expect("m");
+            match m.epoch() {
+                None => out += &format!("DUMP {path} {} seal\n", m.nonce),
+                Some(e) => {
+                    out += &format!(
+                        "DUMP {path} {} cp {} rules {:?} state {:?} {:?}\n",
+                        m.nonce,
+                        e.checkpoint,
+                        e.rules
+                            .values()
+                            .map(|r| (r.final_until_us.saturating_sub(1_700_000_000_000_000)) / 1_000_000)
+                            .collect::<Vec<_>>(),
+                        e.state_objects,
+                        e.lanes
+                            .iter()
+                            .map(|l| (
+                                l.lane.partition,
+                                l.published,
+                                l.state,
+                                (l.reached_us.saturating_sub(1_700_000_000_000_000)) / 1_000_000,
+                                (l.resume_reached_us.saturating_sub(1_700_000_000_000_000)) / 1_000_000,
+                                l.ended,
+                                l.idle_advances.clone()
+                            ))
+                            .collect::<Vec<_>>()
+                    )
+                }
+            }
+        }
+        eprintln!("DUMP {c}\n{out}");
+    }
+}
+impl World {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All rows of a table, as any reader of the committed files sees them.
+    pub(super) fn rows(&self, table: &str) -> Vec<RecordBatch> {
+        self.look(|memory| {
+            let mut seen = std::collections::BTreeSet::new();
+            let mut rows = Vec::new();
+            for ((name, _), commits) in &memory.commits {
+                for path in commits.iter().filter(|_| name == table).flat_map(|(_, paths)| paths) {
+                    assert!(seen.insert(path.clone()), "file {path} of {table} was committed twice");
+                    rows.extend(memory.files[path].iter().cloned());
+                }
+            }
+            rows
+        })
+    }
+}
+
+fn failed(what: &str, kind: Kind, retry: Retry) -> Error {
+    Error::Port { what: what.to_owned(), kind, retry, source: "simulated".into() }
+}
+
+impl Life {
+    pub(super) fn begin(world: &Arc<World>, number: u64, fault: Option<Fault>) -> Arc<Self> {
+        world.look(|memory| memory.newest_producer = memory.newest_producer.max(number));
+        Arc::new(Self {
+            number,
+            world: Arc::clone(world),
+            fault,
+            operations: AtomicU64::new(0),
+            dead: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn operations(&self) -> u64 {
+        self.operations.load(Ordering::SeqCst)
+    }
+
+    async fn operate<T>(&self, what: &str, effect: impl FnOnce(&mut Memory) -> Result<T>) -> Result<T> {
+        let crashed = || failed("the process has crashed", Kind::Internal, Retry::Never);
+        if self.is_dead() {
+            return Err(crashed());
+        }
+        let this = self.operations.fetch_add(1, Ordering::SeqCst) + 1;
+        let Some(fault) = self.fault.filter(|fault| fault.at == this) else { return self.world.look(effect) };
+        match fault.kind {
+            FaultKind::CrashBefore => {
+                self.dead.store(true, Ordering::SeqCst);
+                Err(crashed())
+            }
+            FaultKind::CrashAfter => {
+                self.dead.store(true, Ordering::SeqCst);
+                self.world.look(effect)?;
+                Err(crashed())
+            }
+            FaultKind::AckLost => {
+                self.world.look(effect)?;
+                Err(failed(what, Kind::Unavailable, Retry::Backoff))
+            }
+            FaultKind::Unavailable => Err(failed(what, Kind::Unavailable, Retry::Backoff)),
+            FaultKind::Pause => {
+                self.paused.store(true, Ordering::SeqCst);
+                while !self.released.load(Ordering::SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                self.world.look(effect)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Life {
+    async fn put_if_absent(&self, path: &str, body: Bytes) -> Result<Put> {
+        self.operate(path, |memory| {
+            if memory.objects.contains_key(path) {
+                return Ok(Put::Exists);
+            }
+            memory.objects.insert(path.to_owned(), body);
+            Ok(Put::Created)
+        })
+        .await
+    }
+
+    async fn get(&self, path: &str) -> Result<Option<Bytes>> {
+        self.operate(path, |memory| Ok(memory.objects.get(path).cloned())).await
+    }
+
+    async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        self.operate(folder, |memory| {
+            Ok(memory.objects.keys().filter(|path| path.starts_with(folder)).cloned().collect())
+        })
+        .await
+    }
+
+    async fn delete(&self, path: &str) -> Result<()> {
+        self.operate(path, |memory| {
+            memory.objects.remove(path);
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Archive for Life {
+    async fn ensure_table(&self, table: &TableSpec) -> Result<()> {
+        self.operate(&table.name, |_| Ok(())).await
+    }
+
+    async fn write_files(&self, table: &str, batches: Vec<RecordBatch>, tag: &FileTag) -> Result<Vec<AddedFile>> {
+        self.operate(table, |memory| {
+            memory.files_written += 1;
+            let path = format!("{table}/{}-{}-{}-{}", tag.chain, tag.n, tag.nonce, memory.files_written);
+            let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+            memory.files.insert(path.clone(), batches);
+            Ok(vec![AddedFile { path, size_bytes: 1, event_date: None, rows, stats: String::new(), modified_ms: 0 }])
+        })
+        .await
+    }
+
+    async fn commit(&self, table: &str, files: &[AddedFile], app_id: &str, version: u64) -> Result<()> {
+        self.operate(table, |memory| {
+            let commits = memory.commits.entry((table.to_owned(), app_id.to_owned())).or_default();
+            if commits.last().is_none_or(|(last, _)| *last < version) {
+                commits.push((version, files.iter().map(|file| file.path.clone()).collect()));
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn committed_version(&self, table: &str, app_id: &str) -> Result<Option<u64>> {
+        let key = (table.to_owned(), app_id.to_owned());
+        self.operate(table, |memory| Ok(memory.commits.get(&key).and_then(|c| c.last()).map(|(n, _)| *n))).await
+    }
+
+    async fn maintain(&self, _table: &str) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl AlertSink for Life {
+    async fn publish(&self, records: &[AlertRecord], marker: &str, _n: u64) -> Result<()> {
+        self.operate("alerts", |memory| {
+            if self.number < memory.newest_producer {
+                return Err(failed("a newer producer took over", Kind::Fenced, Retry::AfterRestore));
+            }
+            memory.published.extend(records.iter().map(|record| (record.id(), record.status.as_str())));
+            memory.marker = Some(marker.to_owned());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn last_marker(&self) -> Result<Option<String>> {
+        self.operate("marker", |memory| Ok(memory.marker.clone())).await
+    }
+}
