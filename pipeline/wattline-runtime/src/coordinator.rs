@@ -320,18 +320,31 @@ impl Coordinator {
     }
 
     fn all_ended(&mut self) -> bool {
+        // A notice that waits may bring lanes.
         let assigned_ended = !self.lanes.is_empty()
+            && self.notices.is_empty()
             && self.all_streams_assigned()
             && self.lanes.values().all(|status| status.section.ended);
         if !assigned_ended {
             return false;
         }
-        let awaited: Vec<&LaneId> =
-            self.dormant.iter().filter(|(_, (section, _))| is_unread(section)).map(|(lane, _)| lane).collect();
+        let streams = 0..self.streams.len();
+        let awaited: Vec<LaneId> =
+            streams.flat_map(|stream| self.awaited(stream)).map(|(lane, _)| lane.clone()).collect();
         if !awaited.is_empty() && !std::mem::replace(&mut self.awaits_lanes, true) {
             events::LanesAwaited { lanes: &awaited }.emit();
         }
         awaited.is_empty()
+    }
+
+    /// Lanes of the past that feed a stream, have more to say and are not assigned yet.
+    fn awaited(&self, stream: usize) -> impl Iterator<Item = (&LaneId, &LaneSection)> {
+        let lanes = &self.streams[stream].lanes;
+        let unread = |section: &LaneSection| !section.ended || section.state < section.published;
+        self.dormant
+            .iter()
+            .map(|(lane, (section, _))| (lane, section))
+            .filter(move |(lane, section)| lanes.matches(lane) && unread(section))
     }
 
     fn all_streams_assigned(&self) -> bool {
@@ -471,10 +484,12 @@ impl Coordinator {
         let assigned = assigned.map(|s| if s.section.ended { END_OF_TIME } else { s.section.reached_us });
         // Before the source has said which lanes there are, a new one could come too late.
         let Some(assigned_us) = assigned.min() else { return BEFORE_TIME };
+        // All known lanes have ended, but a notice that waits may bring more.
+        if assigned_us == END_OF_TIME && !self.notices.is_empty() {
+            return BEFORE_TIME;
+        }
         // So could what a lane of the past has to say that is not assigned yet.
-        let name = &self.streams[stream].name;
-        let awaited = self.dormant.values().filter(|(section, _)| section.stream == *name && is_unread(section));
-        awaited.map(|(section, _)| section.resume_reached_us).fold(assigned_us, i64::min)
+        self.awaited(stream).map(|(_, section)| section.resume_reached_us).fold(assigned_us, i64::min)
     }
 
     /// Advances every rule to its watermark and takes in what became final.
@@ -576,11 +591,6 @@ impl Coordinator {
             alerts_by_rule: self.alerts_by_rule.clone(),
         }
     }
-}
-
-/// Whether a lane of the past has more to say, or something to say again.
-fn is_unread(section: &LaneSection) -> bool {
-    !section.ended || section.state < section.published
 }
 
 fn gone(worker: usize) -> Error {

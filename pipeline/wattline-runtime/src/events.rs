@@ -154,12 +154,12 @@ impl LanesRevoked<'_> {
 
 /// All input has ended except lanes that an earlier run had begun and no source assigns.
 pub(crate) struct LanesAwaited<'a> {
-    pub(crate) lanes: &'a [&'a LaneId],
+    pub(crate) lanes: &'a [LaneId],
 }
 
 impl LanesAwaited<'_> {
     pub(crate) fn emit(&self) {
-        let lanes: Vec<String> = self.lanes.iter().map(|lane| lane.to_string()).collect();
+        let lanes: Vec<String> = self.lanes.iter().map(LaneId::to_string).collect();
         warn!(
             lanes = lanes.join(", "),
             "waiting for input that an earlier run had begun to read and that is not there: restore it, or start a new job name"

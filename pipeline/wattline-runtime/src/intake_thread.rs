@@ -145,7 +145,8 @@ impl Intake {
             }
             SourceEvent::Header { lane, line } => self.send(&lane, |number| WorkerMessage::Header(number, line))?,
             SourceEvent::Oversized { lane, offset, length_bytes, head } => {
-                self.send(&lane, |lane| WorkerMessage::Oversized { lane, offset, length_bytes, head, fetched_at_ms })?
+                self.send(&lane, |lane| WorkerMessage::Oversized { lane, offset, length_bytes, head, fetched_at_ms })?;
+                self.note_handed(&lane, Some(offset + 1));
             }
             SourceEvent::CaughtUp(lane, next) => {
                 self.send(&lane, |number| WorkerMessage::Reached(number, next))?;

@@ -69,7 +69,8 @@ pub enum SourceEvent {
     },
     /// Everything that is in the lane now has been handed over; the next record will have this offset.
     CaughtUp(LaneId, i64),
-    /// The bounded input of the lane has ended; a further record would have this offset.
+    /// The bounded input of the lane has ended; a further record would have this offset. Said only after all lanes
+    /// of the source were assigned: the end of all known lanes is the end of the input.
     Ended(LaneId, i64),
     /// Records needed are gone.
     OffsetLost {

@@ -16,6 +16,7 @@ use wattline_core::alert::{AlertState, Lifecycle};
 use wattline_core::chain::{ResumePoint, decide_resume};
 use wattline_core::manifest::{FORMAT, LaneSection, Manifest, RuleProgress};
 use wattline_core::record::LaneId;
+use wattline_core::time::END_OF_TIME;
 
 use crate::error::{Error, Result};
 use crate::frames;
@@ -151,10 +152,13 @@ async fn load(store: &dyn Store, path: &str) -> Result<bytes::Bytes> {
 }
 
 impl Past {
-    /// Whether all lanes of the last run had come to their end, with everything in closed files.
+    /// Whether the last run had come to the end of its input, with everything in closed files. That its lanes had
+    /// ended does not say so: there may be some that had not begun, and only the rules waited for them.
     pub(crate) fn had_ended(&self) -> bool {
         let ended = |section: &LaneSection| section.ended && section.state == section.published;
-        !self.lanes.is_empty() && self.lanes.values().all(|(section, _)| ended(section))
+        !self.lanes.is_empty()
+            && self.lanes.values().all(|(section, _)| ended(section))
+            && self.rules.values().all(|rule| rule.final_until_us == END_OF_TIME)
     }
 
     /// The highest time that any lane of a stream had reached.

@@ -50,9 +50,6 @@ pub(super) fn check(world: &World, script: &Script, parts: &[Ends], context: &st
     let mut expected = windows(SUMS);
     sums.sort();
     expected.sort();
-    if sums != expected {
-        world.look(|m| m.dump(context));
-    } // DEBUG
     assert_eq!(sums, expected, "{context}: windows");
     check_alerts(world, &accepted, windows(HEAVY), context);
 }

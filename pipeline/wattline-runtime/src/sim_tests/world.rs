@@ -71,43 +71,6 @@ pub(super) struct Memory {
     newest_producer: u64,
 }
 
-impl Memory {
-    // DEBUG
-    pub(super) fn dump(&self, c: &str) {
-        let mut out = String::new();
-        for (path, body) in self.objects.iter().filter(|(p, _)| p.starts_with("chains/")) {
-            let m: wattline_core::manifest::Manifest = serde_json::from_slice(body).expect("m");
-            match m.epoch() {
-                None => out += &format!("DUMP {path} {} seal\n", m.nonce),
-                Some(e) => {
-                    out += &format!(
-                        "DUMP {path} {} cp {} rules {:?} state {:?} {:?}\n",
-                        m.nonce,
-                        e.checkpoint,
-                        e.rules
-                            .values()
-                            .map(|r| (r.final_until_us.saturating_sub(1_700_000_000_000_000)) / 1_000_000)
-                            .collect::<Vec<_>>(),
-                        e.state_objects,
-                        e.lanes
-                            .iter()
-                            .map(|l| (
-                                l.lane.partition,
-                                l.published,
-                                l.state,
-                                (l.reached_us.saturating_sub(1_700_000_000_000_000)) / 1_000_000,
-                                (l.resume_reached_us.saturating_sub(1_700_000_000_000_000)) / 1_000_000,
-                                l.ended,
-                                l.idle_advances.clone()
-                            ))
-                            .collect::<Vec<_>>()
-                    )
-                }
-            }
-        }
-        eprintln!("DUMP {c}\n{out}");
-    }
-}
 impl World {
     pub(super) fn look<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
