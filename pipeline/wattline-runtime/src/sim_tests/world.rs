@@ -58,13 +58,16 @@ pub(super) struct Life {
 #[derive(Debug, Default)]
 pub(super) struct World(Mutex<Memory>);
 
+/// Version and paths of one commit.
+type Commit = (u64, Vec<String>);
+
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     objects: BTreeMap<String, Bytes>,
     files: BTreeMap<String, Vec<RecordBatch>>,
     files_written: u64,
     /// By table and application: versions and their files, ascending.
-    commits: BTreeMap<(String, String), Vec<(u64, Vec<String>)>>,
+    commits: BTreeMap<(String, String), Vec<Commit>>,
     /// Alert id and status word, in the order of publication.
     pub(super) published: Vec<(String, &'static str)>,
     marker: Option<String>,
