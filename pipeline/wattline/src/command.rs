@@ -32,7 +32,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
 fn blocking_on(future: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the async runtime")?;
-    runtime.block_on(Box::pin(future))
+    let outcome = runtime.block_on(Box::pin(future));
+    // A client library that still tries to connect must not hold the process.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Loads a project, or prints every mistake.

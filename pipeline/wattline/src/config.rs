@@ -373,9 +373,10 @@ fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
 
 /// The nearest right name, as a help text.
 pub(crate) fn nearest(wrong: &str, known: &[&str]) -> Option<String> {
-    let (best, score) =
-        known.iter().map(|name| (name, strsim::jaro_winkler(wrong, name))).max_by(|a, b| a.1.total_cmp(&b.1))?;
-    (score > 0.7).then(|| format!("did you mean `{best}`?"))
+    // Jaro-Winkler likes common beginnings, the edit distance forgives swapped letters in short names.
+    let score = |name: &str| strsim::jaro_winkler(wrong, name).max(strsim::normalized_damerau_levenshtein(wrong, name));
+    let (best, score) = known.iter().map(|name| (name, score(name))).max_by(|a, b| a.1.total_cmp(&b.1))?;
+    (score > 0.6).then(|| format!("did you mean `{best}`?"))
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn kill_nine_loses_and_doubles_nothing() -> Result<()> {
                 }
             })
         });
-        let killed = [Moment::Manifests(3), Moment::TableCommit, Moment::Manifests(14)]
+        let killed = [Moment::Manifests(3), Moment::TableCommit, Moment::Manifests(5)]
             .into_iter()
             .try_for_each(|moment| kill_at(&folder, moment));
         let still_producing = !producing.is_finished();
