@@ -281,8 +281,6 @@ pub trait Archive: Send + Sync + fmt::Debug {
     async fn write_files(&self, table: &str, batches: Vec<RecordBatch>, tag: &FileTag) -> Result<Vec<AddedFile>>;
     /// Adds files to the table under (`app_id`, `version`); doing it again has no effect.
     async fn commit(&self, table: &str, files: &[AddedFile], app_id: &str, version: u64) -> Result<()>;
-    /// The last version committed under `app_id`.
-    async fn committed_version(&self, table: &str, app_id: &str) -> Result<Option<u64>>;
     /// Compaction, log checkpoints, cleanup; called from time to time in the background.
     async fn maintain(&self, table: &str) -> Result<()>;
 }

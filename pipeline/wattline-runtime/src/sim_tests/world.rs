@@ -215,11 +215,6 @@ impl Archive for Life {
         .await
     }
 
-    async fn committed_version(&self, table: &str, app_id: &str) -> Result<Option<u64>> {
-        let key = (table.to_owned(), app_id.to_owned());
-        self.operate(table, |memory| Ok(memory.commits.get(&key).and_then(|c| c.last()).map(|(n, _)| *n))).await
-    }
-
     async fn maintain(&self, _table: &str) -> Result<()> {
         Ok(())
     }

@@ -70,11 +70,6 @@ impl port::Archive for Tables {
         self.0.commit(table, &adds, &[], app_id, version).await.map(|_committed| ()).map_err(port_error)
     }
 
-    async fn committed_version(&self, table: &str, app_id: &str) -> Result<Option<u64>> {
-        let version = self.0.txn_version(table, app_id).await.map_err(port_error)?;
-        Ok(version.and_then(|version| u64::try_from(version).ok()))
-    }
-
     async fn maintain(&self, table: &str) -> Result<()> {
         self.0.maintain(table, &MaintainPolicy::default()).await.map(|_report| ()).map_err(port_error)
     }
