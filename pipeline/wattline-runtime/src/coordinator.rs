@@ -3,7 +3,7 @@
 //! One async task per process, the only writer of the chain. A tick is:
 //!
 //! ```text
-//! barrier ─▶ merge partial states ─▶ advance rules to their watermark ─▶ fold alerts
+//! barrier ─▶ collect what is final (a checkpoint: all state) ─▶ merge ─▶ advance to the watermark ─▶ fold alerts
 //!         ─▶ (checkpoint) write files, state, alert states ─▶ put manifest n ─▶ Delta commits ─▶ alert topic
 //! ```
 //!
@@ -129,7 +129,7 @@ pub struct RulePlan {
     pub id: String,
     /// Rule version.
     pub version: String,
-    /// Hash of everything that decides its output.
+    /// Hash of everything that decides its output; names its progress.
     pub fingerprint: String,
     /// Number of its stream.
     pub stream: usize,
@@ -143,6 +143,15 @@ pub struct RulePlan {
     pub alert: Option<AlertPlan>,
 }
 
+/// A keyed state that one or more rules share; its number is its place in [`Job::states`].
+#[derive(Debug, Clone)]
+pub struct StatePlan {
+    /// Hash of everything that decides what it means; names its rows in snapshots.
+    pub fingerprint: String,
+    /// Numbers of its rules, at least one; all have one stream and one delay.
+    pub rules: Vec<usize>,
+}
+
 /// Makes a decoder for a stream, by its number.
 pub type DecoderFactory = dyn Fn(usize) -> Box<dyn Decoder> + Send;
 
@@ -154,6 +163,8 @@ pub struct Job {
     pub streams: Vec<StreamPlan>,
     /// Rules.
     pub rules: Vec<RulePlan>,
+    /// The states of the rules.
+    pub states: Vec<StatePlan>,
     /// Sources; each is driven by a thread of its own.
     pub sources: Vec<Box<dyn Source>>,
     /// Makes decoders.
@@ -233,6 +244,7 @@ struct Coordinator {
     settings: JobSettings,
     streams: Vec<StreamPlan>,
     rules: Vec<RulePlan>,
+    states: Vec<StatePlan>,
     progress_of_rules: Vec<RuleProgress>,
     final_program: Box<dyn FinalProgram>,
     lifecycle: Lifecycle,
@@ -372,34 +384,44 @@ impl Coordinator {
         }
     }
 
-    /// Cuts all workers at one barrier.
-    async fn barrier(&self, raw: bool) -> Result<Vec<WorkerReport>> {
+    /// Asks every worker, and waits for all answers.
+    async fn ask_workers<T>(&self, question: impl Fn(oneshot::Sender<T>) -> WorkerMessage) -> Result<Vec<T>> {
         let mut replies = Vec::with_capacity(self.workers.len());
         for (number, worker) in self.workers.iter().enumerate() {
-            let (reply, report) = oneshot::channel();
-            let worker = worker.clone();
+            let (reply, answer) = oneshot::channel();
+            let (worker, message) = (worker.clone(), question(reply));
             // The queue is bounded: sending may wait for the worker to take a block.
-            tokio::task::spawn_blocking(move || worker.send(WorkerMessage::Barrier { raw, reply }).map_err(drop))
+            tokio::task::spawn_blocking(move || worker.send(message).map_err(drop))
                 .await
                 .map_err(|_join| gone(number))?
                 .map_err(|_closed| gone(number))?;
-            replies.push((number, report));
+            replies.push((number, answer));
         }
-        let mut reports = Vec::with_capacity(replies.len());
-        for (number, report) in replies {
-            reports.push(report.await.map_err(|_closed| gone(number))?);
+        let mut answers = Vec::with_capacity(replies.len());
+        for (number, answer) in replies {
+            answers.push(answer.await.map_err(|_closed| gone(number))?);
         }
-        Ok(reports)
+        Ok(answers)
     }
 
     async fn tick(&mut self, checkpoint: bool) -> Result<()> {
         let checkpoint = checkpoint || self.checkpoint_first;
         self.last_tick = Instant::now();
         let mut raw: BTreeMap<usize, Vec<RecordBatch>> = BTreeMap::new();
-        for report in self.barrier(checkpoint).await? {
+        let mut first_final_us = vec![END_OF_TIME; self.states.len()];
+        // One barrier cuts all lanes of the process.
+        for report in self.ask_workers(|reply| WorkerMessage::Barrier { checkpoint, reply }).await? {
+            first_final_us.iter_mut().zip(&report.first_final_us).for_each(|(first, of)| *first = (*first).min(*of));
             self.absorb(report, &mut raw)?;
         }
-        self.advance_rules()?;
+        let watermarks_us: Arc<[i64]> = (0..self.states.len()).map(|state| self.state_watermark_us(state)).collect();
+        if first_final_us.iter().zip(watermarks_us.iter()).any(|(first, watermark)| first <= watermark) {
+            let close = |reply| WorkerMessage::Close { watermarks_us: Arc::clone(&watermarks_us), reply };
+            for closed in self.ask_workers(close).await? {
+                closed?.iter().for_each(|delta| self.merge(delta));
+            }
+        }
+        self.advance_rules(&watermarks_us)?;
         self.note_gauges();
         let due = if checkpoint { self.worth_a_checkpoint(&raw) } else { !self.uncommitted.alerts.is_empty() };
         if due {
@@ -440,17 +462,29 @@ impl Coordinator {
         for (lane, failure) in report.failures {
             self.note_failure(Some(lane), failure, true);
         }
-        for delta in report.deltas {
-            self.merge(delta);
-        }
+        report.deltas.iter().for_each(|delta| self.merge(delta));
+        self.uncommitted.deltas.extend(report.deltas);
         self.take_rows(report.rows)
     }
 
-    fn merge(&mut self, delta: StateDelta) {
-        if let Err(message) = self.final_program.merge(&delta) {
-            self.note_failure(None, RuleFailure { rule: delta.rule, offset: -1, message }, true);
-        } else {
-            self.uncommitted.deltas.push(delta);
+    /// Takes partial state in, unless nobody will ask for it.
+    fn merge(&mut self, delta: &StateDelta) {
+        if self.states[delta.state].rules.iter().all(|rule| self.has_stopped(*rule)) {
+            return;
+        }
+        if let Err(message) = self.final_program.merge(delta) {
+            self.stop_rules_of(delta.state, &message);
+        }
+    }
+
+    /// Whether a rule failed after the lanes were merged.
+    fn has_stopped(&self, rule: usize) -> bool {
+        self.progress_of_rules[rule].quarantined.iter().any(|q| q.lane.is_none())
+    }
+
+    fn stop_rules_of(&mut self, state: usize, message: &str) {
+        for rule in self.states[state].rules.clone() {
+            self.note_failure(None, RuleFailure { rule, offset: -1, message: message.to_owned() }, true);
         }
     }
 
@@ -492,28 +526,44 @@ impl Coordinator {
         self.awaited(stream).map(|(_, section)| section.resume_reached_us).fold(assigned_us, i64::min)
     }
 
-    /// Advances every rule to its watermark and takes in what became final.
-    fn advance_rules(&mut self) -> Result<()> {
-        let reached: Vec<i64> = (0..self.streams.len()).map(|stream| self.reached_us(stream)).collect();
+    /// How far the stream of a rule has come, less the rule's delay.
+    fn rule_watermark_us(&self, rule: usize) -> i64 {
+        let plan = &self.rules[rule];
+        watermark_us(self.reached_us(plan.stream), plan.delay_ms)
+    }
+
+    /// The watermark to which a state is to be advanced; all its rules have it.
+    fn state_watermark_us(&self, state: usize) -> i64 {
+        self.rule_watermark_us(self.states[state].rules[0])
+    }
+
+    /// Up to where everything that a state gives is out.
+    fn final_until_us(&self, state: usize) -> i64 {
+        let of_rules = self.states[state].rules.iter().map(|rule| self.progress_of_rules[*rule].final_until_us);
+        of_rules.max().unwrap_or(BEFORE_TIME)
+    }
+
+    /// Advances every state to its watermark, takes in what became final, notes how far each rule has come.
+    fn advance_rules(&mut self, watermarks_us: &[i64]) -> Result<()> {
         let mut rows = Vec::new();
-        for rule in 0..self.rules.len() {
-            let plan = &self.rules[rule];
-            let watermark_us = watermark_us(reached[plan.stream], plan.delay_ms);
-            let progress = &self.progress_of_rules[rule];
-            let stopped = progress.quarantined.iter().any(|q| q.lane.is_none());
-            if stopped || watermark_us <= progress.final_until_us {
+        for (state, watermark_us) in watermarks_us.iter().enumerate() {
+            if *watermark_us <= self.final_until_us(state) {
                 continue;
             }
-            self.progress_of_rules[rule].final_until_us = watermark_us;
-            match self.final_program.advance(rule, watermark_us) {
+            match self.final_program.advance(state, *watermark_us) {
                 Ok(output) => {
-                    rows.extend(output.rows);
+                    rows.extend(output.rows.into_iter().filter(|rows| !self.has_stopped(rows.rule)));
                     for failure in output.failures {
                         self.note_failure(None, failure, false);
                     }
                 }
-                Err(message) => self.note_failure(None, RuleFailure { rule, offset: -1, message }, true),
+                Err(message) => self.stop_rules_of(state, &message),
             }
+        }
+        for rule in (0..self.rules.len()).filter(|rule| !self.has_stopped(*rule)).collect::<Vec<_>>() {
+            let watermark_us = self.rule_watermark_us(rule);
+            let progress = &mut self.progress_of_rules[rule];
+            progress.final_until_us = progress.final_until_us.max(watermark_us);
         }
         self.take_rows(rows)
     }

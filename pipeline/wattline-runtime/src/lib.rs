@@ -31,6 +31,6 @@ mod sim_tests;
 pub mod table;
 mod worker;
 
-pub use coordinator::{DecoderFactory, Job, JobSettings, LaneMatch, RulePlan, RunSummary, StreamPlan, run};
+pub use coordinator::{DecoderFactory, Job, JobSettings, LaneMatch, RulePlan, RunSummary, StatePlan, StreamPlan, run};
 pub use error::{Error, Result};
 pub use intake::stream_schema;

@@ -168,12 +168,14 @@ pub struct RuleRows {
     pub identity: Option<RecordBatch>,
 }
 
-/// A part of the keyed state of one rule.
+/// A part of a keyed state, which one or more rules share.
 #[derive(Debug, Clone)]
 pub struct StateDelta {
-    /// Number of the rule.
-    pub rule: usize,
-    /// State rows; only the rule's own program can read them.
+    /// Number of the state.
+    pub state: usize,
+    /// The watermark that makes all of it final, microseconds since the epoch.
+    pub final_at_us: i64,
+    /// State rows; only the program of the rules can read them.
     pub batch: RecordBatch,
 }
 
@@ -202,11 +204,20 @@ pub trait LaneProgram: Send {
     /// Runs the rules of a stream over a batch of one lane.
     fn push(&mut self, lane: u32, stream: usize, batch: &RecordBatch) -> RuleOutput;
 
-    /// Hands over the partial state gathered since the last call.
+    /// Hands over all partial state that it holds.
     ///
     /// # Errors
     /// The text of what went wrong: a bug, since accepted rows were already evaluated.
     fn seal(&mut self) -> Result<Vec<StateDelta>, String>;
+
+    /// Hands over only what the watermark of each state makes final: no event that is in time can change it any more.
+    ///
+    /// # Errors
+    /// As for [`seal`](Self::seal).
+    fn close(&mut self, watermarks_us: &[i64]) -> Result<Vec<StateDelta>, String>;
+
+    /// For each state the lowest watermark at which [`close`](Self::close) would find something.
+    fn first_final_us(&self) -> Vec<i64>;
 
     /// Stops running a rule in a lane.
     fn quarantine(&mut self, rule: usize, lane: u32);
@@ -217,17 +228,17 @@ pub trait FinalProgram: Send {
     /// Takes in partial state.
     ///
     /// # Errors
-    /// The text of what went wrong; the rule is quarantined.
+    /// The text of what went wrong; the rules of the state are quarantined.
     fn merge(&mut self, delta: &StateDelta) -> Result<(), String>;
 
-    /// Advances a rule to a watermark and gives the rows that became final.
+    /// Advances a state to a watermark and gives the rows of its rules that became final.
     ///
     /// # Errors
-    /// The text of what went wrong; the rule is quarantined.
-    fn advance(&mut self, rule: usize, watermark_us: i64) -> Result<RuleOutput, String>;
+    /// The text of what went wrong; the rules of the state are quarantined.
+    fn advance(&mut self, state: usize, watermark_us: i64) -> Result<RuleOutput, String>;
 
     /// After a restore: everything final at or before the watermark was emitted, and is ignored from now on.
-    fn set_watermark(&mut self, rule: usize, watermark_us: i64);
+    fn set_watermark(&mut self, state: usize, watermark_us: i64);
 
     /// The whole state; the program keeps it.
     ///

@@ -100,6 +100,7 @@ fn job(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>, shutdown: watch::R
             table: Some(rules::raw_table()),
         }],
         rules: rules::plans(),
+        states: rules::states(),
         sources: vec![Box::new(source)],
         decoders: Box::new(|_| Box::new(rules::TextDecoder)),
         lane_programs: (0..scene.workers).map(|_| Box::<rules::Lanes>::default() as _).collect(),

@@ -2,7 +2,8 @@
 //!
 //! Messages arrive in one bounded queue, so a barrier stands between two blocks and cuts all lanes of the worker
 //! at a record boundary. At a barrier the worker hands over what it gathered and goes on at once: sealing moves
-//! buffers, it does not copy or wait.
+//! buffers, it does not copy or wait. Partial state is handed over only for a checkpoint, or window by window once the
+//! coordinator knows from the barrier how far all lanes have come: what is final cannot change after the barrier.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
 use crossbeam_channel::Receiver;
+use tokio::sync::oneshot;
 use wattline_core::lane::IdleAdvance;
 use wattline_core::record::{LaneId, RecordBlock};
 
@@ -40,8 +42,10 @@ pub(crate) enum WorkerMessage {
     Reached(LaneNumber, i64),
     /// The lane's bounded input has ended.
     Ended(LaneNumber, i64),
-    /// Report; with the raw rows if `raw`.
-    Barrier { raw: bool, reply: tokio::sync::oneshot::Sender<WorkerReport> },
+    /// Report; with the raw rows and all partial state for a checkpoint.
+    Barrier { checkpoint: bool, reply: oneshot::Sender<WorkerReport> },
+    /// Hand over the partial state that the watermark of each state makes final.
+    Close { watermarks_us: Arc<[i64]>, reply: oneshot::Sender<Result<Vec<StateDelta>>> },
 }
 
 /// How a lane begins on its worker.
@@ -61,9 +65,12 @@ pub(crate) struct WorkerReport {
     pub(crate) lanes: Vec<LaneReport>,
     pub(crate) rows: Vec<RuleRows>,
     pub(crate) failures: Vec<(LaneId, RuleFailure)>,
+    /// All partial state, only for a checkpoint.
     pub(crate) deltas: Vec<StateDelta>,
+    /// For each state the lowest watermark that would make something final that is held here.
+    pub(crate) first_final_us: Vec<i64>,
     pub(crate) dead_letters: Vec<DeadLetter>,
-    /// Raw rows by stream, only if asked for.
+    /// Raw rows by stream, only for a checkpoint.
     pub(crate) raw: BTreeMap<usize, Vec<RecordBatch>>,
     pub(crate) error: Option<Error>,
 }
@@ -97,17 +104,22 @@ impl Worker {
     /// Works until the queue is closed.
     pub(crate) fn run(mut self, queue: &Receiver<WorkerMessage>) {
         for message in queue {
-            if let WorkerMessage::Barrier { raw, reply } = message {
-                // A coordinator that no longer listens is shutting down.
-                if reply.send(self.report(raw)).is_err() {
-                    return;
+            // A coordinator that no longer listens is shutting down.
+            let is_heard = match message {
+                WorkerMessage::Barrier { checkpoint, reply } => reply.send(self.report(checkpoint)).is_ok(),
+                WorkerMessage::Close { watermarks_us, reply } => {
+                    let closed = self.program.close(&watermarks_us).map_err(|what| Error::State { what });
+                    reply.send(closed).is_ok()
                 }
-                continue;
-            }
-            if self.pending.error.is_none()
-                && let Err(error) = self.handle(message)
-            {
-                self.pending.error = Some(error);
+                message => {
+                    if self.pending.error.is_none() {
+                        self.pending.error = self.handle(message).err();
+                    }
+                    true
+                }
+            };
+            if !is_heard {
+                return;
             }
         }
     }
@@ -142,7 +154,7 @@ impl Worker {
                     lane.ended = true;
                 }
             }
-            WorkerMessage::Barrier { .. } => {}
+            WorkerMessage::Barrier { .. } | WorkerMessage::Close { .. } => {}
         }
         Ok(())
     }
@@ -255,15 +267,17 @@ impl Worker {
         Ok(())
     }
 
-    fn report(&mut self, raw: bool) -> WorkerReport {
-        let sealed = self.program.seal();
-        let kept_raw = if raw { BTreeMap::new() } else { std::mem::take(&mut self.pending.raw) };
+    fn report(&mut self, checkpoint: bool) -> WorkerReport {
+        let kept_raw = if checkpoint { BTreeMap::new() } else { std::mem::take(&mut self.pending.raw) };
         let mut report = std::mem::take(&mut self.pending);
         self.pending.raw = kept_raw;
-        match sealed {
-            Ok(deltas) => report.deltas = deltas,
-            Err(what) => report.error = report.error.or(Some(Error::State { what })),
+        if checkpoint {
+            match self.program.seal() {
+                Ok(deltas) => report.deltas = deltas,
+                Err(what) => report.error = report.error.or(Some(Error::State { what })),
+            }
         }
+        report.first_final_us = self.program.first_final_us();
         report.lanes = self
             .lanes
             .values_mut()

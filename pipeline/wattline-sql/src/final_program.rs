@@ -8,23 +8,24 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::compute::concat_batches;
-use wattline_core::time::BEFORE_TIME;
+use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use crate::error::Error;
 use crate::lane_program::state_error;
 use crate::operators::{Chunk, OrderBuffer, PaneSet, record_batch, run_all};
 use crate::program::{FinalOutput, RuleFailure, RuleRows, StateDelta};
 use crate::rule_set::CompiledRule;
+use crate::shared_state::SharedState;
 
 /// All rules, with the merged state of a process.
 pub struct FinalProgram {
     rules: Arc<Vec<CompiledRule>>,
+    shared: Arc<Vec<SharedState>>,
     states: Vec<FinalState>,
     watermarks_us: Vec<i64>,
 }
 
 enum FinalState {
-    Stateless,
     Windows(PaneSet),
     Ordered(OrderBuffer),
 }
@@ -39,87 +40,92 @@ impl fmt::Debug for FinalProgram {
 }
 
 impl FinalProgram {
-    pub(crate) fn new(rules: Arc<Vec<CompiledRule>>) -> Self {
-        let states = rules
+    pub(crate) fn new(rules: Arc<Vec<CompiledRule>>, shared: Arc<Vec<SharedState>>) -> Self {
+        let states = shared
             .iter()
-            .map(|rule| match &rule.plan.window {
-                Some(window) => FinalState::Windows(PaneSet::new(Arc::clone(window))),
-                None if rule.ordered => FinalState::Ordered(OrderBuffer::new(Arc::clone(&rule.output_schema))),
-                None => FinalState::Stateless,
+            .map(|state| {
+                let rule = state.first(&rules);
+                match &rule.plan.window {
+                    Some(window) => FinalState::Windows(PaneSet::new(Arc::clone(window))),
+                    None => FinalState::Ordered(OrderBuffer::new(Arc::clone(&rule.output_schema))),
+                }
             })
             .collect();
-        Self { watermarks_us: vec![BEFORE_TIME; rules.len()], rules, states }
+        Self { watermarks_us: vec![BEFORE_TIME; shared.len()], rules, shared, states }
     }
 
     /// Adds state rows: a worker's delta, or a part of a snapshot.
     ///
     /// # Errors
-    /// [`Error::State`] if the rows do not have the shape of the rule's state.
+    /// [`Error::State`] if the rows do not have the shape of the state.
     pub fn merge(&mut self, delta: &StateDelta) -> Result<(), Error> {
-        let final_at_us = self.watermarks_us[delta.rule];
-        let merged = match &mut self.states[delta.rule] {
-            FinalState::Stateless => Ok(()),
+        let final_at_us = self.watermarks_us[delta.state];
+        let merged = match &mut self.states[delta.state] {
             FinalState::Windows(panes) => panes.merge(&delta.batch, final_at_us),
             FinalState::Ordered(buffer) => buffer.merge(&delta.batch, final_at_us),
         };
-        merged.map_err(|source| state_error(&self.rules[delta.rule], source))
+        merged.map_err(|source| state_error(self.shared[delta.state].first(&self.rules), source))
     }
 
-    /// Moves a rule to a watermark (microseconds) and gives out what that makes final. Never moves back.
+    /// Moves a state to a watermark (microseconds) and gives out what that makes final, for each of its rules. Never moves
+    /// back.
     ///
     /// # Errors
     /// [`Error::State`] if an accumulator cannot be evaluated.
-    pub fn advance(&mut self, rule: usize, watermark_us: i64) -> Result<FinalOutput, Error> {
-        let watermark_us = watermark_us.max(self.watermarks_us[rule]);
-        self.watermarks_us[rule] = watermark_us;
-        let compiled = &self.rules[rule];
+    pub fn advance(&mut self, state: usize, watermark_us: i64) -> Result<FinalOutput, Error> {
+        let watermark_us = watermark_us.max(self.watermarks_us[state]);
+        self.watermarks_us[state] = watermark_us;
+        let shared = &self.shared[state];
         let mut output = FinalOutput::default();
-        match &mut self.states[rule] {
-            FinalState::Stateless => {}
+        match &mut self.states[state] {
             FinalState::Windows(panes) => {
-                let closed = panes.close_until(watermark_us).map_err(|source| state_error(compiled, source))?;
-                for window in closed {
-                    run_tail(rule, compiled, Chunk::whole(window), &mut output);
+                let closed = panes.close_until(watermark_us);
+                let closed = closed.map_err(|source| state_error(shared.first(&self.rules), source))?;
+                for &rule in &shared.rules {
+                    let compiled = &self.rules[rule];
+                    let mut of_rule = FinalOutput::default();
+                    for window in &closed {
+                        run_tail(rule, compiled, Chunk::whole(window.clone()), &mut of_rule);
+                    }
+                    join_rows(rule, compiled, &mut of_rule)?;
+                    output.rows.extend(of_rule.rows);
+                    output.errors.extend(of_rule.errors);
                 }
-                join_rows(rule, compiled, &mut output)?;
             }
             FinalState::Ordered(buffer) => {
-                let released = buffer.release_before(watermark_us).map_err(|source| state_error(compiled, source))?;
-                output.rows.extend(released.map(|(batch, identity)| RuleRows {
-                    rule,
-                    batch,
-                    identity: Some(identity),
-                }));
+                let released = buffer.release_before(watermark_us);
+                let released = released.map_err(|source| state_error(shared.first(&self.rules), source))?;
+                let rows = |rule: &usize| {
+                    let (batch, identity) = released.clone()?;
+                    Some(RuleRows { rule: *rule, batch, identity: Some(identity) })
+                };
+                output.rows.extend(shared.rules.iter().filter_map(rows));
             }
         }
         Ok(output)
     }
 
-    /// Says up to where a rule's rows were already final, as a manifest has it; state at or before it is ignored from now on.
-    pub fn set_watermark(&mut self, rule: usize, watermark_us: i64) {
-        self.watermarks_us[rule] = self.watermarks_us[rule].max(watermark_us);
+    /// Says up to where what a state gives was already final, as a manifest has it; state at or before it is ignored from
+    /// now on.
+    pub fn set_watermark(&mut self, state: usize, watermark_us: i64) {
+        self.watermarks_us[state] = self.watermarks_us[state].max(watermark_us);
     }
 
-    /// Up to where a rule's rows are final, microseconds.
-    #[must_use]
-    pub fn watermark_us(&self, rule: usize) -> i64 {
-        self.watermarks_us[rule]
-    }
-
-    /// All state as rows, for a snapshot; merging them into an empty program restores it. The state stays.
+    /// The whole state as rows; the program keeps it.
     ///
     /// # Errors
     /// [`Error::State`] if an accumulator cannot give its state or take it back.
     pub fn dump(&mut self) -> Result<Vec<StateDelta>, Error> {
         let mut deltas = Vec::new();
-        for (rule, state) in self.states.iter_mut().enumerate() {
-            let batch = match state {
-                FinalState::Stateless => Ok(None),
-                FinalState::Windows(panes) => panes.drain(),
-                FinalState::Ordered(buffer) => buffer.drain(),
+        for (state, held) in self.states.iter_mut().enumerate() {
+            let taken = match held {
+                FinalState::Windows(panes) => panes.drain_until(END_OF_TIME),
+                FinalState::Ordered(buffer) => {
+                    buffer.drain_before(END_OF_TIME).map(|taken| taken.into_iter().collect())
+                }
             };
-            let batch = batch.map_err(|source| state_error(&self.rules[rule], source))?;
-            deltas.extend(batch.map(|batch| StateDelta { rule, batch }));
+            let taken = taken.map_err(|source| state_error(self.shared[state].first(&self.rules), source))?;
+            deltas.extend(taken.into_iter().map(|(final_at_us, batch)| StateDelta { state, final_at_us, batch }));
         }
         for delta in &deltas {
             self.merge(delta)?;
@@ -131,7 +137,6 @@ impl FinalProgram {
     #[must_use]
     pub fn state_rows(&self) -> usize {
         let rows = |state: &FinalState| match state {
-            FinalState::Stateless => 0,
             FinalState::Windows(panes) => panes.rows(),
             FinalState::Ordered(buffer) => buffer.rows(),
         };
@@ -142,7 +147,6 @@ impl FinalProgram {
     #[must_use]
     pub fn state_bytes(&self) -> usize {
         let bytes = |state: &FinalState| match state {
-            FinalState::Stateless => 0,
             FinalState::Windows(panes) => panes.bytes(),
             FinalState::Ordered(buffer) => buffer.bytes(),
         };

@@ -1,5 +1,8 @@
 //! The first stage: all rules over the batches of a worker's lanes.
 //!
+//! State stays here, in hash tables that live across batches, until a window is final ([`LaneProgram::close`]) or a
+//! snapshot is due ([`LaneProgram::seal`]). Rules that share a state are evaluated once up to it, and fail together.
+//!
 //! Rows later than a rule's delay are left out by one mask per distinct delay, computed once per batch.
 //! A rule that fails on a row is quarantined in that lane: events before the row count, the row and all
 //! later events of the lane do not. Which row that is must not depend on how rows were batched, so a failing
@@ -14,27 +17,38 @@ use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
 use datafusion::common::internal_datafusion_err;
 use datafusion::error::{DataFusionError, Result};
+use wattline_core::time::END_OF_TIME;
 
 use crate::error::Error;
 use crate::operators::{Chunk, OrderBuffer, PaneSet, identity_schema, record_batch, run_all};
 use crate::program::{LaneOutput, RuleFailure, RuleRows, StateDelta};
 use crate::rule_set::CompiledRule;
+use crate::shared_state::SharedState;
 
 /// All rules, with the partial state of one worker.
 pub struct LaneProgram {
     rules: Arc<Vec<CompiledRule>>,
-    by_stream: BTreeMap<String, Vec<usize>>,
+    shared: Arc<Vec<SharedState>>,
+    by_stream: BTreeMap<String, Vec<Step>>,
     states: Vec<LaneState>,
-    quarantined: BTreeSet<(usize, u32)>,
+    quarantined: BTreeSet<(Step, u32)>,
+}
+
+/// What is run over a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    /// A rule without state.
+    Rule(usize),
+    /// A state, for all rules that share it.
+    State(usize),
 }
 
 enum LaneState {
-    Stateless,
     Windows(PaneSet),
     Ordered(OrderBuffer),
 }
 
-/// How a step of a rule failed.
+/// How a step failed.
 enum Failure {
     /// In an expression: nothing of the chunk has been applied.
     Expression(DataFusionError),
@@ -55,20 +69,27 @@ impl fmt::Debug for LaneProgram {
 }
 
 impl LaneProgram {
-    pub(crate) fn new(rules: Arc<Vec<CompiledRule>>) -> Self {
-        let mut by_stream: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (index, rule) in rules.iter().enumerate() {
-            by_stream.entry(rule.stream.clone()).or_default().push(index);
+    pub(crate) fn new(rules: Arc<Vec<CompiledRule>>, shared: Arc<Vec<SharedState>>) -> Self {
+        let mut by_stream: BTreeMap<String, Vec<Step>> = BTreeMap::new();
+        for (number, rule) in rules.iter().enumerate() {
+            let step = match shared.iter().position(|state| state.rules.contains(&number)) {
+                None => Step::Rule(number),
+                Some(state) if shared[state].rules[0] == number => Step::State(state),
+                Some(_) => continue,
+            };
+            by_stream.entry(rule.stream.clone()).or_default().push(step);
         }
-        let states = rules
+        let states = shared
             .iter()
-            .map(|rule| match &rule.plan.window {
-                Some(window) => LaneState::Windows(PaneSet::new(Arc::clone(window))),
-                None if rule.ordered => LaneState::Ordered(OrderBuffer::new(Arc::clone(&rule.output_schema))),
-                None => LaneState::Stateless,
+            .map(|state| {
+                let rule = state.first(&rules);
+                match &rule.plan.window {
+                    Some(window) => LaneState::Windows(PaneSet::new(Arc::clone(window))),
+                    None => LaneState::Ordered(OrderBuffer::new(Arc::clone(&rule.output_schema))),
+                }
             })
             .collect();
-        Self { rules, by_stream, states, quarantined: BTreeSet::new() }
+        Self { rules, shared, by_stream, states, quarantined: BTreeSet::new() }
     }
 
     /// Runs all rules of `stream` over one batch of one lane.
@@ -76,13 +97,13 @@ impl LaneProgram {
     /// The batch has the stream's schema: its columns, then the system columns. Its rows are in offset order.
     pub fn push(&mut self, lane: u32, stream: &str, batch: &RecordBatch) -> LaneOutput {
         let mut output = LaneOutput::default();
-        let Some(rules) = self.by_stream.get(stream).cloned() else { return output };
+        let Some(steps) = self.by_stream.get(stream).cloned() else { return output };
         let mut on_time: BTreeMap<i64, Result<Chunk, String>> = BTreeMap::new();
-        for rule in rules {
-            if self.quarantined.contains(&(rule, lane)) {
+        for step in steps {
+            if self.quarantined.contains(&(step, lane)) {
                 continue;
             }
-            let delay_ms = self.rules[rule].delay_ms;
+            let delay_ms = self.rule_of(step).delay_ms;
             let chunk = on_time
                 .entry(delay_ms)
                 .or_insert_with(|| within_delay(batch, delay_ms).map_err(|error| error.strip_backtrace()));
@@ -90,45 +111,66 @@ impl LaneProgram {
                 Ok(chunk) if chunk.len() == 0 => {}
                 Ok(chunk) => {
                     let chunk = chunk.clone();
-                    self.run_rule(rule, lane, batch, chunk, &mut output);
+                    self.run_step(step, lane, batch, chunk, &mut output);
                 }
                 Err(message) => {
                     let message = message.clone();
-                    self.fail(rule, lane, batch, 0, message, &mut output);
+                    self.fail(step, lane, batch, 0, &message, &mut output);
                 }
             }
         }
         output
     }
 
-    /// Stops a rule in a lane, as a manifest says it was stopped before.
+    /// Stops a rule in a lane, as a manifest says it was stopped before, and with it all that share its state.
     pub fn quarantine(&mut self, rule: usize, lane: u32) {
-        self.quarantined.insert((rule, lane));
+        let state = self.shared.iter().position(|state| state.rules.contains(&rule));
+        self.quarantined.insert((state.map_or(Step::Rule(rule), Step::State), lane));
     }
 
-    /// Takes all partial state out, to be merged by the final program. Rules without state are left out.
+    /// Takes all partial state out, to be merged by the final program: one delta per window.
     ///
     /// # Errors
     /// [`Error::State`] if an accumulator cannot give its state.
     pub fn seal(&mut self) -> Result<Vec<StateDelta>, Error> {
+        self.close(&vec![END_OF_TIME; self.states.len()])
+    }
+
+    /// Takes out the partial state that the given watermark of each state (microseconds) makes final: no event that is
+    /// in time can change it any more.
+    ///
+    /// # Errors
+    /// [`Error::State`] if an accumulator cannot give its state.
+    pub fn close(&mut self, watermarks_us: &[i64]) -> Result<Vec<StateDelta>, Error> {
         let mut deltas = Vec::new();
-        for (rule, state) in self.states.iter_mut().enumerate() {
-            let batch = match state {
-                LaneState::Stateless => Ok(None),
-                LaneState::Windows(panes) => panes.drain(),
-                LaneState::Ordered(buffer) => buffer.drain(),
+        for (state, (held, watermark_us)) in self.states.iter_mut().zip(watermarks_us).enumerate() {
+            let taken = match held {
+                LaneState::Windows(panes) => panes.drain_until(*watermark_us),
+                LaneState::Ordered(buffer) => {
+                    buffer.drain_before(*watermark_us).map(|taken| taken.into_iter().collect())
+                }
             };
-            let batch = batch.map_err(|source| state_error(&self.rules[rule], source))?;
-            deltas.extend(batch.map(|batch| StateDelta { rule, batch }));
+            let taken = taken.map_err(|source| state_error(self.shared[state].first(&self.rules), source))?;
+            deltas.extend(taken.into_iter().map(|(final_at_us, batch)| StateDelta { state, final_at_us, batch }));
         }
         Ok(deltas)
     }
 
-    /// Groups and waiting rows held since the last seal.
+    /// For each state the lowest watermark at which [`close`](Self::close) would find something, microseconds since the
+    /// epoch; the end of time if nothing is held.
+    #[must_use]
+    pub fn first_final_us(&self) -> Vec<i64> {
+        let first = |state: &LaneState| match state {
+            LaneState::Windows(panes) => panes.first_end_us(),
+            LaneState::Ordered(buffer) => buffer.first_us().map(|us| us.saturating_add(1)),
+        };
+        self.states.iter().map(|state| first(state).unwrap_or(END_OF_TIME)).collect()
+    }
+
+    /// Groups and waiting rows held.
     #[must_use]
     pub fn state_rows(&self) -> usize {
         let rows = |state: &LaneState| match state {
-            LaneState::Stateless => 0,
             LaneState::Windows(panes) => panes.rows(),
             LaneState::Ordered(buffer) => buffer.rows(),
         };
@@ -139,17 +181,23 @@ impl LaneProgram {
     #[must_use]
     pub fn state_bytes(&self) -> usize {
         let bytes = |state: &LaneState| match state {
-            LaneState::Stateless => 0,
             LaneState::Windows(panes) => panes.bytes(),
             LaneState::Ordered(buffer) => buffer.bytes(),
         };
         self.states.iter().map(bytes).sum()
     }
 
-    fn run_rule(&mut self, rule: usize, lane: u32, batch: &RecordBatch, chunk: Chunk, output: &mut LaneOutput) {
+    fn rule_of(&self, step: Step) -> &CompiledRule {
+        match step {
+            Step::Rule(rule) => &self.rules[rule],
+            Step::State(state) => self.shared[state].first(&self.rules),
+        }
+    }
+
+    fn run_step(&mut self, step: Step, lane: u32, batch: &RecordBatch, chunk: Chunk, output: &mut LaneOutput) {
         let mut pending = vec![chunk];
         while let Some(chunk) = pending.pop() {
-            match self.run_chunk(rule, batch, &chunk) {
+            match self.run_chunk(step, batch, &chunk) {
                 Ok(rows) => output.rows.extend(rows),
                 Err(Failure::Expression(_)) if chunk.len() > 1 => {
                     let half = chunk.len() / 2;
@@ -158,53 +206,62 @@ impl LaneProgram {
                 }
                 Err(Failure::Expression(error) | Failure::State(error)) => {
                     let row = chunk.source_row(0);
-                    self.fail(rule, lane, batch, row, error.strip_backtrace(), output);
+                    self.fail(step, lane, batch, row, &error.strip_backtrace(), output);
                     return;
                 }
             }
         }
     }
 
-    fn run_chunk(&mut self, rule: usize, source: &RecordBatch, chunk: &Chunk) -> Result<Option<RuleRows>, Failure> {
-        let compiled = &self.rules[rule];
+    fn run_chunk(&mut self, step: Step, source: &RecordBatch, chunk: &Chunk) -> Result<Option<RuleRows>, Failure> {
+        let compiled = match step {
+            Step::Rule(rule) => &self.rules[rule],
+            Step::State(state) => self.shared[state].first(&self.rules),
+        };
         let read = chunk.batch.project(&compiled.plan.columns).map_err(DataFusionError::from)?;
         let read = Chunk { batch: read, rows: chunk.rows.clone() };
         let Some(result) = run_all(&compiled.plan.lane, read)? else { return Ok(None) };
-        match (&mut self.states[rule], &compiled.plan.window) {
-            (LaneState::Windows(panes), Some(window)) => {
-                let partial = window.evaluate(&result)?;
-                panes.update(&partial).map_err(Failure::State)?;
-                Ok(None)
+        let state = match step {
+            Step::Rule(rule) => {
+                let identity = Some(identity_of(source, &result)?);
+                let batch = record_batch(&compiled.output_schema, result.batch.columns().to_vec(), result.len())?;
+                return Ok(Some(RuleRows { rule, batch, identity }));
             }
-            (LaneState::Ordered(buffer), _) => {
+            Step::State(state) => state,
+        };
+        match &mut self.states[state] {
+            LaneState::Windows(panes) => {
+                let partial = panes.evaluate(&result)?;
+                panes.update(&partial).map_err(Failure::State)?;
+            }
+            LaneState::Ordered(buffer) => {
                 let identity = identity_of(source, &result)?;
                 let times = times_of(source, compiled.stream_time_column, &result)?;
                 let rows = record_batch(&compiled.output_schema, result.batch.columns().to_vec(), result.len())?;
                 buffer.push(times, &identity, &rows).map_err(Failure::State)?;
-                Ok(None)
-            }
-            _ => {
-                let identity = Some(identity_of(source, &result)?);
-                let batch = record_batch(&compiled.output_schema, result.batch.columns().to_vec(), result.len())?;
-                Ok(Some(RuleRows { rule, batch, identity }))
             }
         }
+        Ok(None)
     }
 
-    fn fail(
-        &mut self,
-        rule: usize,
-        lane: u32,
-        batch: &RecordBatch,
-        row: usize,
-        message: String,
-        output: &mut LaneOutput,
-    ) {
-        self.quarantined.insert((rule, lane));
+    fn fail(&mut self, step: Step, lane: u32, batch: &RecordBatch, row: usize, message: &str, output: &mut LaneOutput) {
+        self.quarantined.insert((step, lane));
         let column = |name| batch.column_by_name(name);
         let partition = column("_partition").and_then(|c| c.as_primitive_opt::<Int32Type>()).map(|c| c.value(row));
         let offset = column("_offset").and_then(|c| c.as_primitive_opt::<Int64Type>()).map(|c| c.value(row));
-        output.errors.push(RuleFailure { rule, lane: Some(lane), row: Some(row), partition, offset, message });
+        let rules = match step {
+            Step::Rule(rule) => vec![rule],
+            Step::State(state) => self.shared[state].rules.clone(),
+        };
+        let failure = |rule| RuleFailure {
+            rule,
+            lane: Some(lane),
+            row: Some(row),
+            partition,
+            offset,
+            message: message.to_owned(),
+        };
+        output.errors.extend(rules.into_iter().map(failure));
     }
 }
 

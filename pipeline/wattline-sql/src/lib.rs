@@ -33,6 +33,7 @@ mod program;
 pub mod query;
 mod rule_file;
 mod rule_set;
+mod shared_state;
 pub mod test_file;
 mod test_run;
 
@@ -44,6 +45,7 @@ pub use lane_program::LaneProgram;
 pub use program::{FinalOutput, LaneOutput, RuleFailure, RuleRows, StateDelta};
 pub use rule_file::{Param, ParamValue, RuleFile, RuleHeader, RuleKind, RuleSeverity};
 pub use rule_set::{CompiledRule, RuleSet};
+pub use shared_state::SharedState;
 pub use test_run::{GivenRows, TestOutcome, run_rule_test};
 
 #[cfg(test)]

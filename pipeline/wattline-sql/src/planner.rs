@@ -68,6 +68,8 @@ pub(crate) struct StreamPlan {
     /// Steps before the window, or all steps of a stateless rule.
     pub(crate) lane: Vec<Operator>,
     pub(crate) window: Option<Arc<AggregateSpec>>,
+    /// The text of the plan up to the window, which says what its state means.
+    pub(crate) window_text: Option<String>,
     /// Steps after the window.
     pub(crate) tail: Vec<Operator>,
     /// The optimised plan, for `explain` and the fingerprint.
@@ -88,11 +90,18 @@ pub(crate) fn lower(
     check_streams(&plan)?;
     let plan = window_keys::reduce(plan)?;
     let optimized = optimize(session, plan)?;
-    let mut lowering =
-        Lowering { session, references, columns: Vec::new(), lane: Vec::new(), window: None, tail: Vec::new() };
+    let mut lowering = Lowering {
+        session,
+        references,
+        columns: Vec::new(),
+        lane: Vec::new(),
+        window: None,
+        window_text: None,
+        tail: Vec::new(),
+    };
     lowering.walk(&optimized)?;
-    let Lowering { columns, lane, window, tail, .. } = lowering;
-    Ok(StreamPlan { columns, lane, window, tail, optimized })
+    let Lowering { columns, lane, window, window_text, tail, .. } = lowering;
+    Ok(StreamPlan { columns, lane, window, window_text, tail, optimized })
 }
 
 fn check_streams(plan: &LogicalPlan) -> std::result::Result<(), Refusal> {
@@ -137,6 +146,7 @@ struct Lowering<'a> {
     columns: Vec<usize>,
     lane: Vec<Operator>,
     window: Option<Arc<AggregateSpec>>,
+    window_text: Option<String>,
     tail: Vec<Operator>,
 }
 
@@ -250,6 +260,7 @@ impl Lowering<'_> {
             args.extend(lowered.aggregate.order_bys().iter().map(|order| Arc::clone(&order.expr)));
             aggregates.push(Aggregated { function: lowered.aggregate, args, filter: lowered.filter });
         }
+        self.window_text = Some(LogicalPlan::Aggregate(aggregate.clone()).display_indent_schema().to_string());
         let output_schema = nullable(aggregate.schema.as_arrow());
         let key_fields = output_schema.fields()[1..groups.len()].to_vec();
         self.window = Some(Arc::new(AggregateSpec {

@@ -41,13 +41,16 @@ pub struct LaneOutput {
     pub errors: Vec<RuleFailure>,
 }
 
-/// State rows of one rule: partial results of windows, or condition rows that wait for the watermark.
+/// State rows: partial results of one window, or condition rows that wait for the watermark.
 ///
 /// A plain batch without dictionaries of its own making: it goes through Arrow IPC as it is.
 #[derive(Debug, Clone)]
 pub struct StateDelta {
-    /// Index into [`RuleSet::rules`](crate::RuleSet::rules).
-    pub rule: usize,
+    /// Index into [`RuleSet::states`](crate::RuleSet::states).
+    pub state: usize,
+    /// The watermark that makes all of it final, microseconds since the epoch: the end of the window, the end of time for
+    /// condition rows.
+    pub final_at_us: i64,
     /// The rows.
     pub batch: RecordBatch,
 }

@@ -25,6 +25,7 @@ use crate::logical::{
 use crate::output::{OutputColumns, find_columns, project_for_archive};
 use crate::planner::{Problem, References, StreamPlan, analyze, lower};
 use crate::rule_file::{RuleFile, RuleHeader, RuleKind, parse_header};
+use crate::shared_state::SharedState;
 
 /// A rule that gives rows: kind alert or table.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ pub struct CompiledRule {
     pub ordered: bool,
     /// When a row is final, in words.
     pub final_at: String,
+    /// 32 hex digits that name its keyed state; `None` for a rule without state. Rules with the same one share it.
+    pub(crate) state_fingerprint: Option<String>,
     /// Position of the event time in the stream's schema.
     pub(crate) stream_time_column: usize,
     pub(crate) plan: StreamPlan,
@@ -67,6 +70,7 @@ pub struct CompiledRule {
 pub struct RuleSet {
     catalog: Catalog,
     rules: Arc<Vec<CompiledRule>>,
+    states: Arc<Vec<SharedState>>,
     views: Arc<Vec<RuleHeader>>,
     warnings: Vec<Diagnostic>,
 }
@@ -89,7 +93,9 @@ impl RuleSet {
         }
         rules.sort_by(|a, b| a.header.id.cmp(&b.header.id));
         views.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(Self { catalog: catalog.clone(), rules: Arc::new(rules), views: Arc::new(views), warnings: diagnostics })
+        let states = Arc::new(SharedState::of(&rules));
+        let (rules, views) = (Arc::new(rules), Arc::new(views));
+        Ok(Self { catalog: catalog.clone(), rules, states, views, warnings: diagnostics })
     }
 
     /// What is suspicious but runs.
@@ -102,6 +108,12 @@ impl RuleSet {
     #[must_use]
     pub fn rules(&self) -> &[CompiledRule] {
         &self.rules
+    }
+
+    /// The keyed states of the rules; their positions are the state numbers of the programs.
+    #[must_use]
+    pub fn states(&self) -> &[SharedState] {
+        &self.states
     }
 
     /// Headers of the views by id.
@@ -125,13 +137,13 @@ impl RuleSet {
     /// A first stage with empty state, for one worker.
     #[must_use]
     pub fn lane_program(&self) -> LaneProgram {
-        LaneProgram::new(Arc::clone(&self.rules))
+        LaneProgram::new(Arc::clone(&self.rules), Arc::clone(&self.states))
     }
 
     /// A second stage with empty state, for the process.
     #[must_use]
     pub fn final_program(&self) -> FinalProgram {
-        FinalProgram::new(Arc::clone(&self.rules))
+        FinalProgram::new(Arc::clone(&self.rules), Arc::clone(&self.states))
     }
 }
 
@@ -382,9 +394,15 @@ fn assemble(
     });
     let window_us = plan.window.as_ref().map(|window| window.size_us);
     let ordered = columns.firing.is_some() && window_us.is_none();
+    let fingerprint = fingerprint(&stream, delay_ms, &plan.optimized.display_indent_schema().to_string());
+    let state_fingerprint = match &plan.window_text {
+        Some(text) => Some(self::fingerprint(&stream, delay_ms, text)),
+        None => ordered.then(|| fingerprint.clone()),
+    };
     CompiledRule {
         output_schema: crate::operators::nullable(logical.schema().as_arrow()),
-        fingerprint: fingerprint(&plan, delay_ms, &stream),
+        fingerprint,
+        state_fingerprint,
         final_at: final_at(window_us, ordered, delay_ms),
         path: file.path.clone(),
         sql: file.text.clone(),
@@ -402,12 +420,12 @@ fn assemble(
     }
 }
 
-/// Parameters are literals of the plan by now, so the plan's text covers them.
-fn fingerprint(plan: &StreamPlan, delay_ms: i64, stream: &str) -> String {
+/// Parameters are literals of a plan by now, so its text covers them.
+fn fingerprint(stream: &str, delay_ms: i64, plan: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(stream.as_bytes());
     hash.update(delay_ms.to_le_bytes());
-    hash.update(plan.optimized.display_indent_schema().to_string().as_bytes());
+    hash.update(plan.as_bytes());
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -136,6 +136,7 @@ struct StreamRun {
 /// Pushes the rows of all lanes in turn; the rule's watermark follows the slowest lane.
 fn stream(set: &RuleSet, rule: usize, given: &RecordBatch, lanes: usize, size: usize) -> Result<StreamRun, Error> {
     let compiled = &set.rules()[rule];
+    let state = set.states().iter().position(|state| state.rules.contains(&rule));
     let mut program = set.lane_program();
     let mut last = set.final_program();
     let mut run = StreamRun { rows: Vec::new(), errors: Vec::new() };
@@ -158,26 +159,31 @@ fn stream(set: &RuleSet, rule: usize, given: &RecordBatch, lanes: usize, size: u
             reached[lane] = times.values().iter().copied().fold(reached[lane], i64::max);
         }
         let slowest = reached.iter().copied().min().unwrap_or(BEFORE_TIME);
-        collect_final(&mut run, &mut last, rule, program.seal()?, slowest.saturating_sub(compiled.delay_ms * 1_000))?;
+        if let Some(state) = state {
+            let watermark_us = slowest.saturating_sub(compiled.delay_ms * 1_000);
+            collect_final(&mut run, &mut last, (rule, state), program.seal()?, watermark_us)?;
+        }
         start = start.saturating_add(size);
     }
-    collect_final(&mut run, &mut last, rule, Vec::new(), END_OF_TIME)?;
+    if let Some(state) = state {
+        collect_final(&mut run, &mut last, (rule, state), Vec::new(), END_OF_TIME)?;
+    }
     Ok(run)
 }
 
 fn collect_final(
     run: &mut StreamRun,
     last: &mut crate::FinalProgram,
-    rule: usize,
+    (rule, state): (usize, usize),
     deltas: Vec<StateDelta>,
     watermark_us: i64,
 ) -> Result<(), Error> {
-    for delta in deltas.iter().filter(|delta| delta.rule == rule) {
+    for delta in deltas.iter().filter(|delta| delta.state == state) {
         last.merge(delta)?;
     }
-    let output = last.advance(rule, watermark_us)?;
-    run.rows.extend(output.rows);
-    run.errors.extend(output.errors.into_iter().map(|error| error.message));
+    let output = last.advance(state, watermark_us)?;
+    run.rows.extend(output.rows.into_iter().filter(|rows| rows.rule == rule));
+    run.errors.extend(output.errors.into_iter().filter(|error| error.rule == rule).map(|error| error.message));
     Ok(())
 }
 

@@ -17,8 +17,8 @@ use wattline_runtime::clock::{Clock, SystemClock};
 use wattline_runtime::port::{AlertSink, Decoder, LaneProgram, Source};
 use wattline_runtime::progress::Progress;
 use wattline_runtime::table::TableSpec;
-use wattline_runtime::{Job, JobSettings, LaneMatch, RulePlan, StreamPlan};
-use wattline_sql::{CompiledRule, RuleKind, RuleSet, RuleSeverity};
+use wattline_runtime::{Job, JobSettings, LaneMatch, RulePlan, StatePlan, StreamPlan};
+use wattline_sql::{CompiledRule, RuleKind, RuleSet, RuleSeverity, SharedState};
 
 use crate::adapt::archive::{JOBS_FOLDER, JobStore, Tables};
 use crate::adapt::decoder::StreamDecoder;
@@ -92,6 +92,7 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
     Ok(Job {
         settings: settings(config, &job),
         rules: rule_plans(&project.rules, &names),
+        states: state_plans(&project.rules),
         streams,
         sources,
         decoders: decoders(&project.streams)?,
@@ -245,6 +246,11 @@ pub(crate) fn rule_plans(rules: &RuleSet, streams: &[String]) -> Vec<RulePlan> {
             alert: (rule.header.kind == RuleKind::Alert).then(|| alert_plan(rule)),
         })
         .collect()
+}
+
+fn state_plans(rules: &RuleSet) -> Vec<StatePlan> {
+    let plan = |state: &SharedState| StatePlan { fingerprint: state.fingerprint.clone(), rules: state.rules.clone() };
+    rules.states().iter().map(plan).collect()
 }
 
 fn column_name(rule: &CompiledRule, at: usize) -> String {

@@ -28,7 +28,7 @@ pub(super) struct Uncommitted {
     pub(super) rule_errors: Vec<RuleError>,
     pub(super) idle_advances: BTreeMap<LaneId, Vec<IdleAdvance>>,
     pub(super) refused: BTreeMap<LaneId, Vec<(i64, i32)>>,
-    /// Since the last checkpoint.
+    /// What a checkpoint has taken from the workers.
     pub(super) deltas: Vec<StateDelta>,
     /// Published and not in files.
     pub(super) pending: Pending,
@@ -175,20 +175,16 @@ impl Coordinator {
 
     /// Stores the state of the rules (what changed, or all of it from time to time) and of the alerts.
     async fn write_state(&mut self, epoch: &mut Epoch) -> Result<()> {
-        let named = |rules: &[super::RulePlan], deltas: Vec<StateDelta>| -> Vec<(String, RecordBatch)> {
-            deltas.into_iter().map(|delta| (rules[delta.rule].fingerprint.clone(), delta.batch)).collect()
-        };
         let full = self.state_objects.len() >= STATE_OBJECTS_MAX;
-        let deltas = std::mem::take(&mut self.uncommitted.deltas);
-        let frames = if full {
-            let dump = self
-                .final_program
-                .dump()
-                .map_err(|reason| Error::BadObject { path: "state of the rules".into(), reason })?;
-            named(&self.rules, dump)
-        } else {
-            named(&self.rules, deltas)
-        };
+        let mut deltas = std::mem::take(&mut self.uncommitted.deltas);
+        if full {
+            let dump = self.final_program.dump();
+            deltas = dump.map_err(|reason| Error::BadObject { path: "state of the rules".into(), reason })?;
+        }
+        // What is final is out, or part of this epoch.
+        deltas.retain(|delta| delta.final_at_us > self.final_until_us(delta.state));
+        let frames: Vec<(String, RecordBatch)> =
+            deltas.into_iter().map(|delta| (self.states[delta.state].fingerprint.clone(), delta.batch)).collect();
         let mut objects = if full { Vec::new() } else { self.state_objects.clone() };
         if !frames.is_empty() {
             let path = self.chain.object_path("state", "frames");

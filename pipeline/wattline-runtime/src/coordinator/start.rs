@@ -82,6 +82,7 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
         settings: job.settings,
         streams: job.streams,
         rules: job.rules,
+        states: job.states,
     };
     coordinator.restore(past, fresh).await?;
     coordinator.start_sources(job.sources, &notify)?;
@@ -193,14 +194,10 @@ impl Coordinator {
         for (name, batch) in past.pending {
             self.uncommitted.pending.push(name, batch);
         }
-        for (rule, progress) in self.progress_of_rules.iter().enumerate() {
-            // Before any state comes in: what was final is not taken in again. A new rule leaves alone the windows
-            // that began before it.
-            let began_before = progress.active_from_us.saturating_add(self.rules[rule].window_us.unwrap_or(0) - 1);
-            let ignored = if progress.active_from_us == BEFORE_TIME { BEFORE_TIME } else { began_before };
-            let watermark_us = progress.final_until_us.max(ignored);
+        for state in 0..self.states.len() {
+            let watermark_us = self.ignored_until_us(state);
             if watermark_us != BEFORE_TIME {
-                self.final_program.set_watermark(rule, watermark_us);
+                self.final_program.set_watermark(state, watermark_us);
             }
         }
         if fresh {
@@ -208,11 +205,12 @@ impl Coordinator {
             self.state_objects.clear();
         } else {
             let by_fingerprint: HashMap<&str, usize> =
-                self.rules.iter().enumerate().map(|(rule, plan)| (plan.fingerprint.as_str(), rule)).collect();
+                self.states.iter().enumerate().map(|(state, plan)| (plan.fingerprint.as_str(), state)).collect();
             for (fingerprint, batch) in past.state {
-                let Some(rule) = by_fingerprint.get(fingerprint.as_str()) else { continue };
-                let merged = self.final_program.merge(&StateDelta { rule: *rule, batch });
-                merged.map_err(|reason| Error::BadObject { path: format!("state of rule {fingerprint}"), reason })?;
+                let Some(state) = by_fingerprint.get(fingerprint.as_str()) else { continue };
+                let delta = StateDelta { state: *state, final_at_us: END_OF_TIME, batch };
+                let merged = self.final_program.merge(&delta);
+                merged.map_err(|reason| Error::BadObject { path: format!("state {fingerprint}"), reason })?;
             }
         }
         self.dormant = past.lanes;
@@ -232,6 +230,18 @@ impl Coordinator {
             self.roll_forward_past(&manifest).await?;
         }
         Ok(())
+    }
+
+    /// Before any state comes in: what was final is not taken in again. Rules that are all new leave alone the windows that
+    /// began before them; a new rule that shares the state of an older one finds these windows whole, and gives them too.
+    fn ignored_until_us(&self, state: usize) -> i64 {
+        let rules = &self.states[state].rules;
+        let began_before = |rule: &usize| match self.progress_of_rules[*rule].active_from_us {
+            BEFORE_TIME => BEFORE_TIME,
+            active_from_us => active_from_us.saturating_add(self.rules[*rule].window_us.unwrap_or(0) - 1),
+        };
+        let ignored = rules.iter().map(began_before).min().unwrap_or(BEFORE_TIME);
+        self.final_until_us(state).max(ignored)
     }
 
     /// Takes lanes that a source assigned, and lets them flow.

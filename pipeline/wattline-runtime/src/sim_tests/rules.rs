@@ -21,13 +21,13 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use wattline_core::alert::{AlertRule, Severity};
 use wattline_core::record::{LaneId, RecordBlock, column};
-use wattline_core::time::BEFORE_TIME;
+use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
-use crate::RulePlan;
 use crate::alerting::AlertPlan;
 use crate::port::{Decoded, Decoder, FinalProgram, LaneProgram, Refused, RuleOutput, RuleRows, StateDelta};
 use crate::stream_schema;
 use crate::table::{TableSpec, timestamp_type};
+use crate::{RulePlan, StatePlan};
 
 pub(super) const BIG: usize = 0;
 pub(super) const SPIKE: usize = 1;
@@ -95,6 +95,14 @@ pub(super) fn plans() -> Vec<RulePlan> {
         plan(SUMS, "sums", Some(WINDOW_US), Some(table("sums", "window_end", total_batch(&[]).schema())), None),
         plan(HEAVY, "heavy", Some(WINDOW_US), None, alert("heavy", "window_end")),
     ]
+}
+
+/// The rules with state, by the number of their state.
+const STATES: [usize; 2] = [SUMS, HEAVY];
+
+pub(super) fn states() -> Vec<StatePlan> {
+    let plan = |rule: usize| StatePlan { fingerprint: format!("state of {rule}"), rules: vec![rule] };
+    STATES.into_iter().map(plan).collect()
 }
 
 pub(super) fn window_start_us(event_us: i64) -> i64 {
@@ -182,7 +190,8 @@ impl Decoder for TextDecoder {
 
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    partial: BTreeMap<usize, BTreeMap<Pane, Total>>,
+    /// By state.
+    partial: [BTreeMap<Pane, Total>; 2],
 }
 
 impl Lanes {
@@ -204,8 +213,7 @@ impl LaneProgram for Lanes {
     fn push(&mut self, _lane: u32, _stream: usize, batch: &RecordBatch) -> RuleOutput {
         let (times, values) = (longs(batch, "ts"), longs(batch, "value"));
         let (keys, lateness) = (text(batch, "key"), longs(batch, column::LATENESS_MS));
-        for rule in [SUMS, HEAVY] {
-            let panes = self.partial.entry(rule).or_default();
+        for (rule, panes) in STATES.into_iter().zip(&mut self.partial) {
             for k in (0..batch.num_rows()).filter(|k| lateness[*k] <= DELAYS_MS[rule]) {
                 let total = panes.entry((window_start_us(times[k]), keys.value(k).to_owned())).or_default();
                 *total = (total.0 + values[k], total.1 + 1);
@@ -217,35 +225,50 @@ impl LaneProgram for Lanes {
     }
 
     fn seal(&mut self) -> Result<Vec<StateDelta>, String> {
-        let partial = std::mem::take(&mut self.partial);
-        Ok(partial.into_iter().map(|(rule, panes)| delta(rule, &panes)).collect())
+        self.close(&[END_OF_TIME; 2])
+    }
+
+    fn close(&mut self, watermarks_us: &[i64]) -> Result<Vec<StateDelta>, String> {
+        let mut deltas = Vec::new();
+        for (state, (panes, watermark_us)) in self.partial.iter_mut().zip(watermarks_us).enumerate() {
+            let is_final = |pane: &Pane, _total: &mut Total| pane.0 + WINDOW_US <= *watermark_us;
+            let closed: BTreeMap<Pane, Total> = panes.extract_if(.., is_final).collect();
+            deltas.extend(closed.into_iter().map(|window| delta(state, &[window])));
+        }
+        Ok(deltas)
+    }
+
+    fn first_final_us(&self) -> Vec<i64> {
+        let first = |panes: &BTreeMap<Pane, Total>| panes.keys().next().map_or(END_OF_TIME, |pane| pane.0 + WINDOW_US);
+        self.partial.iter().map(first).collect()
     }
 
     fn quarantine(&mut self, _rule: usize, _lane: u32) {}
 }
 
-fn delta(rule: usize, panes: &BTreeMap<Pane, Total>) -> StateDelta {
-    let rows: Vec<(Pane, Total)> = panes.iter().map(|(pane, total)| (pane.clone(), *total)).collect();
-    StateDelta { rule, batch: total_batch(&rows) }
+fn delta(state: usize, window: &[(Pane, Total)]) -> StateDelta {
+    let final_at_us = window.iter().map(|(pane, _)| pane.0 + WINDOW_US).max().unwrap_or(END_OF_TIME);
+    StateDelta { state, final_at_us, batch: total_batch(window) }
 }
 
 #[derive(Debug)]
 pub(super) struct Merged {
-    panes: BTreeMap<usize, BTreeMap<Pane, Total>>,
-    watermarks_us: [i64; 4],
+    /// By state.
+    panes: [BTreeMap<Pane, Total>; 2],
+    watermarks_us: [i64; 2],
 }
 
 impl Default for Merged {
     fn default() -> Self {
-        Self { panes: BTreeMap::new(), watermarks_us: [BEFORE_TIME; 4] }
+        Self { panes: Default::default(), watermarks_us: [BEFORE_TIME; 2] }
     }
 }
 
 impl FinalProgram for Merged {
     fn merge(&mut self, delta: &StateDelta) -> Result<(), String> {
-        let panes = self.panes.entry(delta.rule).or_default();
+        let panes = &mut self.panes[delta.state];
         for (pane, (sum, count)) in totals(&delta.batch) {
-            if pane.0 + WINDOW_US > self.watermarks_us[delta.rule] {
+            if pane.0 + WINDOW_US > self.watermarks_us[delta.state] {
                 let total = panes.entry(pane).or_default();
                 *total = (total.0 + sum, total.1 + count);
             }
@@ -253,12 +276,12 @@ impl FinalProgram for Merged {
         Ok(())
     }
 
-    fn advance(&mut self, rule: usize, watermark_us: i64) -> Result<RuleOutput, String> {
-        self.watermarks_us[rule] = self.watermarks_us[rule].max(watermark_us);
-        let Some(panes) = self.panes.get_mut(&rule) else { return Ok(RuleOutput::default()) };
+    fn advance(&mut self, state: usize, watermark_us: i64) -> Result<RuleOutput, String> {
+        self.watermarks_us[state] = self.watermarks_us[state].max(watermark_us);
+        let panes = &mut self.panes[state];
         let mut closed = Vec::new();
         while let Some(entry) = panes.first_entry() {
-            if entry.key().0 + WINDOW_US > self.watermarks_us[rule] {
+            if entry.key().0 + WINDOW_US > self.watermarks_us[state] {
                 break;
             }
             closed.push(entry.remove_entry());
@@ -266,20 +289,23 @@ impl FinalProgram for Merged {
         let rows = if closed.is_empty() {
             Vec::new()
         } else {
-            vec![RuleRows { rule, batch: total_batch(&closed), identity: None }]
+            vec![RuleRows { rule: STATES[state], batch: total_batch(&closed), identity: None }]
         };
         Ok(RuleOutput { rows, failures: Vec::new() })
     }
 
-    fn set_watermark(&mut self, rule: usize, watermark_us: i64) {
-        self.watermarks_us[rule] = self.watermarks_us[rule].max(watermark_us);
+    fn set_watermark(&mut self, state: usize, watermark_us: i64) {
+        self.watermarks_us[state] = self.watermarks_us[state].max(watermark_us);
     }
 
     fn dump(&mut self) -> Result<Vec<StateDelta>, String> {
-        Ok(self.panes.iter().filter(|(_, panes)| !panes.is_empty()).map(|(rule, panes)| delta(*rule, panes)).collect())
+        let windows = |(state, panes): (usize, &BTreeMap<Pane, Total>)| {
+            panes.iter().map(move |(pane, total)| delta(state, &[(pane.clone(), *total)])).collect::<Vec<_>>()
+        };
+        Ok(self.panes.iter().enumerate().flat_map(windows).collect())
     }
 
     fn state_rows(&self) -> usize {
-        self.panes.values().map(BTreeMap::len).sum()
+        self.panes.iter().map(BTreeMap::len).sum()
     }
 }

@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::cast::as_int64_array;
 use datafusion::error::Result;
+use wattline_core::time::END_OF_TIME;
 
 use super::record_batch;
 
@@ -63,13 +64,33 @@ impl OrderBuffer {
         Ok(())
     }
 
-    /// Takes all rows out.
-    pub(crate) fn drain(&mut self) -> Result<Option<RecordBatch>> {
+    /// The earliest event time that waits, microseconds since the epoch.
+    pub(crate) fn first_us(&self) -> Option<i64> {
+        let times = |batch: &RecordBatch| as_int64_array(batch.column(0)).ok().and_then(arrow::compute::min);
+        self.batches.iter().filter_map(times).min()
+    }
+
+    /// Takes out the rows with an event time before the watermark; they are final, but for their order, at any later one.
+    pub(crate) fn drain_before(&mut self, watermark_us: i64) -> Result<Option<(i64, RecordBatch)>> {
+        Ok(self.take_before(watermark_us)?.map(|rows| (END_OF_TIME, rows)))
+    }
+
+    fn take_before(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
         let batches = std::mem::take(&mut self.batches);
         if batches.is_empty() {
             return Ok(None);
         }
-        Ok(Some(concat_batches(&self.schema, &batches)?))
+        let all = concat_batches(&self.schema, &batches)?;
+        if watermark_us == END_OF_TIME {
+            return Ok(Some(all));
+        }
+        let times = as_int64_array(all.column(0))?;
+        let done: BooleanArray = times.values().iter().map(|&time| Some(time < watermark_us)).collect();
+        let ready = filter_record_batch(&all, &done)?;
+        if ready.num_rows() < all.num_rows() {
+            self.batches.push(filter_record_batch(&all, &arrow::compute::not(&done)?)?);
+        }
+        Ok((ready.num_rows() > 0).then_some(ready))
     }
 
     /// Adds state rows, except those released before (event time before `final_at_us`).
@@ -90,17 +111,7 @@ impl OrderBuffer {
 
     /// Output rows and identities with an event time before the watermark, in order of (event time, identity).
     pub(crate) fn release_before(&mut self, watermark_us: i64) -> Result<Option<(RecordBatch, RecordBatch)>> {
-        let Some(all) = self.drain()? else { return Ok(None) };
-        let times = as_int64_array(all.column(0))?;
-        let done: BooleanArray =
-            times.values().iter().map(|&time| Some(time < watermark_us || watermark_us == i64::MAX)).collect();
-        let ready = filter_record_batch(&all, &done)?;
-        if ready.num_rows() < all.num_rows() {
-            self.batches.push(filter_record_batch(&all, &arrow::compute::not(&done)?)?);
-        }
-        if ready.num_rows() == 0 {
-            return Ok(None);
-        }
+        let Some(ready) = self.take_before(watermark_us)? else { return Ok(None) };
         let order = &ready.columns()[..PREFIX];
         let converter = RowConverter::new(order.iter().map(|c| SortField::new(c.data_type().clone())).collect())?;
         let rows = converter.convert_columns(order)?;

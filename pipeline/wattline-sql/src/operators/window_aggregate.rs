@@ -2,17 +2,17 @@
 //!
 //! One hash table per window start (DataFusion's `GroupValues` and `GroupsAccumulator`s, kept alive across
 //! batches) holds the groups of that window; a window's own columns are not part of its key. Workers
-//! [`update`](PaneSet::update) and are drained as state rows at every tick; the final program
-//! [`merge`](PaneSet::merge)s them and evaluates a window when the watermark has passed its end.
+//! [`update`](PaneSet::update) and give up a window's groups as state rows when it is final or a snapshot is taken; the
+//! final program [`merge`](PaneSet::merge)s them and evaluates a window when the watermark has passed its end.
 //!
-//! State rows: `window_start_us` Int64, the group columns, the state columns of each accumulator in order.
+//! State rows of one window: `window_start_us` Int64, the group columns, the state columns of each accumulator in order.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take};
+use arrow::compute::take;
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::cast::{as_boolean_array, as_int64_array};
@@ -60,7 +60,7 @@ pub(crate) struct Partial {
 
 impl AggregateSpec {
     /// Evaluates group columns and arguments for a chunk.
-    pub(crate) fn evaluate(&self, chunk: &Chunk) -> Result<Partial> {
+    fn evaluate(&self, chunk: &Chunk) -> Result<Partial> {
         let rows = chunk.len();
         let eval = |expr: &Arc<dyn PhysicalExpr>| expr.evaluate(&chunk.batch)?.into_array(rows);
         let bins = eval(&self.bin)?;
@@ -169,6 +169,11 @@ impl PaneSet {
         self.panes.values().map(Pane::bytes).sum()
     }
 
+    /// Evaluates what [`update`](Self::update) takes.
+    pub(crate) fn evaluate(&self, chunk: &Chunk) -> Result<Partial> {
+        self.spec.evaluate(chunk)
+    }
+
     /// Adds evaluated rows to their windows.
     pub(crate) fn update(&mut self, partial: &Partial) -> Result<()> {
         for (start, rows) in rows_by_window(&partial.starts) {
@@ -207,23 +212,39 @@ impl PaneSet {
         Ok(())
     }
 
-    /// Takes all state out as rows; the windows are empty afterwards.
-    pub(crate) fn drain(&mut self) -> Result<Option<RecordBatch>> {
-        let mut batches = Vec::with_capacity(self.panes.len());
-        for (start, mut pane) in std::mem::take(&mut self.panes) {
+    /// End of the earliest open window, microseconds since the epoch.
+    pub(crate) fn first_end_us(&self) -> Option<i64> {
+        self.panes.first_key_value().map(|(start, _)| end_of(*start, self.spec.size_us))
+    }
+
+    /// Takes out the windows that end at or before the watermark as state rows, each with its end.
+    pub(crate) fn drain_until(&mut self, watermark_us: i64) -> Result<Vec<(i64, RecordBatch)>> {
+        let mut drained = Vec::new();
+        while let Some((start, mut pane)) = self.pop_until(watermark_us) {
             let rows = pane.len();
-            if rows == 0 {
-                continue;
-            }
             let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![start; rows]))];
             columns.extend(pane.emit_keys()?);
             for accumulator in &mut pane.accumulators {
                 columns.extend(accumulator.state(EmitTo::All)?);
             }
-            batches.push(record_batch(&state_schema(&columns, self.spec.keys.len()), columns, rows)?);
+            let batch = record_batch(&state_schema(&columns, self.spec.keys.len()), columns, rows)?;
+            drained.push((end_of(start, self.spec.size_us), batch));
         }
-        let Some(first) = batches.first() else { return Ok(None) };
-        Ok(Some(concat_batches(&first.schema(), &batches)?))
+        Ok(drained)
+    }
+
+    /// The earliest window that has a group and ends at or before the watermark.
+    fn pop_until(&mut self, watermark_us: i64) -> Option<(i64, Pane)> {
+        loop {
+            let entry = self.panes.first_entry()?;
+            if end_of(*entry.key(), self.spec.size_us) > watermark_us {
+                return None;
+            }
+            let (start, pane) = entry.remove_entry();
+            if pane.len() > 0 {
+                return Some((start, pane));
+            }
+        }
     }
 
     /// Adds state rows, except those of windows that ended at or before `final_at_us`.
@@ -265,16 +286,8 @@ impl PaneSet {
     /// order of their group columns.
     pub(crate) fn close_until(&mut self, watermark_us: i64) -> Result<Vec<RecordBatch>> {
         let mut closed = Vec::new();
-        while let Some(entry) = self.panes.first_entry() {
-            let start = *entry.key();
-            if end_of(start, self.spec.size_us) > watermark_us {
-                break;
-            }
-            let mut pane = entry.remove();
+        while let Some((start, mut pane)) = self.pop_until(watermark_us) {
             let rows = pane.len();
-            if rows == 0 {
-                continue;
-            }
             let keys = pane.emit_keys()?;
             let order = sorted_order(&keys)?;
             let starts = Int64Array::from(vec![start; rows]);

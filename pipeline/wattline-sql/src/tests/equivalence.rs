@@ -204,8 +204,16 @@ fn run(set: &RuleSet, lanes: &[RecordBatch], cut: &Cut, random: &mut Lcg) -> Vec
             reached[lane] = times.values().iter().copied().fold(reached[lane], i64::max);
         }
         if random.below(3) == 0 {
-            let deltas = workers.iter_mut().flat_map(|worker| worker.seal().expect("seals")).collect();
             let slowest = reached.iter().copied().min().expect("lanes");
+            let whole = random.below(2) == 0;
+            let watermarks: Vec<i64> = (0..set.states().len()).map(|state| watermark(set, state, slowest)).collect();
+            let taken = |worker: &mut crate::LaneProgram| {
+                if whole { worker.seal() } else { worker.close(&watermarks) }.expect("gives its state")
+            };
+            let deltas = workers.iter_mut().flat_map(taken).collect();
+            for (state, first) in workers.iter().flat_map(|worker| worker.first_final_us().into_iter().enumerate()) {
+                assert!(first > watermarks[state], "nothing that is final stays behind");
+            }
             tick(set, &mut last, deltas, slowest, &mut rows);
             if cut.restore && random.below(4) == 0 {
                 last = restored(set, &mut last, slowest);
@@ -218,8 +226,10 @@ fn run(set: &RuleSet, lanes: &[RecordBatch], cut: &Cut, random: &mut Lcg) -> Vec
     rows
 }
 
-fn watermark(set: &RuleSet, rule: usize, reached_us: i64) -> i64 {
-    if reached_us == END_OF_TIME { reached_us } else { reached_us.saturating_sub(set.rules()[rule].delay_ms * 1_000) }
+/// The watermark of a state.
+fn watermark(set: &RuleSet, state: usize, reached_us: i64) -> i64 {
+    let rule = &set.rules()[set.states()[state].rules[0]];
+    if reached_us == END_OF_TIME { reached_us } else { reached_us.saturating_sub(rule.delay_ms * 1_000) }
 }
 
 fn tick(
@@ -232,42 +242,33 @@ fn tick(
     for delta in &deltas {
         last.merge(delta).expect("merges");
     }
-    for (index, rule) in set.rules().iter().enumerate() {
-        let watermark_us = watermark(set, index, reached_us);
-        let output = last.advance(index, watermark_us).expect("advances");
+    for state in 0..set.states().len() {
+        let watermark_us = watermark(set, state, reached_us);
+        let output = last.advance(state, watermark_us).expect("advances");
         assert_eq!(output.errors, []);
         for result in output.rows {
+            let rule = &set.rules()[result.rule];
             let times = result.batch.column(rule.event_time_column).as_primitive::<TimestampMicrosecondType>();
             assert!(times.values().iter().all(|&time| time <= watermark_us), "{} gave rows too early", rule.header.id);
             if rule.ordered {
                 assert!(times.values().is_sorted(), "{} is out of order", rule.header.id);
             }
-            rows[index].extend(text_rows(&result.batch).expect("printable"));
+            rows[result.rule].extend(text_rows(&result.batch).expect("printable"));
         }
     }
     for delta in &deltas {
         let before = last.state_rows();
-        let stale = stale_part(delta, watermark(set, delta.rule, reached_us), set.rules()[delta.rule].window_us);
-        if let Some(stale) = stale {
-            last.merge(&stale).expect("merges");
+        if delta.final_at_us <= watermark(set, delta.state, reached_us) && delta.final_at_us != END_OF_TIME {
+            last.merge(delta).expect("merges");
             assert_eq!(last.state_rows(), before, "state that was final is ignored");
         }
     }
 }
 
-/// The rows of a delta whose window is already final.
-fn stale_part(delta: &StateDelta, watermark_us: i64, window_us: Option<i64>) -> Option<StateDelta> {
-    let size_us = window_us?;
-    let starts = delta.batch.column(0).as_primitive::<Int64Type>();
-    let mask = starts.values().iter().map(|start| Some(start + size_us <= watermark_us)).collect();
-    let batch = arrow::compute::filter_record_batch(&delta.batch, &mask).expect("filters");
-    Some(StateDelta { rule: delta.rule, batch })
-}
-
 fn restored(set: &RuleSet, last: &mut crate::FinalProgram, reached_us: i64) -> crate::FinalProgram {
     let mut fresh = set.final_program();
-    for index in 0..set.rules().len() {
-        fresh.set_watermark(index, watermark(set, index, reached_us));
+    for state in 0..set.states().len() {
+        fresh.set_watermark(state, watermark(set, state, reached_us));
     }
     let rows = last.state_rows();
     for delta in last.dump().expect("dumps") {
@@ -276,7 +277,7 @@ fn restored(set: &RuleSet, last: &mut crate::FinalProgram, reached_us: i64) -> c
             delta.batch.slice(half, delta.batch.num_rows() - half)
         }];
         for batch in halves.into_iter().filter(|batch| batch.num_rows() > 0) {
-            fresh.merge(&StateDelta { rule: delta.rule, batch: through_ipc(&batch) }).expect("merges");
+            fresh.merge(&StateDelta { batch: through_ipc(&batch), ..delta }).expect("merges");
         }
     }
     assert_eq!(fresh.state_rows(), rows);

@@ -22,6 +22,14 @@ impl port::LaneProgram for Lanes {
         self.program.seal().map(deltas).map_err(|e| e.to_string())
     }
 
+    fn close(&mut self, watermarks_us: &[i64]) -> Result<Vec<StateDelta>, String> {
+        self.program.close(watermarks_us).map(deltas).map_err(|e| e.to_string())
+    }
+
+    fn first_final_us(&self) -> Vec<i64> {
+        self.program.first_final_us()
+    }
+
     fn quarantine(&mut self, rule: usize, lane: u32) {
         self.program.quarantine(rule, lane);
     }
@@ -32,17 +40,17 @@ pub(crate) struct Merged(pub(crate) FinalProgram);
 
 impl port::FinalProgram for Merged {
     fn merge(&mut self, delta: &StateDelta) -> Result<(), String> {
-        let delta = wattline_sql::StateDelta { rule: delta.rule, batch: delta.batch.clone() };
-        self.0.merge(&delta).map_err(|e| e.to_string())
+        let StateDelta { state, final_at_us, batch } = delta.clone();
+        self.0.merge(&wattline_sql::StateDelta { state, final_at_us, batch }).map_err(|e| e.to_string())
     }
 
-    fn advance(&mut self, rule: usize, watermark_us: i64) -> Result<RuleOutput, String> {
-        let output = self.0.advance(rule, watermark_us).map_err(|e| e.to_string())?;
+    fn advance(&mut self, state: usize, watermark_us: i64) -> Result<RuleOutput, String> {
+        let output = self.0.advance(state, watermark_us).map_err(|e| e.to_string())?;
         Ok(RuleOutput { rows: rows(output.rows), failures: failures(output.errors) })
     }
 
-    fn set_watermark(&mut self, rule: usize, watermark_us: i64) {
-        self.0.set_watermark(rule, watermark_us);
+    fn set_watermark(&mut self, state: usize, watermark_us: i64) {
+        self.0.set_watermark(state, watermark_us);
     }
 
     fn dump(&mut self) -> Result<Vec<StateDelta>, String> {
@@ -59,7 +67,8 @@ fn rows(rows: Vec<wattline_sql::RuleRows>) -> Vec<RuleRows> {
 }
 
 fn deltas(deltas: Vec<wattline_sql::StateDelta>) -> Vec<StateDelta> {
-    deltas.into_iter().map(|delta| StateDelta { rule: delta.rule, batch: delta.batch }).collect()
+    let each = |wattline_sql::StateDelta { state, final_at_us, batch }| StateDelta { state, final_at_us, batch };
+    deltas.into_iter().map(each).collect()
 }
 
 fn failures(errors: Vec<wattline_sql::RuleFailure>) -> Vec<RuleFailure> {
