@@ -76,6 +76,8 @@ pub struct Epoch {
     pub checkpoint: u64,
     /// Revision of the rule set: a hash over the fingerprints of all rules.
     pub rules_revision: String,
+    /// Version (a hash of the content) of each reference table that the rules of this epoch joined to.
+    pub references: BTreeMap<String, String>,
     /// The lanes owned, with their positions.
     pub lanes: Vec<LaneSection>,
     /// Progress of each rule by its fingerprint.

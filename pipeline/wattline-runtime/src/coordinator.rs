@@ -46,6 +46,7 @@ mod roll_forward;
 mod start;
 
 use epoch::Uncommitted;
+pub(crate) use epoch::held_bytes;
 
 /// Blocks that may wait for one worker.
 const WORKER_QUEUE_BLOCKS: usize = 4;
@@ -165,6 +166,8 @@ pub struct Job {
     pub rules: Vec<RulePlan>,
     /// The states of the rules.
     pub states: Vec<StatePlan>,
+    /// Version of each reference table, a hash of its content.
+    pub references: BTreeMap<String, String>,
     /// Sources; each is driven by a thread of its own.
     pub sources: Vec<Box<dyn Source>>,
     /// Makes decoders.
@@ -274,6 +277,7 @@ struct Coordinator {
     awaits_lanes: bool,
     rows_objects: Vec<String>,
     rules_revision: String,
+    references: BTreeMap<String, String>,
     last_tick: Instant,
     last_checkpoint: Instant,
     last_maintenance: Instant,

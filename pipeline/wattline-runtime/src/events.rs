@@ -52,6 +52,25 @@ impl Resumed {
     }
 }
 
+/// A reference table is not what it was when the job stopped.
+pub(crate) struct ReferenceChanged<'a> {
+    pub(crate) table: &'a str,
+    pub(crate) before: &'a str,
+    pub(crate) now: Option<&'a String>,
+}
+
+impl ReferenceChanged<'_> {
+    pub(crate) fn emit(&self) {
+        warn!(
+            table = self.table,
+            before = self.before,
+            now = self.now.map(String::as_str),
+            "a reference table has changed since the job stopped; from its next epoch on, and in windows that are open, \
+             the rules join to the new version"
+        );
+    }
+}
+
 /// The input of the job had ended and now there is more.
 pub(crate) struct EndedBefore;
 

@@ -1,13 +1,13 @@
 //! One object for many batches: pending rows of an epoch, state of the rules.
 //!
 //! Format: `WLF1`, a little-endian u32 length, a JSON header `[{"name": …, "len": …}, …]`, then as many Arrow
-//! IPC streams, one after the other. Arrow IPC is also the unit in which state will be spilled, so that a
-//! snapshot never converts anything. The SHA-256 of all bytes before it ends the object: a torn object is
-//! recognised, not misread.
+//! IPC streams with LZ4 buffers, one after the other: what lies in memory is written without conversion. The
+//! SHA-256 of all bytes before it ends the object: a torn object is recognised, not misread.
 
 use arrow::array::RecordBatch;
+use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
+use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -28,22 +28,24 @@ struct Entry {
 /// # Errors
 /// [`Error::Arrow`] if a batch cannot be written as Arrow IPC.
 pub fn write(frames: &[(String, RecordBatch)]) -> Result<Bytes> {
-    let mut bodies = Vec::with_capacity(frames.len());
+    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME));
+    let options = options.map_err(Error::arrow("frames"))?;
+    let mut bodies = Vec::new();
     let mut entries = Vec::with_capacity(frames.len());
     for (name, batch) in frames {
-        let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).map_err(Error::arrow(name))?;
-        writer.write(batch).map_err(Error::arrow(name))?;
-        let body = writer.into_inner().map_err(Error::arrow(name))?;
-        entries.push(Entry { name: name.clone(), len: body.len() });
-        bodies.push(body);
+        let start = bodies.len();
+        let writer = StreamWriter::try_new_with_options(&mut bodies, &batch.schema(), options.clone());
+        let mut writer = writer.map_err(Error::arrow(name))?;
+        writer.write(batch).and_then(|()| writer.finish()).map_err(Error::arrow(name))?;
+        entries.push(Entry { name: name.clone(), len: bodies.len() - start });
     }
     let header = serde_json::to_vec(&entries).map_err(|e| damaged("frames", &e))?;
     let header_len = u32::try_from(header.len()).map_err(|e| damaged("frames", &e))?;
-    let mut out = Vec::with_capacity(8 + header.len() + bodies.iter().map(Vec::len).sum::<usize>() + DIGEST_BYTES);
+    let mut out = Vec::with_capacity(8 + header.len() + bodies.len() + DIGEST_BYTES);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&header_len.to_le_bytes());
     out.extend_from_slice(&header);
-    bodies.iter().for_each(|body| out.extend_from_slice(body));
+    out.extend_from_slice(&bodies);
     let digest = Sha256::digest(&out);
     out.extend_from_slice(&digest);
     Ok(Bytes::from(out))

@@ -7,10 +7,11 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BooleanArray, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
+    Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
 };
-use arrow::compute::filter_record_batch;
+use arrow::compute::FilterBuilder;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use wattline_core::lane::{IdleAdvance, LaneClock, TimeGuard, Verdict};
 use wattline_core::record::{LaneId, column};
 
@@ -206,9 +207,9 @@ impl Lane {
             self.repeat_idle_advances();
             self.silent = false;
         }
-        let batch = self.with_system_columns(stream, &decoded.batch, &judged)?;
         let replayed = judged.offsets.partition_point(|offset| *offset < self.replay.published);
         let late = judged.lateness_ms.iter().filter(|ms| **ms > 0).count();
+        let batch = self.with_system_columns(stream, &decoded.batch, judged)?;
         Ok(Admitted { batch, replayed, dead_letters, late })
     }
 
@@ -265,13 +266,18 @@ impl Lane {
         judged
     }
 
-    fn with_system_columns(&self, stream: &StreamIntake, batch: &RecordBatch, judged: &Judged) -> Result<RecordBatch> {
+    fn with_system_columns(
+        &self,
+        stream: &StreamIntake,
+        batch: &RecordBatch,
+        mut judged: Judged,
+    ) -> Result<RecordBatch> {
         let kept;
         let batch = if judged.offsets.len() == batch.num_rows() {
             batch
         } else {
-            let mask = BooleanArray::from(judged.mask.clone());
-            kept = filter_record_batch(batch, &mask).map_err(Error::arrow(&stream.name))?;
+            let mask = BooleanArray::from(std::mem::take(&mut judged.mask));
+            kept = keep_rows(batch, &mask).map_err(Error::arrow(&stream.name))?;
             &kept
         };
         let rows = judged.offsets.len();
@@ -280,11 +286,23 @@ impl Lane {
         let mut columns = batch.columns().to_vec();
         columns.push(Arc::new(topic));
         columns.push(Arc::new(Int32Array::from_value(self.id.partition, rows)));
-        columns.push(Arc::new(Int64Array::from(judged.offsets.clone())));
-        columns.push(Arc::new(Int32Array::from(judged.index.clone())));
-        columns.push(Arc::new(Int64Array::from(judged.lateness_ms.clone())));
+        columns.push(Arc::new(Int64Array::from(judged.offsets)));
+        columns.push(Arc::new(Int32Array::from(judged.index)));
+        columns.push(Arc::new(Int64Array::from(judged.lateness_ms)));
         RecordBatch::try_new(Arc::clone(&stream.schema), columns).map_err(Error::arrow(&stream.name))
     }
+}
+
+/// The rows where the mask is true. Columns without a value go on sharing their array of nulls: copied, the many unused
+/// columns of a wide stream would weigh more than its values.
+fn keep_rows(batch: &RecordBatch, mask: &BooleanArray) -> std::result::Result<RecordBatch, ArrowError> {
+    let (filter, kept) = (FilterBuilder::new(mask).optimize().build(), mask.true_count());
+    let keep = |column: &ArrayRef| match column.null_count() == column.len() {
+        true => Ok(column.slice(0, kept)),
+        false => filter.filter(column),
+    };
+    let columns = batch.columns().iter().map(keep).collect::<std::result::Result<_, _>>()?;
+    RecordBatch::try_new(batch.schema(), columns)
 }
 
 /// The verdicts of a block, by column.

@@ -9,6 +9,7 @@ mod rules;
 mod script;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -101,6 +102,7 @@ fn job(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>, shutdown: watch::R
         }],
         rules: rules::plans(),
         states: rules::states(),
+        references: BTreeMap::new(),
         sources: vec![Box::new(source)],
         decoders: Box::new(|_| Box::new(rules::TextDecoder)),
         lane_programs: (0..scene.workers).map(|_| Box::<rules::Lanes>::default() as _).collect(),

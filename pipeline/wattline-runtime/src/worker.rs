@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use wattline_core::lane::IdleAdvance;
 use wattline_core::record::{LaneId, RecordBlock};
 
+use crate::coordinator::held_bytes;
 use crate::error::{Error, Result};
 use crate::intake::{BlockPlace, Lane, Replay, StreamIntake};
 use crate::port::{Decoded, Decoder, LaneProgram, RuleFailure, RuleRows, StateDelta};
@@ -257,7 +258,7 @@ impl Worker {
                 self.pending.rows.extend(output.rows);
                 self.pending.failures.extend(output.failures.into_iter().map(|failure| (id.clone(), failure)));
             }
-            let bytes = admitted.batch.get_array_memory_size() as u64;
+            let bytes = held_bytes(&admitted.batch);
             self.progress.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.pending.raw.entry(number_of_stream).or_default().push(admitted.batch);
         }

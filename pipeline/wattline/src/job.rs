@@ -93,6 +93,7 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         settings: settings(config, &job),
         rules: rule_plans(&project.rules, &names),
         states: state_plans(&project.rules),
+        references: project.references.clone(),
         streams,
         sources,
         decoders: decoders(&project.streams)?,

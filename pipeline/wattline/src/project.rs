@@ -48,6 +48,8 @@ pub(crate) struct Project {
     pub(crate) folder: PathBuf,
     pub(crate) streams: Vec<LoadedStream>,
     pub(crate) rules: RuleSet,
+    /// Version of each reference table, a hash of its content.
+    pub(crate) references: BTreeMap<String, String>,
     /// Rule files and their tests, by the path shown in messages.
     pub(crate) rule_files: Vec<RuleFile>,
     pub(crate) tests: BTreeMap<String, String>,
@@ -107,7 +109,7 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
     loader.check_names(shown, &config);
     let mut catalog = Catalog::new();
     let streams = loader.streams(shown, &config, &mut catalog);
-    loader.references(shown, &config, &mut catalog);
+    let references = loader.references(shown, &config, &mut catalog);
     let (rule_files, tests) = loader.rule_files(shown, &config);
     let compiled = RuleSet::compile(&catalog, &rule_files);
     let rules = match compiled {
@@ -122,7 +124,8 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
         return Err(loader.refused());
     }
     let warnings = rules.warnings().to_vec();
-    Ok(Project { config, folder: loader.folder, streams, rules, rule_files, tests, warnings, texts: loader.texts })
+    let (folder, texts) = (loader.folder, loader.texts);
+    Ok(Project { config, folder, streams, rules, references, rule_files, tests, warnings, texts })
 }
 
 struct Loader {
@@ -309,7 +312,8 @@ impl Loader {
         }
     }
 
-    fn references(&mut self, file: &str, config: &Config, catalog: &mut Catalog) {
+    fn references(&mut self, file: &str, config: &Config, catalog: &mut Catalog) -> BTreeMap<String, String> {
+        let mut versions = BTreeMap::new();
         for (name, spanned) in &config.reference {
             let reference = spanned.get_ref();
             let mut types = reference.types.clone();
@@ -319,6 +323,7 @@ impl Loader {
             let path = self.folder.join(&reference.path);
             let loaded = load_reference(&path, &ReferenceOptions { types });
             let added = loaded.map_err(|e| e.to_string()).and_then(|table| {
+                versions.insert(name.clone(), table.version);
                 let table = ReferenceTable { name: name.clone(), schema: table.schema, batches: vec![table.batch] };
                 catalog.add_reference(table).map_err(|e| e.to_string())
             });
@@ -326,6 +331,7 @@ impl Loader {
                 self.mistake("WL-1130", file, spanned.span(), format!("reference table `{name}`: {message}"), None);
             }
         }
+        versions
     }
 
     fn rule_files(&mut self, file: &str, config: &Config) -> (Vec<RuleFile>, BTreeMap<String, String>) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use wattline_core::alert::AlertRecord;
@@ -54,7 +54,7 @@ impl Pending {
             bytes: 0,
             since: Instant::now(),
         });
-        entry.bytes += batch.get_array_memory_size() as u64;
+        entry.bytes += held_bytes(&batch);
         entry.batches.push(batch);
     }
 
@@ -75,6 +75,12 @@ impl Pending {
         };
         self.tables.iter().flat_map(each).collect()
     }
+}
+
+/// Memory that a batch alone holds. Columns without a value share one array of nulls from batch to batch.
+pub(crate) fn held_bytes(batch: &RecordBatch) -> u64 {
+    let filled = batch.columns().iter().filter(|column| column.null_count() < column.len());
+    filled.map(|column| column.get_array_memory_size() as u64).sum()
 }
 
 impl Coordinator {
@@ -101,21 +107,30 @@ impl Coordinator {
         let mut epoch = Epoch {
             checkpoint: if checkpoint { self.chain.next } else { self.checkpoint_n },
             rules_revision: self.rules_revision.clone(),
+            references: self.references.clone(),
             rules: self.rules.iter().map(|r| r.fingerprint.clone()).zip(self.progress_of_rules.clone()).collect(),
             alert_changes: self.lifecycle.take_changes(),
             alerts,
             ..Epoch::default()
         };
-        let raw_bytes = raw.values().flatten().map(|batch| batch.get_array_memory_size() as u64).sum::<u64>();
+        let raw_bytes = raw.values().flatten().map(held_bytes).sum::<u64>();
         if checkpoint {
             let (age, bytes) = (self.settings.file_age, self.settings.file_bytes);
             let ending = self.source_commands.is_empty();
             let ripe = self.uncommitted.pending.take_ripe(|b, a| ending || b >= bytes || a >= age);
-            epoch.adds = self.write_files(raw, ripe, &tag).await?;
-            self.write_state(&mut epoch).await?;
-            epoch.rows_object = self.write_rows(&self.uncommitted.pending.frames()).await?;
+            let (whole, state) = self.state_frames()?;
+            let pending = self.uncommitted.pending.frames();
+            let (adds, state_object, rows_object, ()) = futures::try_join!(
+                self.write_files(raw, ripe, &tag),
+                self.write_frames("state", state),
+                self.write_frames("rows", pending),
+                self.write_alert_state(&mut epoch),
+            )?;
+            (epoch.adds, epoch.rows_object) = (adds, rows_object);
+            epoch.state_objects = if whole { Vec::new() } else { self.state_objects.clone() };
+            epoch.state_objects.extend(state_object);
         } else {
-            epoch.rows_object = self.write_rows(&published_now).await?;
+            epoch.rows_object = self.write_frames("rows", published_now).await?;
         }
         epoch.lanes = self.sections(checkpoint);
         let n = self.chain.commit(epoch.clone()).await?;
@@ -173,25 +188,21 @@ impl Coordinator {
         Ok(try_join_all(written).await?.into_iter().collect())
     }
 
-    /// Stores the state of the rules (what changed, or all of it from time to time) and of the alerts.
-    async fn write_state(&mut self, epoch: &mut Epoch) -> Result<()> {
-        let full = self.state_objects.len() >= STATE_OBJECTS_MAX;
+    /// What a checkpoint stores of the state of the rules: what changed, or all of it (then true) from time to time.
+    fn state_frames(&mut self) -> Result<(bool, Vec<(String, RecordBatch)>)> {
+        let whole = self.state_objects.len() >= STATE_OBJECTS_MAX;
         let mut deltas = std::mem::take(&mut self.uncommitted.deltas);
-        if full {
+        if whole {
             let dump = self.final_program.dump();
             deltas = dump.map_err(|reason| Error::BadObject { path: "state of the rules".into(), reason })?;
         }
         // What is final is out, or part of this epoch.
         deltas.retain(|delta| delta.final_at_us > self.final_until_us(delta.state));
-        let frames: Vec<(String, RecordBatch)> =
-            deltas.into_iter().map(|delta| (self.states[delta.state].fingerprint.clone(), delta.batch)).collect();
-        let mut objects = if full { Vec::new() } else { self.state_objects.clone() };
-        if !frames.is_empty() {
-            let path = self.chain.object_path("state", "frames");
-            self.chain.put_object(&path, frames::write(&frames)?).await?;
-            objects.push(path);
-        }
-        epoch.state_objects = objects;
+        let named = |delta: StateDelta| (self.states[delta.state].fingerprint.clone(), delta.batch);
+        Ok((whole, deltas.into_iter().map(named).collect()))
+    }
+
+    async fn write_alert_state(&self, epoch: &mut Epoch) -> Result<()> {
         epoch.alert_state_object.clone_from(&self.alert_state_object);
         if self.alert_states_changed || !epoch.alert_changes.is_empty() {
             let path = self.chain.object_path("alert-state", "json");
@@ -203,12 +214,15 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn write_rows(&self, rows: &[(String, RecordBatch)]) -> Result<Option<String>> {
+    async fn write_frames(&self, what: &str, rows: Vec<(String, RecordBatch)>) -> Result<Option<String>> {
         if rows.is_empty() {
             return Ok(None);
         }
-        let path = self.chain.object_path("rows", "frames");
-        self.chain.put_object(&path, frames::write(rows)?).await?;
+        let path = self.chain.object_path(what, "frames");
+        let body = tokio::task::spawn_blocking(move || frames::write(&rows))
+            .await
+            .map_err(|_join| Error::ThreadGone { thread: format!("writing `{path}`") })??;
+        self.chain.put_object(&path, body).await?;
         Ok(Some(path))
     }
 

@@ -50,6 +50,7 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
             held: BTreeMap::new(),
         },
         rules_revision: rules_revision(&job.rules),
+        references: job.references,
         progress_of_rules,
         final_program: job.final_program,
         lifecycle: std::mem::take(&mut past.lifecycle),
@@ -220,6 +221,10 @@ impl Coordinator {
             });
         }
         if let Some(manifest) = past.last_epoch {
+            let before = manifest.epoch().map(|epoch| &epoch.references).into_iter().flatten();
+            for (table, version) in before.filter(|(table, version)| self.references.get(*table) != Some(version)) {
+                events::ReferenceChanged { table, before: version, now: self.references.get(table) }.emit();
+            }
             events::Resumed {
                 last: manifest.n,
                 checkpoint: past.checkpoint,
