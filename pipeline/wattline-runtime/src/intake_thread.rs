@@ -1,14 +1,15 @@
 //! The thread of a source: polls, routes blocks to the workers, holds the source back when they are full.
 //!
-//! The thread never blocks on a full worker: it keeps the blocks it has, pauses the source and goes on polling,
-//! so that the client library keeps its place in the consumer group however long a sink is away.
+//! The thread never blocks on a full worker for long: it keeps the blocks it has, pauses the source and goes on
+//! polling, so that the client library keeps its place in the consumer group however long a sink is away. It wakes up as
+//! soon as a worker has room; a worker that is full does not keep blocks from the others.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError};
 use tokio::sync::mpsc;
 use wattline_core::record::LaneId;
 
@@ -19,6 +20,8 @@ use crate::progress::Progress;
 use crate::worker::{LaneNumber, WorkerMessage};
 
 const POLL_WAIT: Duration = Duration::from_millis(50);
+/// How long a full worker is waited for between two polls.
+const ROOM_WAIT: Duration = Duration::from_millis(20);
 
 /// What the coordinator tells a source.
 #[derive(Debug)]
@@ -86,7 +89,8 @@ impl Intake {
                 }
             }
             self.forward_held()?;
-            for event in self.source.poll(POLL_WAIT)? {
+            let wait = if self.await_room()? { Duration::ZERO } else { POLL_WAIT };
+            for event in self.source.poll(wait)? {
                 if self.take(event)?.is_none() {
                     return Ok(());
                 }
@@ -97,18 +101,16 @@ impl Intake {
         }
     }
 
-    /// Hands over what waits, then pauses or resumes the source accordingly.
+    /// Hands over what waits, in order for each worker, then pauses or resumes the source accordingly.
     fn forward_held(&mut self) -> Result<()> {
-        let crowded = self.progress.buffered_bytes.load(Ordering::Relaxed) > self.buffered_bytes_max;
-        while !crowded && let Some((worker, message)) = self.held.pop_front() {
-            match self.workers[worker].try_send(message) {
-                Ok(()) => {}
-                Err(TrySendError::Full(message)) => {
-                    self.held.push_front((worker, message));
-                    break;
-                }
-                Err(TrySendError::Disconnected(_)) => {
-                    return Err(Error::ThreadGone { thread: format!("worker {worker}") });
+        let crowded = self.is_crowded();
+        if !crowded {
+            let mut full = vec![false; self.workers.len()];
+            for (worker, message) in std::mem::take(&mut self.held) {
+                let refused = if full[worker] { Some(message) } else { self.offer(worker, message)? };
+                if let Some(message) = refused {
+                    full[worker] = true;
+                    self.held.push_back((worker, message));
                 }
             }
         }
@@ -119,6 +121,34 @@ impl Intake {
             self.progress.stalled.store(hold, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Raw rows in memory are at their limit.
+    fn is_crowded(&self) -> bool {
+        self.progress.buffered_bytes.load(Ordering::Relaxed) > self.buffered_bytes_max
+    }
+
+    /// Gives a worker a message, or the message back if it has no room.
+    fn offer(&self, worker: usize, message: WorkerMessage) -> Result<Option<WorkerMessage>> {
+        match self.workers[worker].try_send(message) {
+            Ok(()) => Ok(None),
+            Err(TrySendError::Full(message)) => Ok(Some(message)),
+            Err(TrySendError::Disconnected(_)) => Err(gone(worker)),
+        }
+    }
+
+    /// Waits a moment for the worker of the first block that waits; true if the workers were the reason to wait.
+    fn await_room(&mut self) -> Result<bool> {
+        if self.is_crowded() {
+            return Ok(false);
+        }
+        let Some((worker, message)) = self.held.pop_front() else { return Ok(false) };
+        match self.workers[worker].send_timeout(message, ROOM_WAIT) {
+            Ok(()) => self.forward_held()?,
+            Err(SendTimeoutError::Timeout(message)) => self.held.push_front((worker, message)),
+            Err(SendTimeoutError::Disconnected(_)) => return Err(gone(worker)),
+        }
+        Ok(true)
     }
 
     /// Routes one event; `None` if the coordinator is gone.
@@ -194,4 +224,8 @@ impl Intake {
         self.held.push_back((worker, message));
         self.forward_held()
     }
+}
+
+fn gone(worker: usize) -> Error {
+    Error::ThreadGone { thread: format!("worker {worker}") }
 }

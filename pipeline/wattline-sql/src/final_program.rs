@@ -12,7 +12,7 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use crate::error::Error;
 use crate::lane_program::state_error;
-use crate::operators::{Chunk, OrderBuffer, PaneSet, record_batch, run_all};
+use crate::operators::{Chunk, FinalPanes, Lookups, OrderBuffer, record_batch, run_all};
 use crate::program::{FinalOutput, RuleFailure, RuleRows, StateDelta};
 use crate::rule_set::CompiledRule;
 use crate::shared_state::SharedState;
@@ -26,7 +26,7 @@ pub struct FinalProgram {
 }
 
 enum FinalState {
-    Windows(PaneSet),
+    Windows(FinalPanes),
     Ordered(OrderBuffer),
 }
 
@@ -46,7 +46,7 @@ impl FinalProgram {
             .map(|state| {
                 let rule = state.first(&rules);
                 match &rule.plan.window {
-                    Some(window) => FinalState::Windows(PaneSet::new(Arc::clone(window))),
+                    Some(window) => FinalState::Windows(FinalPanes::new(Arc::clone(window))),
                     None => FinalState::Ordered(OrderBuffer::new(Arc::clone(&rule.output_schema))),
                 }
             })
@@ -81,11 +81,12 @@ impl FinalProgram {
             FinalState::Windows(panes) => {
                 let closed = panes.close_until(watermark_us);
                 let closed = closed.map_err(|source| state_error(shared.first(&self.rules), source))?;
+                let lookups: Vec<Lookups> = closed.iter().map(|_window| Lookups::default()).collect();
                 for &rule in &shared.rules {
                     let compiled = &self.rules[rule];
                     let mut of_rule = FinalOutput::default();
-                    for window in &closed {
-                        run_tail(rule, compiled, Chunk::whole(window.clone()), &mut of_rule);
+                    for (window, lookups) in closed.iter().zip(&lookups) {
+                        run_tail(rule, compiled, Chunk::whole(window.clone()), lookups, &mut of_rule);
                     }
                     join_rows(rule, compiled, &mut of_rule)?;
                     output.rows.extend(of_rule.rows);
@@ -119,7 +120,7 @@ impl FinalProgram {
         let mut deltas = Vec::new();
         for (state, held) in self.states.iter_mut().enumerate() {
             let taken = match held {
-                FinalState::Windows(panes) => panes.drain_until(END_OF_TIME),
+                FinalState::Windows(panes) => panes.drain(),
                 FinalState::Ordered(buffer) => {
                     buffer.drain_before(END_OF_TIME).map(|taken| taken.into_iter().collect())
                 }
@@ -154,11 +155,11 @@ impl FinalProgram {
     }
 }
 
-fn run_tail(rule: usize, compiled: &CompiledRule, window: Chunk, output: &mut FinalOutput) {
+fn run_tail(rule: usize, compiled: &CompiledRule, window: Chunk, lookups: &Lookups, output: &mut FinalOutput) {
     let mut pending = vec![window];
     while let Some(chunk) = pending.pop() {
         let rows = chunk.len();
-        let result = run_all(&compiled.plan.tail, chunk.clone()).and_then(|result| {
+        let result = run_all(&compiled.plan.tail, chunk.clone(), lookups).and_then(|result| {
             let Some(result) = result else { return Ok(None) };
             record_batch(&compiled.output_schema, result.batch.columns().to_vec(), result.len()).map(Some)
         });

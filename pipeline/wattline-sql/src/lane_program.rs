@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
 use datafusion::common::internal_datafusion_err;
@@ -20,7 +20,7 @@ use datafusion::error::{DataFusionError, Result};
 use wattline_core::time::END_OF_TIME;
 
 use crate::error::Error;
-use crate::operators::{Chunk, OrderBuffer, PaneSet, identity_schema, record_batch, run_all};
+use crate::operators::{Chunk, KeyNumbers, LanePanes, Lookups, OrderBuffer, identity_schema, record_batch, run_all};
 use crate::program::{LaneOutput, RuleFailure, RuleRows, StateDelta};
 use crate::rule_set::CompiledRule;
 use crate::shared_state::SharedState;
@@ -31,6 +31,8 @@ pub struct LaneProgram {
     shared: Arc<Vec<SharedState>>,
     by_stream: BTreeMap<String, Vec<Step>>,
     states: Vec<LaneState>,
+    /// One for each kind of key.
+    key_numbers: Vec<KeyNumbers>,
     quarantined: BTreeSet<(Step, u32)>,
 }
 
@@ -43,8 +45,19 @@ enum Step {
     State(usize),
 }
 
+/// The batch that was pushed, and what its rules have looked up so far.
+#[derive(Debug, Clone, Copy)]
+struct Input<'a> {
+    batch: &'a RecordBatch,
+    lookups: &'a Lookups,
+}
+
 enum LaneState {
-    Windows(PaneSet),
+    Windows {
+        panes: LanePanes,
+        /// Which of the [`LaneProgram::key_numbers`] numbers its keys; `None` without group columns.
+        numbers: Option<usize>,
+    },
     Ordered(OrderBuffer),
 }
 
@@ -79,17 +92,22 @@ impl LaneProgram {
             };
             by_stream.entry(rule.stream.clone()).or_default().push(step);
         }
-        let states = shared
-            .iter()
-            .map(|state| {
-                let rule = state.first(&rules);
-                match &rule.plan.window {
-                    Some(window) => LaneState::Windows(PaneSet::new(Arc::clone(window))),
-                    None => LaneState::Ordered(OrderBuffer::new(Arc::clone(&rule.output_schema))),
-                }
-            })
-            .collect();
-        Self { rules, shared, by_stream, states, quarantined: BTreeSet::new() }
+        let mut key_numbers: Vec<KeyNumbers> = Vec::new();
+        let mut states = Vec::with_capacity(shared.len());
+        for state in shared.iter() {
+            let rule = state.first(&rules);
+            let Some(window) = &rule.plan.window else {
+                states.push(LaneState::Ordered(OrderBuffer::new(Arc::clone(&rule.output_schema))));
+                continue;
+            };
+            let mut numbers = key_numbers.iter().position(|numbers| numbers.fits(&window.key_schema));
+            if numbers.is_none() && !window.keys.is_empty() {
+                numbers = Some(key_numbers.len());
+                key_numbers.push(KeyNumbers::new(&window.key_schema));
+            }
+            states.push(LaneState::Windows { panes: LanePanes::new(Arc::clone(window)), numbers });
+        }
+        Self { rules, shared, by_stream, states, key_numbers, quarantined: BTreeSet::new() }
     }
 
     /// Runs all rules of `stream` over one batch of one lane.
@@ -98,6 +116,7 @@ impl LaneProgram {
     pub fn push(&mut self, lane: u32, stream: &str, batch: &RecordBatch) -> LaneOutput {
         let mut output = LaneOutput::default();
         let Some(steps) = self.by_stream.get(stream).cloned() else { return output };
+        let lookups = Lookups::default();
         let mut on_time: BTreeMap<i64, Result<Chunk, String>> = BTreeMap::new();
         for step in steps {
             if self.quarantined.contains(&(step, lane)) {
@@ -111,7 +130,7 @@ impl LaneProgram {
                 Ok(chunk) if chunk.len() == 0 => {}
                 Ok(chunk) => {
                     let chunk = chunk.clone();
-                    self.run_step(step, lane, batch, chunk, &mut output);
+                    self.run_step(step, lane, Input { batch, lookups: &lookups }, chunk, &mut output);
                 }
                 Err(message) => {
                     let message = message.clone();
@@ -119,6 +138,7 @@ impl LaneProgram {
                 }
             }
         }
+        self.key_numbers.iter_mut().for_each(KeyNumbers::end_batch);
         output
     }
 
@@ -133,7 +153,9 @@ impl LaneProgram {
     /// # Errors
     /// [`Error::State`] if an accumulator cannot give its state.
     pub fn seal(&mut self) -> Result<Vec<StateDelta>, Error> {
-        self.close(&vec![END_OF_TIME; self.states.len()])
+        let deltas = self.close(&vec![END_OF_TIME; self.states.len()])?;
+        self.key_numbers.iter_mut().for_each(KeyNumbers::clear);
+        Ok(deltas)
     }
 
     /// Takes out the partial state that the given watermark of each state (microseconds) makes final: no event that is
@@ -145,7 +167,9 @@ impl LaneProgram {
         let mut deltas = Vec::new();
         for (state, (held, watermark_us)) in self.states.iter_mut().zip(watermarks_us).enumerate() {
             let taken = match held {
-                LaneState::Windows(panes) => panes.drain_until(*watermark_us),
+                LaneState::Windows { panes, numbers } => {
+                    panes.drain_until(*watermark_us, numbers.map(|at| &mut self.key_numbers[at]))
+                }
                 LaneState::Ordered(buffer) => {
                     buffer.drain_before(*watermark_us).map(|taken| taken.into_iter().collect())
                 }
@@ -161,7 +185,7 @@ impl LaneProgram {
     #[must_use]
     pub fn first_final_us(&self) -> Vec<i64> {
         let first = |state: &LaneState| match state {
-            LaneState::Windows(panes) => panes.first_end_us(),
+            LaneState::Windows { panes, .. } => panes.first_end_us(),
             LaneState::Ordered(buffer) => buffer.first_us().map(|us| us.saturating_add(1)),
         };
         self.states.iter().map(|state| first(state).unwrap_or(END_OF_TIME)).collect()
@@ -171,7 +195,7 @@ impl LaneProgram {
     #[must_use]
     pub fn state_rows(&self) -> usize {
         let rows = |state: &LaneState| match state {
-            LaneState::Windows(panes) => panes.rows(),
+            LaneState::Windows { panes, .. } => panes.rows(),
             LaneState::Ordered(buffer) => buffer.rows(),
         };
         self.states.iter().map(rows).sum()
@@ -181,10 +205,11 @@ impl LaneProgram {
     #[must_use]
     pub fn state_bytes(&self) -> usize {
         let bytes = |state: &LaneState| match state {
-            LaneState::Windows(panes) => panes.bytes(),
+            LaneState::Windows { panes, .. } => panes.bytes(),
             LaneState::Ordered(buffer) => buffer.bytes(),
         };
-        self.states.iter().map(bytes).sum()
+        let numbers: usize = self.key_numbers.iter().map(KeyNumbers::bytes).sum();
+        numbers + self.states.iter().map(bytes).sum::<usize>()
     }
 
     fn rule_of(&self, step: Step) -> &CompiledRule {
@@ -194,10 +219,10 @@ impl LaneProgram {
         }
     }
 
-    fn run_step(&mut self, step: Step, lane: u32, batch: &RecordBatch, chunk: Chunk, output: &mut LaneOutput) {
+    fn run_step(&mut self, step: Step, lane: u32, input: Input<'_>, chunk: Chunk, output: &mut LaneOutput) {
         let mut pending = vec![chunk];
         while let Some(chunk) = pending.pop() {
-            match self.run_chunk(step, batch, &chunk) {
+            match self.run_chunk(step, input, &chunk) {
                 Ok(rows) => output.rows.extend(rows),
                 Err(Failure::Expression(_)) if chunk.len() > 1 => {
                     let half = chunk.len() / 2;
@@ -206,21 +231,22 @@ impl LaneProgram {
                 }
                 Err(Failure::Expression(error) | Failure::State(error)) => {
                     let row = chunk.source_row(0);
-                    self.fail(step, lane, batch, row, &error.strip_backtrace(), output);
+                    self.fail(step, lane, input.batch, row, &error.strip_backtrace(), output);
                     return;
                 }
             }
         }
     }
 
-    fn run_chunk(&mut self, step: Step, source: &RecordBatch, chunk: &Chunk) -> Result<Option<RuleRows>, Failure> {
+    fn run_chunk(&mut self, step: Step, input: Input<'_>, chunk: &Chunk) -> Result<Option<RuleRows>, Failure> {
+        let Input { batch: source, lookups } = input;
         let compiled = match step {
             Step::Rule(rule) => &self.rules[rule],
             Step::State(state) => self.shared[state].first(&self.rules),
         };
         let read = chunk.batch.project(&compiled.plan.columns).map_err(DataFusionError::from)?;
         let read = Chunk { batch: read, rows: chunk.rows.clone() };
-        let Some(result) = run_all(&compiled.plan.lane, read)? else { return Ok(None) };
+        let Some(result) = run_all(&compiled.plan.lane, read, lookups)? else { return Ok(None) };
         let state = match step {
             Step::Rule(rule) => {
                 let identity = Some(identity_of(source, &result)?);
@@ -230,9 +256,13 @@ impl LaneProgram {
             Step::State(state) => state,
         };
         match &mut self.states[state] {
-            LaneState::Windows(panes) => {
-                let partial = panes.evaluate(&result)?;
-                panes.update(&partial).map_err(Failure::State)?;
+            LaneState::Windows { panes, numbers } => {
+                let partial = panes.spec().evaluate(&result)?;
+                let numbers = match numbers {
+                    Some(at) => self.key_numbers[*at].of(&partial.keys).map_err(Failure::State)?,
+                    None => UInt32Array::from_value(0, result.len()),
+                };
+                panes.update(&partial, &numbers).map_err(Failure::State)?;
             }
             LaneState::Ordered(buffer) => {
                 let identity = identity_of(source, &result)?;

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, BooleanArray, UInt32Array};
-use arrow::compute::{filter, filter_record_batch};
+use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
+use arrow::compute::{FilterBuilder, filter};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::error::Result;
@@ -19,8 +19,8 @@ mod window_aggregate;
 
 pub(crate) use chunk::{Chunk, nullable, record_batch};
 pub(crate) use order_buffer::{OrderBuffer, identity_schema};
-pub(crate) use ref_join::{RefJoin, RefJoinKind, RefTable, compact_columns};
-pub(crate) use window_aggregate::{AggregateSpec, Aggregated, PaneSet};
+pub(crate) use ref_join::{KeyIndexes, Lookups, RefJoin, RefJoinKind, RefTable, compact_columns};
+pub(crate) use window_aggregate::{AggregateSpec, Aggregated, FinalPanes, KeyNumbers, LanePanes};
 
 /// One stateless step.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub(crate) enum Operator {
 
 impl Operator {
     /// Runs the step. Errors are those of the expressions: overflow, bad cast, division by zero.
-    pub(crate) fn run(&self, chunk: Chunk) -> Result<Chunk> {
+    pub(crate) fn run(&self, chunk: Chunk, lookups: &Lookups) -> Result<Chunk> {
         match self {
             Self::Filter(predicate) => keep_where(predicate, chunk),
             Self::Project { exprs, schema } => {
@@ -46,18 +46,18 @@ impl Operator {
                     .collect::<Result<Vec<_>>>()?;
                 Ok(Chunk { batch: record_batch(schema, columns, rows)?, rows: chunk.rows })
             }
-            Self::RefJoin(join) => join.run(&chunk),
+            Self::RefJoin(join) => join.run(&chunk, lookups),
         }
     }
 }
 
 /// Runs steps one after the other; an empty chunk ends the walk early.
-pub(crate) fn run_all(operators: &[Operator], mut chunk: Chunk) -> Result<Option<Chunk>> {
+pub(crate) fn run_all(operators: &[Operator], mut chunk: Chunk, lookups: &Lookups) -> Result<Option<Chunk>> {
     for operator in operators {
         if chunk.batch.num_rows() == 0 {
             return Ok(None);
         }
-        chunk = operator.run(chunk)?;
+        chunk = operator.run(chunk, lookups)?;
     }
     Ok((chunk.batch.num_rows() > 0).then_some(chunk))
 }
@@ -82,6 +82,13 @@ impl Chunk {
             }
         };
         let rows = datafusion::common::cast::as_uint32_array(&rows)?.clone();
-        Ok(Self { batch: filter_record_batch(&self.batch, mask)?, rows: Some(rows) })
+        let predicate = FilterBuilder::new(mask).optimize().build();
+        // Columns without a value go on sharing their array of nulls.
+        let keep = |column: &ArrayRef| match column.null_count() == column.len() {
+            true => Ok(column.slice(0, rows.len())),
+            false => predicate.filter(column),
+        };
+        let columns = self.batch.columns().iter().map(keep).collect::<std::result::Result<_, _>>()?;
+        Ok(Self { batch: record_batch(&self.batch.schema(), columns, rows.len())?, rows: Some(rows) })
     }
 }

@@ -1,6 +1,7 @@
 //! `wattline`: stream processing for power companies. This binary reads the command line and wires the crates.
 
 mod adapt;
+mod allocator;
 mod assets;
 mod cli;
 mod command;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory_for_a_while();
     let cli = cli::Cli::parse();
     report::start_log(cli.log_format);
     match command::run(cli) {

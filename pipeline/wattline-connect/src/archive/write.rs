@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::{concat, interleave_record_batch};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
@@ -53,13 +53,12 @@ pub(super) fn encode_sorted(
     mut emit: impl FnMut(Encoded) -> bool,
 ) -> Result<()> {
     let order = Order::of(layout, batches).map_err(|source| failed("sort rows", source))?;
-    let batches: Vec<&RecordBatch> = batches.iter().collect();
+    let gatherer = Gatherer::new(layout, batches).map_err(|source| failed("gather rows", source))?;
     for run in order.rows.chunk_by(|a, b| order.days[*a] == order.days[*b]) {
         let mut encoder = Encoder::new(layout, run.first().and_then(|first| order.days[*first]))?;
         for chunk in run.chunks(CHUNK_ROWS) {
             let places: Vec<(usize, usize)> = chunk.iter().map(|row| order.place(*row)).collect();
-            let rows = interleave_record_batch(&batches, &places).map_err(|source| failed("gather rows", source))?;
-            encoder.push(&rows)?;
+            encoder.push(&gatherer.gather(&places).map_err(|source| failed("gather rows", source))?)?;
             if let Some(full) = encoder.roll_if_full()?
                 && !emit(full)
             {
@@ -73,6 +72,44 @@ pub(super) fn encode_sorted(
         }
     }
     Ok(())
+}
+
+/// Brings together rows of several batches. Columns without any value, most of a wide reading, are not walked.
+struct Gatherer {
+    schema: SchemaRef,
+    /// For each column its place among the filled ones, or an array of nulls.
+    columns: Vec<std::result::Result<usize, ArrayRef>>,
+    /// The batches with their filled columns only.
+    filled: Vec<RecordBatch>,
+}
+
+impl Gatherer {
+    fn new(layout: &Layout, batches: &[RecordBatch]) -> std::result::Result<Self, ArrowError> {
+        let mut kept = Vec::new();
+        let mut columns = Vec::with_capacity(layout.schema.fields().len());
+        for (at, field) in layout.schema.fields().iter().enumerate() {
+            let is_empty = |batch: &RecordBatch| batch.column(at).null_count() == batch.num_rows();
+            if batches.iter().all(is_empty) && field.is_nullable() {
+                columns.push(Err(new_null_array(field.data_type(), CHUNK_ROWS)));
+            } else {
+                columns.push(Ok(kept.len()));
+                kept.push(at);
+            }
+        }
+        let filled = batches.iter().map(|batch| batch.project(&kept)).collect::<std::result::Result<_, _>>()?;
+        Ok(Self { schema: Arc::clone(&layout.schema), columns, filled })
+    }
+
+    /// At most [`CHUNK_ROWS`] rows, each given by batch and row within it.
+    fn gather(&self, places: &[(usize, usize)]) -> std::result::Result<RecordBatch, ArrowError> {
+        let batches: Vec<&RecordBatch> = self.filled.iter().collect();
+        let filled = interleave_record_batch(&batches, places)?;
+        let column = |column: &std::result::Result<usize, ArrayRef>| match column {
+            Ok(at) => Arc::clone(filled.column(*at)),
+            Err(nulls) => nulls.slice(0, places.len()),
+        };
+        RecordBatch::try_new(Arc::clone(&self.schema), self.columns.iter().map(column).collect())
+    }
 }
 
 /// The order in which the rows of several batches are written.

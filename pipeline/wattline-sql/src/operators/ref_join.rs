@@ -1,11 +1,12 @@
 //! Joins a stream's rows to a reference table held in memory.
 //!
-//! The table side of the query is collected once by DataFusion, hashed by its equality keys, and shared by
-//! all rules that need the same rows by the same keys. A probe looks up whole key columns, then evaluates
-//! the rest of the ON clause (validity bounds above all) on the candidate pairs only, reading only the
-//! columns that the condition names. Output order: the stream's rows in their order, the matches of one row
-//! in the table's order.
+//! The table side of the query is collected once by DataFusion and hashed by its equality keys. Rules that need
+//! the same rows share the table; rules that need other columns by the same keys share the hash table ([`KeyIndexes`]), and
+//! the rules of a batch share the answer to the same question ([`Lookups`]). A probe looks up whole key columns, then
+//! evaluates the rest of the ON clause (validity bounds above all) on the candidate pairs only, reading only the columns
+//! that the condition names. Output order: the stream's rows in their order, the matches of one row in the table's order.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
@@ -41,11 +42,44 @@ pub(crate) enum RefJoinKind {
 #[derive(Debug)]
 pub(crate) struct RefTable {
     batch: RecordBatch,
-    index: Option<KeyIndex>,
+    index: Option<Arc<KeyIndex>>,
+}
+
+/// The hash tables of a rule set, by the key columns that they were made from.
+#[derive(Debug, Default)]
+pub(crate) struct KeyIndexes {
+    known: Vec<(Vec<ArrayRef>, Arc<KeyIndex>)>,
+}
+
+/// Candidates that were found for key columns of the batch in hand. Holds on to the columns: none of them can be freed
+/// and another take its place in memory while the answers are kept.
+#[derive(Debug, Default)]
+pub(crate) struct Lookups {
+    found: RefCell<Vec<Found>>,
 }
 
 #[derive(Debug)]
-struct KeyIndex {
+struct Found {
+    index: Arc<KeyIndex>,
+    keys: Vec<ArrayRef>,
+    pairs: Pairs,
+}
+
+impl Lookups {
+    fn candidates(&self, index: &Arc<KeyIndex>, keys: Vec<ArrayRef>) -> Result<Pairs> {
+        let same = |a: &[ArrayRef]| a.iter().zip(&keys).all(|(a, b)| a.to_data().ptr_eq(&b.to_data()));
+        let is_known = |found: &&Found| Arc::ptr_eq(&found.index, index) && same(&found.keys);
+        if let Some(found) = self.found.borrow().iter().find(is_known) {
+            return Ok(found.pairs.clone());
+        }
+        let pairs = candidates_by_key(index, &keys)?;
+        self.found.borrow_mut().push(Found { index: Arc::clone(index), keys, pairs: pairs.clone() });
+        Ok(pairs)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct KeyIndex {
     converter: Option<RowConverter>,
     null_matches_null: bool,
     ranges: HashMap<Vec<u8>, (u32, u32)>,
@@ -69,22 +103,45 @@ impl EncodedKeys<'_> {
 
 impl RefTable {
     /// Hashes the rows by `keys`; without keys every row is a candidate.
-    pub(crate) fn new(batch: RecordBatch, keys: &[Arc<dyn PhysicalExpr>], null_matches_null: bool) -> Result<Self> {
+    pub(crate) fn new(
+        batch: RecordBatch,
+        keys: &[Arc<dyn PhysicalExpr>],
+        null_matches_null: bool,
+        indexes: &mut KeyIndexes,
+    ) -> Result<Self> {
         if keys.is_empty() {
             return Ok(Self { batch, index: None });
         }
         let arrays = evaluate_keys(keys, &batch)?;
+        let same = |(of, index): &&(Vec<ArrayRef>, Arc<KeyIndex>)| {
+            index.null_matches_null == null_matches_null && *of == arrays
+        };
+        if let Some((_, index)) = indexes.known.iter().find(same) {
+            return Ok(Self { batch, index: Some(Arc::clone(index)) });
+        }
+        let index = Arc::new(KeyIndex::new(&arrays, null_matches_null)?);
+        indexes.known.push((arrays, Arc::clone(&index)));
+        Ok(Self { batch, index: Some(index) })
+    }
+
+    pub(crate) fn num_rows(&self) -> usize {
+        self.batch.num_rows()
+    }
+}
+
+impl KeyIndex {
+    fn new(arrays: &[ArrayRef], null_matches_null: bool) -> Result<Self> {
         let text = arrays.len() == 1 && *arrays[0].data_type() == DataType::Utf8 && !null_matches_null;
         let converter = if text {
             None
         } else {
             Some(RowConverter::new(arrays.iter().map(|a| SortField::new(a.data_type().clone())).collect())?)
         };
-        let mut index = KeyIndex { converter, null_matches_null, ranges: HashMap::new(), rows: Vec::new() };
+        let mut index = Self { converter, null_matches_null, ranges: HashMap::new(), rows: Vec::new() };
         let mut groups: HashMap<Vec<u8>, Vec<u32>> = HashMap::new();
-        let encoded = index.encode(&arrays)?;
-        for row in 0..batch.num_rows() {
-            if index.can_match(&arrays, row) {
+        let encoded = index.encode(arrays)?;
+        for row in 0..arrays[0].len() {
+            if index.can_match(arrays, row) {
                 let number = u32::try_from(row).unwrap_or(u32::MAX);
                 groups.entry_ref(encoded.bytes(row)).or_default().push(number);
             }
@@ -95,15 +152,9 @@ impl RefTable {
             index.ranges.insert(key, (start, u32::try_from(rows.len()).unwrap_or(u32::MAX)));
             index.rows.extend(rows);
         }
-        Ok(Self { batch, index: Some(index) })
+        Ok(index)
     }
 
-    pub(crate) fn num_rows(&self) -> usize {
-        self.batch.num_rows()
-    }
-}
-
-impl KeyIndex {
     fn encode<'a>(&self, arrays: &'a [ArrayRef]) -> Result<EncodedKeys<'a>> {
         Ok(match &self.converter {
             None => EncodedKeys::Text(arrays[0].as_string::<i32>()),
@@ -131,7 +182,7 @@ pub(crate) struct RefJoin {
 
 impl RefJoin {
     /// Joins all rows of a chunk.
-    pub(crate) fn run(&self, chunk: &Chunk) -> Result<Chunk> {
+    pub(crate) fn run(&self, chunk: &Chunk, lookups: &Lookups) -> Result<Chunk> {
         let rows = chunk.len();
         let step = match &self.table.index {
             Some(_) => rows,
@@ -141,18 +192,15 @@ impl RefJoin {
         let mut start = 0;
         while start < rows {
             let len = step.min(rows - start);
-            pairs.append(self.match_rows(&chunk.batch, start, len)?);
+            pairs.append(self.match_rows(&chunk.batch, start, len, lookups)?);
             start += len;
         }
         self.assemble(chunk, pairs)
     }
 
-    fn match_rows(&self, batch: &RecordBatch, start: usize, len: usize) -> Result<Pairs> {
+    fn match_rows(&self, batch: &RecordBatch, start: usize, len: usize, lookups: &Lookups) -> Result<Pairs> {
         let candidates = match &self.table.index {
-            Some(index) => {
-                let keys = evaluate_keys(&self.stream_keys, batch)?;
-                candidates_by_key(index, &keys)?
-            }
+            Some(index) => lookups.candidates(index, evaluate_keys(&self.stream_keys, batch)?)?,
             None => candidates_all(start, len, self.table.num_rows()),
         };
         let Some((condition, columns)) = &self.condition else { return Ok(candidates) };
@@ -225,7 +273,7 @@ impl RefJoin {
 }
 
 /// Matching row numbers, sorted by the stream's row.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Pairs {
     stream: Vec<u32>,
     table: Vec<u32>,

@@ -11,12 +11,13 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use super::collect;
 use crate::error::Error;
-use crate::operators::RefTable;
+use crate::operators::{KeyIndexes, RefTable};
 
 /// Hashed reference sides by the text of their plan and keys.
 #[derive(Debug, Default)]
 pub(crate) struct References {
     tables: HashMap<String, Arc<RefTable>>,
+    indexes: KeyIndexes,
 }
 
 impl References {
@@ -33,7 +34,7 @@ impl References {
             return Ok(Arc::clone(table));
         }
         let rows = collect(session, plan)?;
-        let table = Arc::new(RefTable::new(rows, keys, null_matches_null)?);
+        let table = Arc::new(RefTable::new(rows, keys, null_matches_null, &mut self.indexes)?);
         self.tables.insert(name, Arc::clone(&table));
         Ok(table)
     }
