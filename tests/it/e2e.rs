@@ -6,6 +6,8 @@
 
 mod counts;
 mod crash;
+mod faults;
+mod inputs;
 mod job;
 mod mistakes;
 mod oracle;

@@ -110,7 +110,7 @@ impl Texts {
     }
 
     fn take(&mut self) -> (OffsetBuffer<i32>, Vec<u8>) {
-        (offsets(std::mem::take(&mut self.ends)), std::mem::take(&mut self.bytes))
+        (offsets(renew(&mut self.ends)), renew(&mut self.bytes))
     }
 }
 
@@ -176,22 +176,21 @@ impl Column {
         let nulls = self.nulls.finish();
         Ok(match &mut self.values {
             Values::Boolean(bits) => Arc::new(BooleanArray::new(bits.finish(), nulls)),
-            Values::Int32(values) => Arc::new(Int32Array::try_new(std::mem::take(values).into(), nulls)?),
-            Values::Int64(values) => Arc::new(Int64Array::try_new(std::mem::take(values).into(), nulls)?),
-            Values::Float32(values) => Arc::new(Float32Array::try_new(std::mem::take(values).into(), nulls)?),
-            Values::Float64(values) => Arc::new(Float64Array::try_new(std::mem::take(values).into(), nulls)?),
+            Values::Int32(values) => Arc::new(Int32Array::try_new(renew(values).into(), nulls)?),
+            Values::Int64(values) => Arc::new(Int64Array::try_new(renew(values).into(), nulls)?),
+            Values::Float32(values) => Arc::new(Float32Array::try_new(renew(values).into(), nulls)?),
+            Values::Float64(values) => Arc::new(Float64Array::try_new(renew(values).into(), nulls)?),
             Values::Decimal { values, precision, scale } => Arc::new(
-                Decimal128Array::try_new(std::mem::take(values).into(), nulls)?
-                    .with_precision_and_scale(*precision, *scale)?,
+                Decimal128Array::try_new(renew(values).into(), nulls)?.with_precision_and_scale(*precision, *scale)?,
             ),
             Values::Text(texts) | Values::Symbol { texts, .. } => {
                 let (offsets, bytes) = texts.take();
                 Arc::new(StringArray::try_new(offsets, bytes.into(), nulls)?)
             }
             Values::Instant(values) => {
-                Arc::new(TimestampMicrosecondArray::try_new(std::mem::take(values).into(), nulls)?.with_timezone("UTC"))
+                Arc::new(TimestampMicrosecondArray::try_new(renew(values).into(), nulls)?.with_timezone("UTC"))
             }
-            Values::Date(values) => Arc::new(Date32Array::try_new(std::mem::take(values).into(), nulls)?),
+            Values::Date(values) => Arc::new(Date32Array::try_new(renew(values).into(), nulls)?),
             Values::List { ends, items } => {
                 let DataType::List(field) = &self.data_type else {
                     return Err(ArrowError::SchemaError(format!("`{}` is not a list", self.data_type)));
@@ -292,6 +291,12 @@ impl Values {
             }
         }
     }
+}
+
+/// Takes the values and leaves room for as many: the next batch is likely to be as long as this one.
+fn renew<T>(values: &mut Vec<T>) -> Vec<T> {
+    let next = Vec::with_capacity(values.len());
+    std::mem::replace(values, next)
 }
 
 fn last_end(ends: &[i32]) -> usize {

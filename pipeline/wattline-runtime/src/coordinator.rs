@@ -224,8 +224,9 @@ struct LaneStatus {
     replay: Replay,
     begun: bool,
     silent_since_ms: Option<i64>,
-    /// As of the last manifest.
-    committed_offset: i64,
+    /// As of the last manifest; absent before the first, so that where a lane began is committed even if nothing comes: a
+    /// lane that was to begin at the end must not begin at a later end.
+    committed_offset: Option<i64>,
     ended_committed: bool,
 }
 
@@ -451,7 +452,6 @@ impl Coordinator {
             if let (false, Some(first)) = (status.begun, lane.first_offset) {
                 status.begun = true;
                 (section.archive, section.state) = (first, first);
-                status.committed_offset = first;
             }
             status.processed = lane.next_offset.unwrap_or(status.processed);
             section.published = section.published.max(status.processed);

@@ -94,7 +94,7 @@ impl Coordinator {
             || !u.rule_errors.is_empty()
             || !u.pending.tables.is_empty()
             || u.idle_advances.values().any(|advances| !advances.is_empty())
-            || self.lanes.values().any(|s| s.begun && s.section.published != s.committed_offset)
+            || self.lanes.values().any(|s| s.begun && s.committed_offset != Some(s.section.published))
             || self.lanes.values().any(|s| s.section.ended && !s.ended_committed)
     }
 
@@ -257,7 +257,7 @@ impl Coordinator {
     fn after_commit(&mut self, n: u64, checkpoint: bool, epoch: &Epoch) {
         for section in &epoch.lanes {
             if let Some(status) = self.lanes.get_mut(&section.lane) {
-                status.committed_offset = section.published;
+                status.committed_offset = Some(section.published);
                 status.ended_committed = section.ended;
                 status.section.archive = section.archive;
                 status.section.state = section.state;

@@ -292,7 +292,7 @@ impl Coordinator {
             worker,
             stream,
             source,
-            committed_offset: section.published,
+            committed_offset: begun.then_some(section.published),
             ended_committed: false,
             processed: section.state,
             replay,
