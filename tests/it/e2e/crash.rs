@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail, ensure};
 use wattline_sim::{Devices, Meters, Transactions};
@@ -15,12 +15,6 @@ use crate::kafka_broker::TestBroker;
 
 const MOMENT_LIMIT: Duration = Duration::from_secs(60);
 const RUN_LIMIT: Duration = Duration::from_secs(300);
-/// Records between two rests of the producer, and all that it makes.
-const THOUSAND: u64 = 1_000;
-const RECORDS: u64 = 321_000;
-/// How long the producer rests after the first thousand records while the job is being killed. It rests the longer the
-/// less is left, so that a slow machine finds something to read at every kill.
-const PACE: Duration = Duration::from_millis(80);
 const SETTINGS: &str = "[run]\ntick = \"200 ms\"\ncheckpoint = \"2 seconds\"\nfile_age = \"4 seconds\"";
 
 /// When the program is killed.
@@ -48,17 +42,7 @@ fn kill_nine_loses_and_doubles_nothing() -> Result<()> {
 
     let hurry = AtomicBool::new(false);
     let made = thread::scope(|scope| {
-        let producing = scope.spawn(|| {
-            let mut left = RECORDS;
-            traffic.produce(&broker.bootstrap(), |_sent| {
-                left = left.saturating_sub(THOUSAND).max(THOUSAND);
-                let rest = PACE.mul_f64(RECORDS as f64 / left as f64);
-                let rested = Instant::now();
-                while !hurry.load(Ordering::Relaxed) && rested.elapsed() < rest {
-                    thread::park_timeout(PACE);
-                }
-            })
-        });
+        let producing = scope.spawn(|| traffic.produce_slowly(&broker.bootstrap(), &hurry));
         let killed = [Moment::Manifests(3), Moment::TableCommit, Moment::Manifests(5)]
             .into_iter()
             .try_for_each(|moment| kill_at(&folder, moment));

@@ -19,7 +19,6 @@ const MOMENT_LIMIT: Duration = Duration::from_secs(60);
 const OUTAGE: Duration = Duration::from_secs(4);
 /// How long the intruder keeps what the group gave it.
 const INTRUSION: Duration = Duration::from_secs(2);
-const PACE: Duration = Duration::from_millis(20);
 const SETTINGS: &str = "[run]\ntick = \"200 ms\"\ncheckpoint = \"2 seconds\"\nfile_age = \"4 seconds\"";
 
 fn traffic(test: &str, readings: u64) -> Traffic {
@@ -63,13 +62,7 @@ fn lanes_that_the_group_takes_and_gives_back_go_on() -> Result<()> {
     traffic.configure(&folder, &broker.bootstrap(), SETTINGS)?;
     let hurry = AtomicBool::new(false);
     let made = thread::scope(|scope| {
-        let producing = scope.spawn(|| {
-            traffic.produce(&broker.bootstrap(), |_sent| {
-                if !hurry.load(Ordering::Relaxed) {
-                    thread::park_timeout(PACE);
-                }
-            })
-        });
+        let producing = scope.spawn(|| traffic.produce_slowly(&broker.bootstrap(), &hurry));
         let intruded = intrude(&folder, &traffic);
         hurry.store(true, Ordering::Relaxed);
         let made = producing.join().map_err(|_| anyhow!("the producer panicked"))??;

@@ -1,7 +1,9 @@
 //! Made-up traffic on real topics: three streams, four partitions each, and what is in them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use wattline_connect::kafka::admin::{KeyedMessage, Producer, partition_of_key};
@@ -14,6 +16,8 @@ pub(super) const PARTITIONS: i32 = 4;
 const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 /// Records between two calls of the pace of a slow producer.
 const PACE_EVERY: u64 = 1_000;
+/// How long a slow producer rests at first.
+const FIRST_REST: Duration = Duration::from_millis(80);
 
 /// A stream as the job reads it.
 #[derive(Debug, Clone)]
@@ -78,6 +82,21 @@ impl Traffic {
         made.insert(r.name, self.produce_stream(&mut producer, r, self.meters, &mut pace)?);
         producer.flush(FLUSH_LIMIT)?;
         Ok(made)
+    }
+
+    /// Produces everything, but until `hurry` so slowly that there is always more to come: the less is left, the longer it
+    /// rests. Whatever a test does meanwhile, and on however slow a machine, it finds a job that has something to read.
+    pub(super) fn produce_slowly(&self, bootstrap: &str, hurry: &AtomicBool) -> Result<Made> {
+        let all = self.meters.records() + self.devices.records() + self.steps.records();
+        let mut left = all;
+        self.produce(bootstrap, |_sent| {
+            left = left.saturating_sub(PACE_EVERY).max(PACE_EVERY);
+            let rest = FIRST_REST.mul_f64(all as f64 / left as f64);
+            let rested = Instant::now();
+            while !hurry.load(Ordering::Relaxed) && rested.elapsed() < rest {
+                thread::park_timeout(FIRST_REST);
+            }
+        })
     }
 
     fn produce_stream<S: Subject>(
