@@ -168,7 +168,7 @@ fn a_second_process_of_the_same_slot_is_told_so() -> Result<()> {
         traffic.create_topics(broker)?;
         traffic.produce(&broker.bootstrap(), |_sent| {})?;
         let folder = JobFolder::new(test)?;
-        traffic.configure(&folder, &broker.bootstrap(), "[run]\ntick = \"100 ms\"")?;
+        traffic.configure(&folder, &broker.bootstrap(), "[run]\ntick = \"100 ms\"\ncheckpoint = \"1 second\"")?;
         let running = folder.start(&["run"])?;
         Ok((folder, running))
     };
@@ -206,7 +206,7 @@ fn stopped_by(signal: &str, number: u32) -> Result<()> {
     traffic.create_topics(broker)?;
     let made = traffic.produce(&broker.bootstrap(), |_sent| {})?;
     let folder = JobFolder::new("stopped")?;
-    traffic.configure(&folder, &broker.bootstrap(), "[run]\ntick = \"100 ms\"")?;
+    traffic.configure(&folder, &broker.bootstrap(), "[run]\ntick = \"100 ms\"\ncheckpoint = \"1 second\"")?;
     let mut running = folder.start_bare(&["run"])?;
     running.wait_for_handler(number)?;
     running.wait_until(Duration::from_secs(60), || folder.manifests() >= 2)?;

@@ -15,10 +15,12 @@ use arrow::row::{RowConverter, SortField};
 use arrow::temporal_conversions::date32_to_datetime;
 use bytes::Bytes;
 use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use wattline_core::record::column;
 
 use crate::error::{Error, Result};
 
@@ -235,7 +237,17 @@ impl<'a> Encoder<'a> {
 }
 
 fn open_writer(layout: &Layout) -> parquet::errors::Result<ArrowWriter<Vec<u8>>> {
-    let properties = WriterProperties::builder()
+    let mut properties = WriterProperties::builder();
+    // Of events hardly any instant or offset comes twice: a dictionary would be built in vain.
+    if layout.schema.column_with_name(column::OFFSET).is_some() {
+        for column in [layout.time_column.as_deref(), Some(column::OFFSET)].into_iter().flatten() {
+            let path = ColumnPath::from(column);
+            properties = properties
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+        }
+    }
+    let properties = properties
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(GROUP_ROWS_MAX))
         .set_max_row_group_bytes(Some(FILE_BYTES_MAX))

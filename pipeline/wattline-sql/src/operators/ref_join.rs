@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::cast::as_boolean_array;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -45,35 +45,99 @@ pub(crate) struct RefTable {
     index: Option<Arc<KeyIndex>>,
 }
 
-/// The hash tables of a rule set, by the key columns that they were made from.
+/// The hash tables of a rule set, by the key columns that they were made from, and the columns that rules have in common.
 #[derive(Debug, Default)]
 pub(crate) struct KeyIndexes {
     known: Vec<(Vec<ArrayRef>, Arc<KeyIndex>)>,
+    columns: Vec<ArrayRef>,
 }
 
-/// Candidates that were found for key columns of the batch in hand. Holds on to the columns: none of them can be freed
-/// and another take its place in memory while the answers are kept.
+impl KeyIndexes {
+    /// The column, or an equal one that another table has already.
+    fn shared(&mut self, column: &ArrayRef) -> ArrayRef {
+        if let Some(known) = self.columns.iter().find(|known| *known == column) {
+            return Arc::clone(known);
+        }
+        self.columns.push(Arc::clone(column));
+        Arc::clone(column)
+    }
+}
+
+/// Matches that were found for columns of the batch in hand. Holds on to the columns: none of them can be freed and
+/// another take its place in memory while the answers are kept.
 #[derive(Debug, Default)]
 pub(crate) struct Lookups {
     found: RefCell<Vec<Found>>,
 }
 
+/// A question that was asked, and its answer.
 #[derive(Debug)]
 struct Found {
     index: Arc<KeyIndex>,
     keys: Vec<ArrayRef>,
+    condition: Option<Condition>,
     pairs: Pairs,
 }
 
+/// The rest of an ON clause over the columns that it reads.
+#[derive(Debug, Clone)]
+struct Condition {
+    expr: Arc<dyn PhysicalExpr>,
+    inputs: Vec<ArrayRef>,
+}
+
+impl Condition {
+    fn is_same(&self, other: &Self) -> bool {
+        self.expr.as_ref() == other.expr.as_ref() && same_arrays(&self.inputs, &other.inputs)
+    }
+}
+
+/// Whether these are the very same arrays, not only equal ones.
+fn same_arrays(a: &[ArrayRef], b: &[ArrayRef]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b) || a.to_data().ptr_eq(&b.to_data()))
+}
+
 impl Lookups {
-    fn candidates(&self, index: &Arc<KeyIndex>, keys: Vec<ArrayRef>) -> Result<Pairs> {
-        let same = |a: &[ArrayRef]| a.iter().zip(&keys).all(|(a, b)| a.to_data().ptr_eq(&b.to_data()));
-        let is_known = |found: &&Found| Arc::ptr_eq(&found.index, index) && same(&found.keys);
-        if let Some(found) = self.found.borrow().iter().find(is_known) {
-            return Ok(found.pairs.clone());
+    /// Pairs of equal keys that meet the condition; `narrow` evaluates it.
+    fn pairs(
+        &self,
+        index: &Arc<KeyIndex>,
+        keys: &[ArrayRef],
+        condition: Option<Condition>,
+        narrow: impl FnOnce(Pairs) -> Result<Pairs>,
+    ) -> Result<Pairs> {
+        let answer = |condition: Option<&Condition>| {
+            let is_same = |found: &&Found| {
+                Arc::ptr_eq(&found.index, index)
+                    && same_arrays(&found.keys, keys)
+                    && match (&found.condition, condition) {
+                        (None, None) => true,
+                        (Some(a), Some(b)) => a.is_same(b),
+                        _ => false,
+                    }
+            };
+            self.found.borrow().iter().find(is_same).map(|found| found.pairs.clone())
+        };
+        if let Some(pairs) = answer(condition.as_ref()) {
+            return Ok(pairs);
         }
-        let pairs = candidates_by_key(index, &keys)?;
-        self.found.borrow_mut().push(Found { index: Arc::clone(index), keys, pairs: pairs.clone() });
+        let keep = |condition, pairs: &Pairs| {
+            let (index, keys) = (Arc::clone(index), keys.to_vec());
+            self.found.borrow_mut().push(Found { index, keys, condition, pairs: pairs.clone() });
+        };
+        let candidates = match answer(None) {
+            Some(candidates) => candidates,
+            None => {
+                let candidates = candidates_by_key(index, keys)?;
+                keep(None, &candidates);
+                candidates
+            }
+        };
+        if condition.is_none() {
+            return Ok(candidates);
+        }
+        let pairs = narrow(candidates)?;
+        keep(condition, &pairs);
         Ok(pairs)
     }
 }
@@ -109,6 +173,8 @@ impl RefTable {
         null_matches_null: bool,
         indexes: &mut KeyIndexes,
     ) -> Result<Self> {
+        let columns = batch.columns().iter().map(|column| indexes.shared(column)).collect();
+        let batch = record_batch(&batch.schema(), columns, batch.num_rows())?;
         if keys.is_empty() {
             return Ok(Self { batch, index: None });
         }
@@ -199,10 +265,19 @@ impl RefJoin {
     }
 
     fn match_rows(&self, batch: &RecordBatch, start: usize, len: usize, lookups: &Lookups) -> Result<Pairs> {
-        let candidates = match &self.table.index {
-            Some(index) => lookups.candidates(index, evaluate_keys(&self.stream_keys, batch)?)?,
-            None => candidates_all(start, len, self.table.num_rows()),
+        let Some(index) = &self.table.index else {
+            return self.narrow(batch, candidates_all(start, len, self.table.num_rows()));
         };
+        let keys = evaluate_keys(&self.stream_keys, batch)?;
+        let condition = self.condition.as_ref().map(|(expr, columns)| Condition {
+            expr: Arc::clone(expr),
+            inputs: columns.iter().map(|column| Arc::clone(self.source_of(*column, batch).1)).collect(),
+        });
+        lookups.pairs(index, &keys, condition, |candidates| self.narrow(batch, candidates))
+    }
+
+    /// The pairs that meet the rest of the ON clause.
+    fn narrow(&self, batch: &RecordBatch, candidates: Pairs) -> Result<Pairs> {
         let Some((condition, columns)) = &self.condition else { return Ok(candidates) };
         if candidates.stream.is_empty() {
             return Ok(candidates);
@@ -212,10 +287,9 @@ impl RefJoin {
         let mut fields = Vec::with_capacity(columns.len());
         let mut arrays = Vec::with_capacity(columns.len());
         for &column in columns {
-            let (from_stream, index) = self.side_of(column, batch.num_columns());
-            let (source, rows) = if from_stream { (batch, &stream) } else { (&self.table.batch, &table) };
-            fields.push(source.schema().field(index).as_ref().clone().with_nullable(true));
-            arrays.push(take(source.column(index), rows, None)?);
+            let (from_stream, source) = self.source_of(column, batch);
+            fields.push(Field::new(format!("c{column}"), source.data_type().clone(), true));
+            arrays.push(take(source, if from_stream { &stream } else { &table }, None)?);
         }
         let pairs = record_batch(&Arc::new(Schema::new(fields)), arrays, stream.len())?;
         let mask = condition.evaluate(&pairs)?.into_array(stream.len())?;
@@ -224,6 +298,12 @@ impl RefJoin {
             (0..mask.len()).filter(|&i| mask.is_valid(i) && mask.value(i)).map(|i| rows.value(i)).collect()
         };
         Ok(Pairs { stream: kept(&stream), table: kept(&table) })
+    }
+
+    /// A column of the pairs, numbered left side first: whether it is the stream's, and the whole column it is taken from.
+    fn source_of<'a>(&'a self, column: usize, batch: &'a RecordBatch) -> (bool, &'a ArrayRef) {
+        let (from_stream, index) = self.side_of(column, batch.num_columns());
+        (from_stream, if from_stream { batch.column(index) } else { self.table.batch.column(index) })
     }
 
     fn side_of(&self, column: usize, stream_columns: usize) -> (bool, usize) {
