@@ -151,7 +151,7 @@ impl Default for Run {
             tick: HumanTime(1_000),
             checkpoint: HumanTime(30_000),
             checkpoint_bytes: HumanSize(128 << 20),
-            buffered_bytes_max: HumanSize(384 << 20),
+            buffered_bytes_max: HumanSize(256 << 20),
             file_age: HumanTime(60_000),
             file_bytes: HumanSize(16 << 20),
             manifest_retention: HumanTime(7 * 86_400_000),
