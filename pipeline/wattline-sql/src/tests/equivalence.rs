@@ -366,3 +366,21 @@ fn programs_go_to_other_threads() {
     check::<crate::FinalProgram>();
     check::<RuleSet>();
 }
+
+#[test]
+fn rules_over_the_same_windows_keep_one_state() {
+    let window = "SELECT meter_id, window_start, window_end, max(u_a_v) AS highest_v\n\
+                  FROM TUMBLE(meter_readings, ts, INTERVAL '10 minutes') GROUP BY meter_id, window_start, window_end";
+    let set = compile(&[
+        rule("windows", TABLE, window),
+        rule("high", ALERT, "SELECT meter_id, window_end, highest_v > 240 AS firing FROM windows"),
+        rule("same", TABLE, window),
+        rule("other_delay", PATIENT, window),
+    ]);
+    let sharing: Vec<Vec<&str>> = set
+        .states()
+        .iter()
+        .map(|state| state.rules.iter().map(|rule| set.rules()[*rule].header.id.as_str()).collect())
+        .collect();
+    assert_eq!(sharing, [vec!["high", "same", "windows"], vec!["other_delay"]]);
+}
