@@ -7,7 +7,7 @@ use std::time::Instant;
 use crossbeam_channel::bounded;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
-use wattline_core::manifest::{LaneSection, RuleProgress};
+use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::events;
 use crate::intake::{Replay, StreamIntake, stream_schema};
 use crate::intake_thread::{Intake, SourceCommand};
-use crate::port::{Position, StateDelta};
+use crate::port::{Position, RuleFailure, StateDelta};
 use crate::recovery::{Past, read_past};
 use crate::retry::until_done;
 use crate::table;
@@ -267,6 +267,7 @@ impl Coordinator {
         let begun = known.is_some();
         let (mut section, replay) =
             known.unwrap_or_else(|| (new_section(&lane, &self.streams[stream]), Replay::default()));
+        self.quarantine_sharers(&lane, section.state);
         let quarantined = self.quarantined_before(&lane, section.state);
         let opening = LaneOpening {
             number,
@@ -323,6 +324,30 @@ impl Coordinator {
             progress.quarantined.iter().any(|q| q.lane.as_ref() == Some(lane) && q.offset < offset)
         };
         (0..self.rules.len()).filter(|rule| failed(&self.progress_of_rules[*rule])).collect()
+    }
+
+    /// A new rule that shares the state of one that failed in the lane is stopped there with it, and that is recorded: the
+    /// state lacks the events from the failure on.
+    fn quarantine_sharers(&mut self, lane: &LaneId, offset: i64) {
+        let failures: Vec<RuleFailure> = self
+            .states
+            .iter()
+            .flat_map(|state| {
+                let in_lane = |rule: usize| {
+                    let quarantined = &self.progress_of_rules[rule].quarantined;
+                    quarantined.iter().find(|q| q.lane.as_ref() == Some(lane) && q.offset < offset)
+                };
+                let first = state.rules.iter().find_map(|rule| in_lane(*rule));
+                let others = state.rules.iter().filter(move |rule| in_lane(**rule).is_none());
+                others.filter_map(move |rule| {
+                    let Quarantine { offset, message, .. } = first?;
+                    Some(RuleFailure { rule: *rule, offset: *offset, message: message.clone() })
+                })
+            })
+            .collect();
+        for failure in failures {
+            self.note_failure(Some(lane.clone()), failure, true);
+        }
     }
 
     /// The time that the lanes of a stream had reached when its rules emitted last, if any did.
