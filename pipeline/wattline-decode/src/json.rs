@@ -154,11 +154,22 @@ impl Reader {
         let mut trail = Trail::start();
         let mut more = cursor.open(b'}');
         while more {
-            let name = cursor.name()?;
-            match self.names.resolve(object, &mut trail, name.resolve(&mut self.scratch)) {
+            let start = cursor.at;
+            let target = match self.names.guess(object, &mut trail, cursor) {
+                Some(target) => target,
+                None => {
+                    let name = cursor.name()?;
+                    self.names.resolve(object, &mut trail, name.resolve(&mut self.scratch))
+                }
+            };
+            match target {
                 Target::Field(field) => self.field(cursor, field, depth)?,
                 Target::Object(inside) if cursor.peek() == Some(b'{') => self.object(cursor, inside, depth)?,
-                Target::Object(_) => self.no_object(cursor, name.raw, depth)?,
+                Target::Object(_) => {
+                    let mut name = cursor.clone();
+                    name.at = start;
+                    self.no_object(cursor, name.name()?.raw, depth)?;
+                }
                 Target::Events | Target::Ignored | Target::Unknown(_) => cursor.skip_value(depth)?,
             }
             more = cursor.next_member(b'}')?;

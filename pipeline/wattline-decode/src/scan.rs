@@ -124,6 +124,17 @@ impl<'a> Cursor<'a> {
         found
     }
 
+    /// Moves past `text` and the white space after it if that comes next; never if it is empty.
+    #[inline]
+    pub(crate) fn eat_text(&mut self, text: &str) -> bool {
+        let found = !text.is_empty() && self.text.as_bytes()[self.at..].starts_with(text.as_bytes());
+        if found {
+            self.at += text.len();
+            self.skip_space();
+        }
+        found
+    }
+
     /// Moves past `byte`, which must come next.
     #[inline]
     pub(crate) fn expect(&mut self, byte: u8, name: &'static str) -> Result<(), Malformed> {

@@ -30,6 +30,8 @@ pub(super) struct LiveFile {
     pub(super) size_bytes: u64,
     pub(super) rows: Option<u64>,
     pub(super) event_date: Option<String>,
+    /// When it was written, milliseconds since the epoch.
+    pub(super) modified_ms: i64,
     /// Another engine wrote it in an order of its own; merging sorted files leaves it alone.
     pub(super) unsorted: bool,
 }
@@ -205,6 +207,8 @@ struct AddLine {
     size: u64,
     #[serde(default)]
     partition_values: HashMap<String, Option<String>>,
+    #[serde(default)]
+    modification_time: i64,
     stats: Option<String>,
 }
 
@@ -233,6 +237,7 @@ impl AddLine {
             size_bytes: self.size,
             rows: stats.and_then(|stats| stats.num_records),
             event_date: self.partition_values.remove(EVENT_DATE).flatten(),
+            modified_ms: self.modification_time,
             unsorted: false,
         }
     }

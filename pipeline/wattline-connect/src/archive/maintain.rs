@@ -1,6 +1,10 @@
 //! Background care of a table: log checkpoints, clean-up of expired log objects, merging small files, vacuum.
 //!
-//! Commits stay cheap by doing none of this. All of it is safe beside the appender of this process (merges commit
+//! Commits stay cheap by doing none of this. While a date still gets files, only the smallest of them are merged; once it has
+//! settled, all that are below the target. So a full stream, whose files are of some size from the start, is rewritten once,
+//! when its day is over, and not while it is at its busiest.
+//!
+//! All of it is safe beside the appender of this process (merges commit
 //! through the same lock) and beside readers: what a merge replaces stays for the retention time. A merge that meets
 //! another writer's removal gives up without trace; its output is garbage that vacuum collects.
 //!
@@ -34,6 +38,10 @@ pub struct MaintainPolicy {
     pub merge_files_min: usize,
     /// Size in bytes that merged files should reach; files of half that size and more are left alone.
     pub merge_target_bytes: u64,
+    /// Files of a date that still gets files are left alone from this size on, bytes.
+    pub merge_early_bytes: u64,
+    /// A date that got no file for so long has settled.
+    pub settled_after: Duration,
     /// Merges done in one call, so that a call ends in reasonable time.
     pub merges_max: usize,
     /// How long files that no version needs any more are kept for readers of older versions.
@@ -48,6 +56,8 @@ impl Default for MaintainPolicy {
             checkpoint_every: 50,
             merge_files_min: 8,
             merge_target_bytes: 128 << 20,
+            merge_early_bytes: 8 << 20,
+            settled_after: Duration::from_secs(3600),
             merges_max: 4,
             file_retention: Duration::from_secs(7 * 24 * 3600),
             vacuum_every: Duration::from_secs(6 * 3600),
@@ -103,7 +113,7 @@ async fn checkpoint(table: &Table, policy: &MaintainPolicy, report: &mut Maintai
 }
 
 async fn merge_small_files(table: &Table, policy: &MaintainPolicy, report: &mut MaintainReport) -> Result<()> {
-    let planned = table.current(|log| (plan_merges(&log.files, policy), Arc::clone(&log.layout))).await?;
+    let planned = table.current(|log| (plan_merges(&log.files, policy, now_ms()), Arc::clone(&log.layout))).await?;
     let (groups, layout) = planned.ok_or_else(|| table.unknown())?;
     if layout.sort_by.is_empty() {
         return Ok(());
@@ -133,11 +143,21 @@ struct MergeGroup {
 ///
 /// The largest of a group is left out while it outweighs all others together, so that one large file is not rewritten
 /// for every handful of tiny ones: each row is rewritten a logarithmic number of times.
-fn plan_merges(files: &BTreeMap<String, LiveFile>, policy: &MaintainPolicy) -> Vec<MergeGroup> {
+fn plan_merges(files: &BTreeMap<String, LiveFile>, policy: &MaintainPolicy, now_ms: i64) -> Vec<MergeGroup> {
+    let mut newest_ms: BTreeMap<Option<&str>, i64> = BTreeMap::new();
+    for file in files.values() {
+        let newest_ms = newest_ms.entry(file.event_date.as_deref()).or_insert(i64::MIN);
+        *newest_ms = (*newest_ms).max(file.modified_ms);
+    }
+    let settled_ms = now_ms - i64::try_from(policy.settled_after.as_millis()).unwrap_or(i64::MAX);
     let mut by_date: BTreeMap<Option<&str>, Vec<(u64, &str)>> = BTreeMap::new();
     for (path, file) in files {
-        if file.size_bytes < policy.merge_target_bytes / 2 && !file.unsorted {
-            by_date.entry(file.event_date.as_deref()).or_default().push((file.size_bytes, path));
+        let date = file.event_date.as_deref();
+        let settled = newest_ms.get(&date).is_some_and(|newest_ms| *newest_ms <= settled_ms);
+        let target_bytes = policy.merge_target_bytes / 2;
+        let small_bytes = if settled { target_bytes } else { policy.merge_early_bytes.min(target_bytes) };
+        if file.size_bytes < small_bytes && !file.unsorted {
+            by_date.entry(date).or_default().push((file.size_bytes, path));
         }
     }
     let mut groups = Vec::new();
@@ -250,12 +270,34 @@ async fn tombstones(table: &Table) -> Result<HashMap<String, i64>> {
 mod tests {
     use super::*;
 
-    fn plan(sizes: &[u64]) -> Vec<usize> {
-        let file =
-            |size_bytes: &u64| LiveFile { size_bytes: *size_bytes, rows: None, event_date: None, unsorted: false };
+    fn plan_at(sizes: &[u64], now_ms: i64) -> Vec<usize> {
+        let file = |size_bytes: &u64| LiveFile {
+            size_bytes: *size_bytes,
+            rows: None,
+            event_date: None,
+            modified_ms: 0,
+            unsorted: false,
+        };
         let files = sizes.iter().enumerate().map(|(i, size)| (format!("{i:03}"), file(size))).collect();
-        let policy = MaintainPolicy { merge_target_bytes: 1000, merge_files_min: 4, ..MaintainPolicy::default() };
-        plan_merges(&files, &policy).iter().map(|group| group.paths.len()).collect()
+        let policy = MaintainPolicy {
+            merge_target_bytes: 1000,
+            merge_early_bytes: 50,
+            settled_after: Duration::from_secs(60),
+            merge_files_min: 4,
+            ..MaintainPolicy::default()
+        };
+        plan_merges(&files, &policy, now_ms).iter().map(|group| group.paths.len()).collect()
+    }
+
+    fn plan(sizes: &[u64]) -> Vec<usize> {
+        plan_at(sizes, 60_000)
+    }
+
+    #[test]
+    fn a_date_that_still_gets_files_is_not_rewritten_for_little() {
+        let sizes = [10, 10, 10, 10, 60, 60, 60, 60];
+        assert_eq!(plan_at(&sizes, 59_999), [4]);
+        assert_eq!(plan_at(&sizes, 60_000), [8]);
     }
 
     #[test]

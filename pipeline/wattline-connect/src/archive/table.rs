@@ -260,6 +260,7 @@ impl Table {
                     size_bytes: u64::try_from(file.size()).unwrap_or_default(),
                     rows: file.num_records().and_then(|rows| u64::try_from(rows).ok()),
                     event_date: file.partition_values_map().remove(EVENT_DATE).flatten(),
+                    modified_ms: file.modification_time(),
                     unsorted: false,
                 };
                 (file.path().into_owned(), live)
