@@ -88,6 +88,8 @@ pub struct Epoch {
     pub rows_object: Option<String>,
     /// At a checkpoint: the objects that together hold the state of the rules, oldest first.
     pub state_objects: Vec<String>,
+    /// At a checkpoint: the object with what the rules keep over final rows, if any keeps something.
+    pub stages_object: Option<String>,
     /// At a checkpoint: the object that holds every alert state.
     pub alert_state_object: Option<String>,
     /// Alert states that this epoch changed.

@@ -136,8 +136,8 @@ pub struct RulePlan {
     pub stream: usize,
     /// Its delay.
     pub delay_ms: i64,
-    /// Width of its window, if it has one.
-    pub window_us: Option<i64>,
+    /// How far a result may reach back in event time before the moment at which it is final, if it has windows.
+    pub span_us: Option<i64>,
     /// Its result table, for table rules.
     pub table: Option<TableSpec>,
     /// Its alerts, for alert rules.
@@ -269,6 +269,7 @@ struct Coordinator {
     uncommitted: Uncommitted,
     checkpoint_n: u64,
     state_objects: Vec<String>,
+    stages_object: Option<String>,
     alert_state_object: Option<String>,
     /// Alert states changed since the last checkpoint.
     alert_states_changed: bool,
@@ -549,20 +550,13 @@ impl Coordinator {
 
     /// Advances every state to its watermark, takes in what became final, notes how far each rule has come.
     fn advance_rules(&mut self, watermarks_us: &[i64]) -> Result<()> {
-        let mut rows = Vec::new();
-        for (state, watermark_us) in watermarks_us.iter().enumerate() {
-            if *watermark_us <= self.final_until_us(state) {
-                continue;
-            }
-            match self.final_program.advance(state, *watermark_us) {
-                Ok(output) => {
-                    rows.extend(output.rows.into_iter().filter(|rows| !self.has_stopped(rows.rule)));
-                    for failure in output.failures {
-                        self.note_failure(None, failure, false);
-                    }
-                }
-                Err(message) => self.stop_rules_of(state, &message),
-            }
+        let output = self.final_program.advance(watermarks_us);
+        let rows = output.rows.into_iter().filter(|rows| !self.has_stopped(rows.rule)).collect();
+        for failure in output.failures {
+            self.note_failure(None, failure, false);
+        }
+        for (rule, message) in output.stopped {
+            self.note_failure(None, RuleFailure { rule, offset: -1, message }, true);
         }
         for rule in (0..self.rules.len()).filter(|rule| !self.has_stopped(*rule)).collect::<Vec<_>>() {
             let watermark_us = self.rule_watermark_us(rule);

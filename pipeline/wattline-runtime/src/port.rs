@@ -179,6 +179,19 @@ pub struct StateDelta {
     pub batch: RecordBatch,
 }
 
+/// What the stages of one rule keep over final rows: one part of it.
+#[derive(Debug, Clone)]
+pub struct StageState {
+    /// Number of the rule.
+    pub rule: usize,
+    /// Up to which watermark the stages had taken rows in, microseconds since the epoch.
+    pub taken_us: i64,
+    /// Which part; only the program of the rules knows what it is.
+    pub part: usize,
+    /// The rows.
+    pub batch: RecordBatch,
+}
+
 /// A rule that failed at run time, in one lane or after the lanes were merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleFailure {
@@ -197,6 +210,17 @@ pub struct RuleOutput {
     pub rows: Vec<RuleRows>,
     /// Rules that failed; in a lane they will not be run there again.
     pub failures: Vec<RuleFailure>,
+}
+
+/// What became final.
+#[derive(Debug, Default)]
+pub struct FinalOutput {
+    /// Output rows.
+    pub rows: Vec<RuleRows>,
+    /// Rows that could not be computed; their rules go on.
+    pub failures: Vec<RuleFailure>,
+    /// Rules that failed as a whole, with what went wrong: nothing more comes from them.
+    pub stopped: Vec<(usize, String)>,
 }
 
 /// The lane part of all rules. One per worker.
@@ -231,20 +255,33 @@ pub trait FinalProgram: Send {
     /// The text of what went wrong; the rules of the state are quarantined.
     fn merge(&mut self, delta: &StateDelta) -> Result<(), String>;
 
-    /// Advances a state to a watermark and gives the rows of its rules that became final.
-    ///
-    /// # Errors
-    /// The text of what went wrong; the rules of the state are quarantined.
-    fn advance(&mut self, state: usize, watermark_us: i64) -> Result<RuleOutput, String>;
+    /// Advances each state to its watermark and gives the rows of its rules that became final.
+    fn advance(&mut self, watermarks_us: &[i64]) -> FinalOutput;
 
-    /// After a restore: everything final at or before the watermark was emitted, and is ignored from now on.
-    fn set_watermark(&mut self, state: usize, watermark_us: i64);
+    /// For a restore, before any state comes in: everything that the state gives final at the watermark is out, and is not
+    /// given again.
+    fn set_given(&mut self, state: usize, watermark_us: i64);
 
-    /// The whole state; the program keeps it.
+    /// The watermark up to which a state has been taken out: a snapshot leaves away what was final then.
+    fn taken_us(&self, state: usize) -> i64;
+
+    /// The whole state that came from the lanes; the program keeps it.
     ///
     /// # Errors
     /// The text of what went wrong.
     fn dump(&mut self) -> Result<Vec<StateDelta>, String>;
+
+    /// What the rules keep over final rows; the program keeps it.
+    ///
+    /// # Errors
+    /// The text of what went wrong.
+    fn dump_stages(&mut self) -> Result<Vec<StageState>, String>;
+
+    /// For a restore, before any state is merged: takes back what [`dump_stages`](Self::dump_stages) gave.
+    ///
+    /// # Errors
+    /// The text of what went wrong.
+    fn restore_stage(&mut self, state: &StageState) -> Result<(), String>;
 
     /// Rows of state held.
     fn state_rows(&self) -> usize;

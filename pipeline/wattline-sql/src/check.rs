@@ -8,7 +8,8 @@ use std::ops::ControlFlow;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::Volatility;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArguments, ObjectName, Query, Select, SetExpr, Spanned, Visit, Visitor,
+    Distinct, Expr, Function, FunctionArguments, ObjectName, Query, SetExpr, SetOperator, SetQuantifier, Spanned,
+    Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -51,14 +52,6 @@ impl SyntaxCheck<'_> {
                 .any(|clause| matches!(clause, datafusion::sql::sqlparser::ast::FunctionArgumentClause::OrderBy(_))),
             FunctionArguments::None | FunctionArguments::Subquery(_) => false,
         };
-        if function.over.is_some() {
-            self.refuse(
-                code::OVER,
-                span,
-                "a window function (OVER) has no bound on a stream",
-                "aggregate in a time window: `FROM TUMBLE(stream, ts, INTERVAL '10 minutes')` with GROUP BY",
-            );
-        }
         let volatile = self
             .session
             .scalar_functions()
@@ -104,11 +97,16 @@ impl SyntaxCheck<'_> {
     }
 }
 
+/// Whether the order says which row of each DISTINCT ON is meant, and not how the result is sorted.
+fn picks_by_order(query: &Query) -> bool {
+    matches!(query.body.as_ref(), SetExpr::Select(select) if matches!(select.distinct, Some(Distinct::On(_))))
+}
+
 impl Visitor for SyntaxCheck<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        if let Some(order_by) = &query.order_by {
+        if let Some(order_by) = query.order_by.as_ref().filter(|_| !picks_by_order(query)) {
             self.refuse(
                 code::ORDER_BY,
                 order_by.span(),
@@ -135,36 +133,17 @@ impl Visitor for SyntaxCheck<'_> {
         }
         match query.body.as_ref() {
             SetExpr::Select(_) | SetExpr::Query(_) => {}
+            SetExpr::SetOperation { op: SetOperator::Union, set_quantifier: SetQuantifier::All, .. } => {}
             SetExpr::SetOperation { op, .. } => self.refuse(
                 code::SET_OPERATION,
                 query.body.span(),
                 format!("{op} of queries is not kept up to date on a stream"),
-                "write one rule for each part, or one SELECT with `a OR b` in WHERE",
+                "write UNION ALL, and SELECT DISTINCT in a window around it; or a join with EXISTS or NOT EXISTS",
             ),
             other => {
                 let span = other.span();
                 self.refuse(code::UNSUPPORTED, span, "a rule is a SELECT", "write `SELECT … FROM stream`");
             }
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
-        if select.distinct.is_some() {
-            self.refuse(
-                code::DISTINCT,
-                select.select_token.0.span,
-                "SELECT DISTINCT keeps every row ever seen",
-                "write GROUP BY in a window: `FROM TUMBLE(stream, ts, INTERVAL '10 minutes') GROUP BY …, window_start, window_end`",
-            );
-        }
-        if let Some(qualify) = &select.qualify {
-            self.refuse(
-                code::OVER,
-                qualify.span(),
-                "QUALIFY has no bound on a stream",
-                "filter with WHERE, or HAVING in a window",
-            );
         }
         ControlFlow::Continue(())
     }

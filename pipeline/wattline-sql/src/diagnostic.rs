@@ -45,9 +45,7 @@ pub mod code {
     pub const ORDER_BY: &str = "WL-2201";
     /// LIMIT, OFFSET or FETCH.
     pub const LIMIT: &str = "WL-2202";
-    /// SELECT DISTINCT.
-    pub const DISTINCT: &str = "WL-2203";
-    /// OVER or QUALIFY.
+    /// A window function (OVER) whose rows would never be final.
     pub const OVER: &str = "WL-2204";
     /// Aggregation that no window bounds.
     pub const UNBOUNDED_AGGREGATE: &str = "WL-2205";
@@ -57,12 +55,10 @@ pub mod code {
     pub const STREAM_JOIN: &str = "WL-2207";
     /// An outer join that keeps unmatched rows of a reference table.
     pub const PRESERVED_REFERENCE: &str = "WL-2208";
-    /// UNION, INTERSECT or EXCEPT.
+    /// UNION without ALL, INTERSECT or EXCEPT.
     pub const SET_OPERATION: &str = "WL-2209";
     /// An approximate aggregate in an alert rule.
     pub const APPROXIMATE: &str = "WL-2210";
-    /// A window over the result of a window.
-    pub const NESTED_WINDOW: &str = "WL-2211";
     /// A subquery where only a join can be kept up to date.
     pub const SUBQUERY: &str = "WL-2212";
     /// An aggregate whose result depends on the order of its input, without ORDER BY.

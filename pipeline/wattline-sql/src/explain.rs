@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use wattline_core::time::HumanDuration;
 
-use crate::operators::{AggregateSpec, Operator, RefJoinKind};
+use crate::operators::{AggregateSpec, Keep, Operator, OverFunction, OverSpec, RefJoinKind};
+use crate::planner::{Hold, Node};
 use crate::rule_set::{CompiledRule, RuleSet};
 
 /// The text of `wattline explain <rule>`; `None` if there is no such rule.
@@ -12,11 +13,11 @@ use crate::rule_set::{CompiledRule, RuleSet};
 pub fn explain(set: &RuleSet, rule: &str) -> Option<String> {
     let (_, rule) = set.rule(rule)?;
     let mut text = String::new();
-    write_all(&mut text, rule).ok()?;
+    write_all(&mut text, set, rule).ok()?;
     Some(text)
 }
 
-fn write_all(text: &mut String, rule: &CompiledRule) -> std::fmt::Result {
+fn write_all(text: &mut String, set: &RuleSet, rule: &CompiledRule) -> std::fmt::Result {
     let header = &rule.header;
     writeln!(text, "{} ({})", header.id, header.title)?;
     writeln!(text, "  reads      {}", rule.stream)?;
@@ -28,21 +29,79 @@ fn write_all(text: &mut String, rule: &CompiledRule) -> std::fmt::Result {
     for (at, field) in rule.output_schema.fields().iter().enumerate() {
         writeln!(text, "    {:<24} {}{}", field.name(), field.data_type(), role(rule, at))?;
     }
-    writeln!(text, "  steps in each lane")?;
-    writeln!(text, "    read {} columns", rule.plan.columns.len())?;
-    write_steps(text, &rule.plan.lane)?;
-    if let Some(window) = &rule.plan.window {
-        write_window(text, window)?;
+    for (number, feed) in (1..).zip(&rule.plan.feeds) {
+        match rule.plan.feeds.len() {
+            1 => writeln!(text, "  steps in each lane")?,
+            _ => writeln!(text, "  steps in each lane, feed {number}")?,
+        }
+        writeln!(text, "    read {} columns", feed.columns.len())?;
+        write_steps(text, &feed.steps)?;
+        write_hold(text, set, rule, number - 1)?;
+    }
+    if !matches!(rule.plan.root, Node::Feed(_)) {
+        writeln!(text, "  steps on final rows")?;
+        write_node(text, &rule.plan.root, rule.plan.feeds.len() > 1)?;
     }
     writeln!(text, "  logical plan")?;
     for line in rule.plan.optimized.display_indent().to_string().lines() {
         writeln!(text, "    {line}")?;
     }
-    if !rule.plan.tail.is_empty() {
-        writeln!(text, "  steps on final rows")?;
-        write_steps(text, &rule.plan.tail)?;
-    }
     Ok(())
+}
+
+fn write_hold(text: &mut String, set: &RuleSet, rule: &CompiledRule, feed: usize) -> std::fmt::Result {
+    match &rule.plan.feeds[feed].hold {
+        Hold::Nothing => return Ok(()),
+        Hold::Windows(window) => write_window(text, window, "partial in each lane, merged once")?,
+        Hold::Rows => writeln!(text, "    hold rows until the watermark has passed them, give them out in order")?,
+    }
+    let fingerprint = &rule.feed_fingerprints[feed];
+    let state = set.states().iter().find(|state| state.fingerprint == *fingerprint);
+    let ids = state.iter().flat_map(|state| &state.rules).map(|rule| set.rules()[*rule].header.id.as_str());
+    let others: Vec<&str> = ids.filter(|id| *id != rule.header.id).collect();
+    match others.is_empty() {
+        true => Ok(()),
+        false => writeln!(text, "    shared with {}", others.join(", ")),
+    }
+}
+
+fn write_node(text: &mut String, node: &Node, names_feeds: bool) -> std::fmt::Result {
+    match node {
+        Node::Feed(feed) if names_feeds => writeln!(text, "    take feed {}", feed + 1),
+        Node::Feed(_) => Ok(()),
+        Node::Steps(input, steps) => {
+            write_node(text, input, names_feeds)?;
+            write_steps(text, steps)
+        }
+        Node::Windows(input, window) => {
+            write_node(text, input, names_feeds)?;
+            write_window(text, window, "over final rows")
+        }
+        Node::Over(input, over) => {
+            write_node(text, input, names_feeds)?;
+            let names: Vec<&str> = over.schema.fields()[over.input_schema.fields().len()..]
+                .iter()
+                .map(|field| field.name().as_str())
+                .collect();
+            writeln!(text, "    compute {}", names.join(", "))?;
+            writeln!(text, "      keeping {}", kept_of_partition(over))
+        }
+        Node::Union(inputs, _) => {
+            inputs.iter().try_for_each(|input| write_node(text, input, names_feeds))?;
+            writeln!(text, "    put the rows of {} inputs together", inputs.len())
+        }
+    }
+}
+
+fn kept_of_partition(over: &OverSpec) -> String {
+    let Keep { first, last, within_us } = over.keep;
+    let mut kept = vec!["the rows that wait".to_owned()];
+    kept.extend((first > 0).then(|| format!("the first {first}")));
+    kept.extend((last > 0).then(|| format!("the last {last}")));
+    kept.extend(within_us.map(|us| format!("those of the last {}", HumanDuration(us / 1_000))));
+    let counts = over.functions.iter().any(|function| !matches!(function, OverFunction::Framed(_)));
+    kept.extend(counts.then(|| "counts and sums from the first row on".to_owned()));
+    format!("{} of each partition", kept.join(", "))
 }
 
 fn role(rule: &CompiledRule, column: usize) -> &'static str {
@@ -58,15 +117,27 @@ fn role(rule: &CompiledRule, column: usize) -> &'static str {
 }
 
 fn kept(rule: &CompiledRule) -> String {
-    match &rule.plan.window {
-        Some(window) if window.keys.is_empty() => "one group per open window".to_owned(),
-        Some(window) => {
-            let names: Vec<&str> = window.key_schema.fields().iter().map(|field| field.name().as_str()).collect();
-            format!("one group per open window and {}", names.join(", "))
-        }
-        None if rule.ordered => "the rows between the watermark and the newest event".to_owned(),
-        None => "nothing".to_owned(),
+    let mut kept: Vec<String> = Vec::new();
+    for feed in &rule.plan.feeds {
+        kept.extend(match &feed.hold {
+            Hold::Nothing => None,
+            Hold::Windows(window) => Some(groups_of(window)),
+            Hold::Rows => Some("the rows between the watermark and the newest event".to_owned()),
+        });
     }
+    if rule.plan.root.keeps_state() {
+        kept.push("what the steps on final rows keep".to_owned());
+    }
+    kept.dedup();
+    if kept.is_empty() { "nothing".to_owned() } else { kept.join("; ") }
+}
+
+fn groups_of(window: &AggregateSpec) -> String {
+    if window.keys.is_empty() {
+        return "one group per open window".to_owned();
+    }
+    let names: Vec<&str> = window.key_schema.fields().iter().map(|field| field.name().as_str()).collect();
+    format!("one group per open window and {}", names.join(", "))
 }
 
 fn write_steps(text: &mut String, steps: &[Operator]) -> std::fmt::Result {
@@ -91,11 +162,11 @@ fn write_steps(text: &mut String, steps: &[Operator]) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_window(text: &mut String, window: &AggregateSpec) -> std::fmt::Result {
+fn write_window(text: &mut String, window: &AggregateSpec, how: &str) -> std::fmt::Result {
     let size = HumanDuration(window.size_us / 1_000);
-    writeln!(text, "  window of {size}, partial in each lane, merged once")?;
+    writeln!(text, "    window of {size}, {how}")?;
     for aggregate in &window.aggregates {
-        writeln!(text, "    {}", aggregate.function.name())?;
+        writeln!(text, "      {}", aggregate.function.name())?;
     }
     Ok(())
 }

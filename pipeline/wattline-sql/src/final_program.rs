@@ -1,33 +1,59 @@
-//! The second stage: merges the partial states of all workers and gives out what the watermark makes final.
+//! The second stage: merges the partial states of all workers, gives out what the watermark makes final, and runs what
+//! follows of each rule over it.
 //!
-//! It is idempotent towards re-reading: state rows of windows (or condition rows) that were already final at
-//! the rule's watermark are ignored. A result row whose tail fails to compute is left out and reported; which
-//! rows fail does not depend on batching, as a failing batch is halved down to single rows.
+//! ```text
+//! deltas of the lanes ─▶ state (windows, rows in order) ─final─▶ stages of each rule that keeps it ─▶ rows
+//! ```
+//! A state can be restored from a snapshot that is older than what was given out since. The state of a rule without stages of
+//! its own takes nothing in again that was final then. A rule with stages goes through it again, to have them as they were,
+//! and gives nothing out until it is past what was given: its output depends on the watermark only, not on when it came.
+//!
+//! A row that fails in a step is left out and reported; which rows fail does not depend on batching, as a failing batch is
+//! halved down to single rows. A rule that fails in a stage that keeps state is reported as stopped.
 
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use crate::error::Error;
 use crate::lane_program::state_error;
-use crate::operators::{Chunk, FinalPanes, Lookups, OrderBuffer, record_batch, run_all};
-use crate::program::{FinalOutput, RuleFailure, RuleRows, StateDelta};
+use crate::operators::{FinalPanes, Lookups, OrderBuffer, record_batch};
+use crate::planner::{Hold, Node};
+use crate::program::{FinalOutput, RuleFailure, RuleRows, StageState, StateDelta};
 use crate::rule_set::CompiledRule;
 use crate::shared_state::SharedState;
+
+mod stage;
+
+use stage::{Released, Stage};
 
 /// All rules, with the merged state of a process.
 pub struct FinalProgram {
     rules: Arc<Vec<CompiledRule>>,
     shared: Arc<Vec<SharedState>>,
     states: Vec<FinalState>,
+    /// What each state has given is final up to here.
     watermarks_us: Vec<i64>,
+    stages: Vec<RuleStages>,
 }
 
 enum FinalState {
     Windows(FinalPanes),
     Ordered(OrderBuffer),
+}
+
+/// What follows the states of a rule.
+struct RuleStages {
+    /// For each feed its state.
+    feeds: Vec<Option<usize>>,
+    root: Stage,
+    keeps_state: bool,
+    /// Everything that was final at this watermark is out.
+    given_us: i64,
+    stopped: bool,
 }
 
 impl fmt::Debug for FinalProgram {
@@ -44,14 +70,23 @@ impl FinalProgram {
         let states = shared
             .iter()
             .map(|state| {
-                let rule = state.first(&rules);
-                match &rule.plan.window {
-                    Some(window) => FinalState::Windows(FinalPanes::new(Arc::clone(window))),
-                    None => FinalState::Ordered(OrderBuffer::new(Arc::clone(&rule.output_schema))),
+                let feed = state.feed(&rules);
+                match &feed.hold {
+                    Hold::Windows(window) => FinalState::Windows(FinalPanes::new(Arc::clone(window))),
+                    Hold::Rows | Hold::Nothing => FinalState::Ordered(OrderBuffer::new(Arc::clone(&feed.schema))),
                 }
             })
             .collect();
-        Self { watermarks_us: vec![BEFORE_TIME; shared.len()], rules, shared, states }
+        let state_of = |fingerprint: &String| shared.iter().position(|state| state.fingerprint == *fingerprint);
+        let stages = rules.iter().map(|rule| RuleStages {
+            feeds: rule.feed_fingerprints.iter().map(state_of).collect(),
+            root: Stage::new(&rule.plan.root),
+            keeps_state: rule.plan.root.keeps_state(),
+            given_us: BEFORE_TIME,
+            stopped: false,
+        });
+        let stages = stages.collect();
+        Self { watermarks_us: vec![BEFORE_TIME; shared.len()], rules, shared, states, stages }
     }
 
     /// Adds state rows: a worker's delta, or a part of a snapshot.
@@ -64,55 +99,129 @@ impl FinalProgram {
             FinalState::Windows(panes) => panes.merge(&delta.batch, final_at_us),
             FinalState::Ordered(buffer) => buffer.merge(&delta.batch, final_at_us),
         };
-        merged.map_err(|source| state_error(self.shared[delta.state].first(&self.rules), source))
+        merged.map_err(|source| state_error(self.shared[delta.state].rule(&self.rules), source))
     }
 
-    /// Moves a state to a watermark (microseconds) and gives out what that makes final, for each of its rules. Never moves
-    /// back.
-    ///
-    /// # Errors
-    /// [`Error::State`] if an accumulator cannot be evaluated.
-    pub fn advance(&mut self, state: usize, watermark_us: i64) -> Result<FinalOutput, Error> {
-        let watermark_us = watermark_us.max(self.watermarks_us[state]);
-        self.watermarks_us[state] = watermark_us;
-        let shared = &self.shared[state];
+    /// Moves each state to its watermark (microseconds) and gives out what that makes final for its rules. Never moves
+    /// back. All states of a rule have the same watermark.
+    pub fn advance(&mut self, watermarks_us: &[i64]) -> FinalOutput {
         let mut output = FinalOutput::default();
-        match &mut self.states[state] {
-            FinalState::Windows(panes) => {
-                let closed = panes.close_until(watermark_us);
-                let closed = closed.map_err(|source| state_error(shared.first(&self.rules), source))?;
-                let lookups: Vec<Lookups> = closed.iter().map(|_window| Lookups::default()).collect();
-                for &rule in &shared.rules {
-                    let compiled = &self.rules[rule];
-                    let mut of_rule = FinalOutput::default();
-                    for (window, lookups) in closed.iter().zip(&lookups) {
-                        run_tail(rule, compiled, Chunk::whole(window.clone()), lookups, &mut of_rule);
-                    }
-                    join_rows(rule, compiled, &mut of_rule)?;
-                    output.rows.extend(of_rule.rows);
-                    output.errors.extend(of_rule.errors);
+        // Where a rule that goes through the past again begins to give.
+        let mut turns: Vec<i64> = self.stages.iter().filter(|of| of.keeps_state).map(|of| of.given_us).collect();
+        turns.push(END_OF_TIME);
+        turns.sort_unstable();
+        turns.dedup();
+        for turn_us in turns {
+            let targets_us: Vec<i64> = watermarks_us.iter().map(|us| (*us).min(turn_us)).collect();
+            self.advance_to(&targets_us, &mut output);
+        }
+        output
+    }
+
+    fn advance_to(&mut self, targets_us: &[i64], output: &mut FinalOutput) {
+        let moved: Vec<bool> = targets_us.iter().zip(&self.watermarks_us).map(|(to, at)| to > at).collect();
+        if !moved.contains(&true) {
+            return;
+        }
+        let mut released: Vec<Released> = Vec::with_capacity(self.states.len());
+        for (state, moves) in moved.iter().enumerate() {
+            released.push(if *moves { self.release(state, targets_us[state], output) } else { Released::default() });
+        }
+        let lookups = Lookups::default();
+        for rule in 0..self.rules.len() {
+            let stages = &mut self.stages[rule];
+            let Some(state) = stages.feeds.iter().flatten().copied().find(|state| moved[*state]) else { continue };
+            let watermark_us = targets_us[state];
+            if stages.stopped {
+                continue;
+            }
+            let mut failures = Vec::new();
+            let of_feeds: Vec<&Released> =
+                stages.feeds.iter().map(|state| state.map_or(Released::none(), |state| &released[state])).collect();
+            let rows = stages.root.advance(&of_feeds, watermark_us, &lookups, &mut failures);
+            let is_new = watermark_us > stages.given_us;
+            stages.given_us = stages.given_us.max(watermark_us);
+            let identity = match (&self.rules[rule].plan.root, &of_feeds[..]) {
+                (Node::Feed(_), [Released { identity, .. }]) => identity.clone(),
+                _ => None,
+            };
+            let rows = rows.map_err(Error::from).and_then(|rows| self.joined(rule, &rows));
+            match rows {
+                Err(error) => {
+                    self.stages[rule].stopped = true;
+                    output.stopped.push((rule, error.to_string()));
+                }
+                Ok(_) if !is_new => {}
+                Ok(batch) => {
+                    output.rows.extend(batch.map(|batch| RuleRows { rule, batch, identity }));
+                    output.errors.extend(failures.into_iter().map(|message| RuleFailure {
+                        rule,
+                        lane: None,
+                        row: None,
+                        partition: None,
+                        offset: None,
+                        message,
+                    }));
                 }
             }
-            FinalState::Ordered(buffer) => {
-                let released = buffer.release_before(watermark_us);
-                let released = released.map_err(|source| state_error(shared.first(&self.rules), source))?;
-                let rows = |rule: &usize| {
-                    let (batch, identity) = released.clone()?;
-                    Some(RuleRows { rule: *rule, batch, identity: Some(identity) })
-                };
-                output.rows.extend(shared.rules.iter().filter_map(rows));
-            }
         }
-        Ok(output)
     }
 
-    /// Says up to where what a state gives was already final, as a manifest has it; state at or before it is ignored from
-    /// now on.
-    pub fn set_watermark(&mut self, state: usize, watermark_us: i64) {
-        self.watermarks_us[state] = self.watermarks_us[state].max(watermark_us);
+    /// Takes out of a state what a watermark makes final; its rules stop if that fails.
+    fn release(&mut self, state: usize, watermark_us: i64, output: &mut FinalOutput) -> Released {
+        self.watermarks_us[state] = watermark_us;
+        let released = match &mut self.states[state] {
+            FinalState::Windows(panes) => {
+                panes.close_until(watermark_us).map(|batches| Released { batches, identity: None })
+            }
+            FinalState::Ordered(buffer) => buffer.release_before(watermark_us).map(|rows| match rows {
+                Some((batch, identity)) => Released { batches: vec![batch], identity: Some(identity) },
+                None => Released::default(),
+            }),
+        };
+        released.unwrap_or_else(|error| {
+            for rule in &self.shared[state].rules {
+                self.stages[*rule].stopped = true;
+                output.stopped.push((*rule, error.strip_backtrace()));
+            }
+            Released::default()
+        })
     }
 
-    /// The whole state as rows; the program keeps it.
+    /// One batch per call rather than one per window.
+    fn joined(&self, rule: usize, rows: &[RecordBatch]) -> Result<Option<RecordBatch>, Error> {
+        let schema = &self.rules[rule].output_schema;
+        let rows: Vec<&RecordBatch> = rows.iter().filter(|rows| rows.num_rows() > 0).collect();
+        Ok(match &rows[..] {
+            [] => None,
+            [one] => Some(record_batch(schema, one.columns().to_vec(), one.num_rows())?),
+            [first, ..] => {
+                let all = concat_batches(&first.schema(), rows.iter().copied())?;
+                Some(record_batch(schema, all.columns().to_vec(), all.num_rows())?)
+            }
+        })
+    }
+
+    /// Says up to where what a state gives is out, as a manifest has it. What was final then is not taken in again, unless
+    /// a rule has to go through it again.
+    pub fn set_given(&mut self, state: usize, watermark_us: i64) {
+        let rules = &self.shared[state].rules;
+        for rule in rules {
+            let given_us = &mut self.stages[*rule].given_us;
+            *given_us = (*given_us).max(watermark_us);
+        }
+        if !rules.iter().any(|rule| self.stages[*rule].keeps_state) {
+            self.watermarks_us[state] = self.watermarks_us[state].max(watermark_us);
+        }
+    }
+
+    /// The watermark up to which a state has been taken out: what a snapshot leaves away.
+    #[must_use]
+    pub fn taken_us(&self, state: usize) -> i64 {
+        self.watermarks_us[state]
+    }
+
+    /// The whole state that came from the lanes, as rows; the program keeps it.
     ///
     /// # Errors
     /// [`Error::State`] if an accumulator cannot give its state or take it back.
@@ -125,13 +234,41 @@ impl FinalProgram {
                     buffer.drain_before(END_OF_TIME).map(|taken| taken.into_iter().collect())
                 }
             };
-            let taken = taken.map_err(|source| state_error(self.shared[state].first(&self.rules), source))?;
+            let taken = taken.map_err(|source| state_error(self.shared[state].rule(&self.rules), source))?;
             deltas.extend(taken.into_iter().map(|(final_at_us, batch)| StateDelta { state, final_at_us, batch }));
         }
         for delta in &deltas {
             self.merge(delta)?;
         }
         Ok(deltas)
+    }
+
+    /// What the stages of the rules keep; the program keeps it.
+    ///
+    /// # Errors
+    /// [`Error::State`] if a stage cannot give its state.
+    pub fn dump_stages(&mut self) -> Result<Vec<StageState>, Error> {
+        let mut all = Vec::new();
+        for (rule, stages) in self.stages.iter_mut().enumerate().filter(|(_, stages)| stages.keeps_state) {
+            let taken_us = stages.feeds.iter().flatten().map(|state| self.watermarks_us[*state]).min();
+            let taken_us = taken_us.unwrap_or(BEFORE_TIME);
+            let parts = stages.root.dump().map_err(|source| state_error(&self.rules[rule], source))?;
+            all.extend(parts.into_iter().map(|(part, batch)| StageState { rule, taken_us, part, batch }));
+        }
+        Ok(all)
+    }
+
+    /// Takes back what [`dump_stages`](Self::dump_stages) gave; before any state is merged.
+    ///
+    /// # Errors
+    /// [`Error::State`] if the rows do not have the shape of the stage.
+    pub fn restore_stage(&mut self, state: &StageState) -> Result<(), Error> {
+        let stages = &mut self.stages[state.rule];
+        for feed in stages.feeds.iter().flatten() {
+            self.watermarks_us[*feed] = self.watermarks_us[*feed].max(state.taken_us);
+        }
+        let restored = stages.root.restore(state.part, &state.batch, state.taken_us);
+        restored.map_err(|source| state_error(&self.rules[state.rule], source))
     }
 
     /// Groups and waiting rows held.
@@ -141,7 +278,8 @@ impl FinalProgram {
             FinalState::Windows(panes) => panes.rows(),
             FinalState::Ordered(buffer) => buffer.rows(),
         };
-        self.states.iter().map(rows).sum()
+        let of_stages: usize = self.stages.iter().map(|stages| stages.root.rows()).sum();
+        of_stages + self.states.iter().map(rows).sum::<usize>()
     }
 
     /// Memory held, bytes.
@@ -151,43 +289,7 @@ impl FinalProgram {
             FinalState::Windows(panes) => panes.bytes(),
             FinalState::Ordered(buffer) => buffer.bytes(),
         };
-        self.states.iter().map(bytes).sum()
+        let of_stages: usize = self.stages.iter().map(|stages| stages.root.bytes()).sum();
+        of_stages + self.states.iter().map(bytes).sum::<usize>()
     }
-}
-
-fn run_tail(rule: usize, compiled: &CompiledRule, window: Chunk, lookups: &Lookups, output: &mut FinalOutput) {
-    let mut pending = vec![window];
-    while let Some(chunk) = pending.pop() {
-        let rows = chunk.len();
-        let result = run_all(&compiled.plan.tail, chunk.clone(), lookups).and_then(|result| {
-            let Some(result) = result else { return Ok(None) };
-            record_batch(&compiled.output_schema, result.batch.columns().to_vec(), result.len()).map(Some)
-        });
-        match result {
-            Ok(batch) => output.rows.extend(batch.map(|batch| RuleRows { rule, batch, identity: None })),
-            Err(_) if rows > 1 => {
-                pending.push(chunk.slice(rows / 2, rows - rows / 2));
-                pending.push(chunk.slice(0, rows / 2));
-            }
-            Err(error) => output.errors.push(RuleFailure {
-                rule,
-                lane: None,
-                row: None,
-                partition: None,
-                offset: None,
-                message: error.strip_backtrace(),
-            }),
-        }
-    }
-}
-
-/// One batch per call rather than one per window.
-fn join_rows(rule: usize, compiled: &CompiledRule, output: &mut FinalOutput) -> Result<(), Error> {
-    if output.rows.len() < 2 {
-        return Ok(());
-    }
-    let batch = concat_batches(&compiled.output_schema, output.rows.iter().map(|rows| &rows.batch))
-        .map_err(|source| state_error(compiled, source.into()))?;
-    output.rows = vec![RuleRows { rule, batch, identity: None }];
-    Ok(())
 }

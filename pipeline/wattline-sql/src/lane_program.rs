@@ -21,6 +21,7 @@ use wattline_core::time::END_OF_TIME;
 
 use crate::error::Error;
 use crate::operators::{Chunk, KeyNumbers, LanePanes, Lookups, OrderBuffer, identity_schema, record_batch, run_all};
+use crate::planner::{Feed, Hold};
 use crate::program::{LaneOutput, RuleFailure, RuleRows, StateDelta};
 use crate::rule_set::CompiledRule;
 use crate::shared_state::SharedState;
@@ -85,19 +86,19 @@ impl LaneProgram {
     pub(crate) fn new(rules: Arc<Vec<CompiledRule>>, shared: Arc<Vec<SharedState>>) -> Self {
         let mut by_stream: BTreeMap<String, Vec<Step>> = BTreeMap::new();
         for (number, rule) in rules.iter().enumerate() {
-            let step = match shared.iter().position(|state| state.rules.contains(&number)) {
-                None => Step::Rule(number),
-                Some(state) if shared[state].rules[0] == number => Step::State(state),
-                Some(_) => continue,
-            };
-            by_stream.entry(rule.stream.clone()).or_default().push(step);
+            if let [Feed { hold: Hold::Nothing, .. }] = &rule.plan.feeds[..] {
+                by_stream.entry(rule.stream.clone()).or_default().push(Step::Rule(number));
+            }
+        }
+        for (number, state) in shared.iter().enumerate() {
+            by_stream.entry(state.rule(&rules).stream.clone()).or_default().push(Step::State(number));
         }
         let mut key_numbers: Vec<KeyNumbers> = Vec::new();
         let mut states = Vec::with_capacity(shared.len());
         for state in shared.iter() {
-            let rule = state.first(&rules);
-            let Some(window) = &rule.plan.window else {
-                states.push(LaneState::Ordered(OrderBuffer::new(Arc::clone(&rule.output_schema))));
+            let feed = state.feed(&rules);
+            let Hold::Windows(window) = &feed.hold else {
+                states.push(LaneState::Ordered(OrderBuffer::new(Arc::clone(&feed.schema))));
                 continue;
             };
             let mut numbers = key_numbers.iter().position(|numbers| numbers.fits(&window.key_schema));
@@ -144,8 +145,27 @@ impl LaneProgram {
 
     /// Stops a rule in a lane, as a manifest says it was stopped before, and with it all that share its state.
     pub fn quarantine(&mut self, rule: usize, lane: u32) {
-        let state = self.shared.iter().position(|state| state.rules.contains(&rule));
-        self.quarantined.insert((state.map_or(Step::Rule(rule), Step::State), lane));
+        for rule in self.sharers(rule) {
+            self.quarantined.insert((Step::Rule(rule), lane));
+            let states = (0..self.shared.len()).filter(|state| self.shared[*state].rules.contains(&rule));
+            self.quarantined.extend(states.map(|state| (Step::State(state), lane)));
+        }
+    }
+
+    /// The rule, and all that share a state with it, directly or through others.
+    fn sharers(&self, rule: usize) -> BTreeSet<usize> {
+        let mut sharers = BTreeSet::from([rule]);
+        loop {
+            let known = sharers.len();
+            for state in self.shared.iter() {
+                if state.rules.iter().any(|of| sharers.contains(of)) {
+                    sharers.extend(&state.rules);
+                }
+            }
+            if sharers.len() == known {
+                return sharers;
+            }
+        }
     }
 
     /// Takes all partial state out, to be merged by the final program: one delta per window.
@@ -174,7 +194,7 @@ impl LaneProgram {
                     buffer.drain_before(*watermark_us).map(|taken| taken.into_iter().collect())
                 }
             };
-            let taken = taken.map_err(|source| state_error(self.shared[state].first(&self.rules), source))?;
+            let taken = taken.map_err(|source| state_error(self.shared[state].rule(&self.rules), source))?;
             deltas.extend(taken.into_iter().map(|(final_at_us, batch)| StateDelta { state, final_at_us, batch }));
         }
         Ok(deltas)
@@ -185,7 +205,7 @@ impl LaneProgram {
     #[must_use]
     pub fn first_final_us(&self) -> Vec<i64> {
         let first = |state: &LaneState| match state {
-            LaneState::Windows { panes, .. } => panes.first_end_us(),
+            LaneState::Windows { panes, .. } => panes.first_final_us(),
             LaneState::Ordered(buffer) => buffer.first_us().map(|us| us.saturating_add(1)),
         };
         self.states.iter().map(|state| first(state).unwrap_or(END_OF_TIME)).collect()
@@ -215,7 +235,7 @@ impl LaneProgram {
     fn rule_of(&self, step: Step) -> &CompiledRule {
         match step {
             Step::Rule(rule) => &self.rules[rule],
-            Step::State(state) => self.shared[state].first(&self.rules),
+            Step::State(state) => self.shared[state].rule(&self.rules),
         }
     }
 
@@ -240,17 +260,20 @@ impl LaneProgram {
 
     fn run_chunk(&mut self, step: Step, input: Input<'_>, chunk: &Chunk) -> Result<Option<RuleRows>, Failure> {
         let Input { batch: source, lookups } = input;
-        let compiled = match step {
-            Step::Rule(rule) => &self.rules[rule],
-            Step::State(state) => self.shared[state].first(&self.rules),
+        let compiled = self.rule_of(step);
+        let feed = match step {
+            Step::Rule(rule) => &self.rules[rule].plan.feeds[0],
+            Step::State(state) => self.shared[state].feed(&self.rules),
         };
-        let read = chunk.batch.project(&compiled.plan.columns).map_err(DataFusionError::from)?;
+        let read = chunk.batch.project(&feed.columns).map_err(DataFusionError::from)?;
         let read = Chunk { batch: read, rows: chunk.rows.clone() };
-        let Some(result) = run_all(&compiled.plan.lane, read, lookups)? else { return Ok(None) };
+        let Some(result) = run_all(&feed.steps, read, lookups)? else { return Ok(None) };
+        let schema = Arc::clone(&feed.schema);
+        let time_column = compiled.stream_time_column;
         let state = match step {
             Step::Rule(rule) => {
                 let identity = Some(identity_of(source, &result)?);
-                let batch = record_batch(&compiled.output_schema, result.batch.columns().to_vec(), result.len())?;
+                let batch = record_batch(&schema, result.batch.columns().to_vec(), result.len())?;
                 return Ok(Some(RuleRows { rule, batch, identity }));
             }
             Step::State(state) => state,
@@ -266,8 +289,8 @@ impl LaneProgram {
             }
             LaneState::Ordered(buffer) => {
                 let identity = identity_of(source, &result)?;
-                let times = times_of(source, compiled.stream_time_column, &result)?;
-                let rows = record_batch(&compiled.output_schema, result.batch.columns().to_vec(), result.len())?;
+                let times = times_of(source, time_column, &result)?;
+                let rows = record_batch(&schema, result.batch.columns().to_vec(), result.len())?;
                 buffer.push(times, &identity, &rows).map_err(Failure::State)?;
             }
         }
@@ -275,14 +298,14 @@ impl LaneProgram {
     }
 
     fn fail(&mut self, step: Step, lane: u32, batch: &RecordBatch, row: usize, message: &str, output: &mut LaneOutput) {
-        self.quarantined.insert((step, lane));
+        let rules = match step {
+            Step::Rule(rule) => BTreeSet::from([rule]),
+            Step::State(state) => self.sharers(self.shared[state].rules[0]),
+        };
+        rules.iter().for_each(|rule| self.quarantine(*rule, lane));
         let column = |name| batch.column_by_name(name);
         let partition = column("_partition").and_then(|c| c.as_primitive_opt::<Int32Type>()).map(|c| c.value(row));
         let offset = column("_offset").and_then(|c| c.as_primitive_opt::<Int64Type>()).map(|c| c.value(row));
-        let rules = match step {
-            Step::Rule(rule) => vec![rule],
-            Step::State(state) => self.shared[state].rules.clone(),
-        };
         let failure = |rule| RuleFailure {
             rule,
             lane: Some(lane),

@@ -42,7 +42,7 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use error::Error;
 pub use final_program::FinalProgram;
 pub use lane_program::LaneProgram;
-pub use program::{FinalOutput, LaneOutput, RuleFailure, RuleRows, StateDelta};
+pub use program::{FinalOutput, LaneOutput, RuleFailure, RuleRows, StageState, StateDelta};
 pub use rule_file::{Param, ParamValue, RuleFile, RuleHeader, RuleKind, RuleSeverity};
 pub use rule_set::{CompiledRule, RuleSet};
 pub use shared_state::SharedState;

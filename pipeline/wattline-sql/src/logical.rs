@@ -1,7 +1,7 @@
 //! From the text of one query to one logical plan: the only road, for streaming, batch, tests and `query`.
 //!
 //! ```text
-//! text ─parse─▶ AST ─params─▶ AST ─SqlToRel (TUMBLE, views)─▶ plan ─as-of joins, tie breaks─▶ plan
+//! text ─parse─▶ AST ─params─▶ AST ─SqlToRel (TUMBLE, views)─▶ plan ─DISTINCT, as-of joins, tie breaks─▶ plan
 //! ```
 //! Views and other rules are inlined by name, so a rule that reads a rule is one plan over one stream.
 
@@ -24,6 +24,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 mod as_of;
+mod distinct;
 mod lineage;
 mod mistakes;
 mod params;
@@ -33,9 +34,10 @@ mod tumble;
 mod view;
 
 pub(crate) use as_of::{join_as_of_event_time, time_of_output};
+pub(crate) use distinct::spell_out_distinct;
 pub(crate) use lineage::{
-    TimeBin, contains_aggregate, contains_stream, find_time_bin, interval_us, resolve, resolve_column, streams_of,
-    time_bin_of,
+    TimeBin, as_bin_of, contains_aggregate, contains_stream, find_time_bins, interval_us, lag_us, resolve,
+    resolve_column, streams_of, time_bin_of,
 };
 pub(crate) use mistakes::{parse_mistake, planning_mistakes};
 pub(crate) use params::replace_params;

@@ -1,6 +1,6 @@
 //! Push-based operators: a [`Chunk`] goes in, a chunk comes out, nothing is re-planned.
 //!
-//! Filter, project and reference join are stateless; the window aggregate and the order buffer keep state
+//! Filter, project and reference join are stateless; window aggregates, window functions and the order buffer keep state
 //! and have their own files. All of them work on whole columns.
 
 use std::sync::Arc;
@@ -13,12 +13,15 @@ use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 
 mod chunk;
+mod keyed_rows;
 mod order_buffer;
+mod over;
 mod ref_join;
 mod window_aggregate;
 
 pub(crate) use chunk::{Chunk, nullable, record_batch};
 pub(crate) use order_buffer::{OrderBuffer, identity_schema};
+pub(crate) use over::{Counted, Keep, OverFunction, OverSpec, OverStage};
 pub(crate) use ref_join::{KeyIndexes, Lookups, RefJoin, RefJoinKind, RefTable, compact_columns};
 pub(crate) use window_aggregate::{AggregateSpec, Aggregated, FinalPanes, KeyNumbers, LanePanes};
 

@@ -1,16 +1,20 @@
-//! From a logical plan over one stream to a [`StreamPlan`]: operators of the lane, a window, operators after it.
+//! From a logical plan over a stream to a [`StreamPlan`]: what the lanes do, and the steps over what is final.
 //!
 //! ```text
-//! analysed plan ─window keys─▶ ─optimise─▶ chain of nodes ─lower─▶ columns │ lane ops │ window │ tail ops
+//! analysed plan ─window keys─▶ ─optimise─▶ tree of nodes ─lower─▶ feeds (columns │ lane steps │ hold) + tree of stages
 //! ```
-//! Only optimiser rules that keep the chain a chain are used: no empty relations, no split of distinct
+//! Below its first stage that needs rows in order or whole, a branch of the plan runs in the lanes, on rows as they
+//! arrive: that is a [`Feed`]. What a feed holds until it is final, a window's groups or the rows themselves, is merged over
+//! all lanes; the rest of the plan is a tree of [`Node`]s over final rows.
+//!
+//! Only optimiser rules that keep the tree readable are used: no empty relations, no split of distinct
 //! aggregates, no limits. The reference side of a join is run once by DataFusion and kept in memory.
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::{DFSchema, JoinType, NullEquality};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
@@ -32,8 +36,11 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
 use crate::diagnostic::code;
 use crate::logical::{Anchor, Refusal, contains_stream, resolve, streams_of};
-use crate::operators::{AggregateSpec, Aggregated, Operator, RefJoin, RefJoinKind, compact_columns, nullable};
+use crate::operators::{
+    AggregateSpec, Aggregated, Operator, OverSpec, RefJoin, RefJoinKind, compact_columns, nullable,
+};
 
+mod over;
 mod reference;
 mod window_keys;
 
@@ -63,17 +70,87 @@ impl From<Refusal> for Problem {
 /// A rule ready to run.
 #[derive(Debug)]
 pub(crate) struct StreamPlan {
-    /// The stream's columns that the rule reads, as positions in its schema.
-    pub(crate) columns: Vec<usize>,
-    /// Steps before the window, or all steps of a stateless rule.
-    pub(crate) lane: Vec<Operator>,
-    pub(crate) window: Option<Arc<AggregateSpec>>,
-    /// The text of the plan up to the window, which says what its state means.
-    pub(crate) window_text: Option<String>,
-    /// Steps after the window.
-    pub(crate) tail: Vec<Operator>,
+    /// What it takes from its streams; at least one.
+    pub(crate) feeds: Vec<Feed>,
+    /// What it makes of them; the only feed itself for a rule that is done in the lanes.
+    pub(crate) root: Node,
     /// The optimised plan, for `explain` and the fingerprint.
     pub(crate) optimized: LogicalPlan,
+}
+
+/// A branch of the plan that runs in the lanes of one stream.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    /// The stream's columns that the branch reads, as positions in its schema.
+    pub(crate) columns: Vec<usize>,
+    pub(crate) steps: Vec<Operator>,
+    pub(crate) hold: Hold,
+    /// The rows that it gives.
+    pub(crate) schema: SchemaRef,
+    /// The text of the branch, which says what its state means.
+    pub(crate) text: String,
+}
+
+/// What a feed keeps until it is final.
+#[derive(Debug, Clone)]
+pub(crate) enum Hold {
+    /// Nothing: its rows are final at once.
+    Nothing,
+    /// The groups of open windows.
+    Windows(Arc<AggregateSpec>),
+    /// The rows, to give them out in the order of event time.
+    Rows,
+}
+
+/// A step over final rows.
+#[derive(Debug)]
+pub(crate) enum Node {
+    /// What a feed gives, by its number.
+    Feed(usize),
+    /// Steps without state.
+    Steps(Box<Node>, Vec<Operator>),
+    /// Windows over final rows.
+    Windows(Box<Node>, Arc<AggregateSpec>),
+    /// Window functions (`OVER`).
+    Over(Box<Node>, Arc<OverSpec>),
+    /// The rows of all inputs.
+    Union(Vec<Node>, SchemaRef),
+}
+
+impl StreamPlan {
+    /// How far before the moment at which it is final a row may reach back in event time; `None` for a rule that keeps
+    /// nothing but rows in order.
+    pub(crate) fn span_us(&self) -> Option<i64> {
+        self.root.span_us(&self.feeds)
+    }
+}
+
+impl Node {
+    fn span_us(&self, feeds: &[Feed]) -> Option<i64> {
+        match self {
+            Self::Feed(feed) => match &feeds[*feed].hold {
+                Hold::Windows(spec) => Some(spec.final_after_us),
+                Hold::Nothing | Hold::Rows => None,
+            },
+            Self::Steps(input, _) => input.span_us(feeds),
+            Self::Windows(input, spec) => Some(input.span_us(feeds).unwrap_or(0).saturating_add(spec.final_after_us)),
+            Self::Over(input, spec) => {
+                let own_us = spec.final_after_us.saturating_add(spec.keep.within_us.unwrap_or(0));
+                Some(input.span_us(feeds).unwrap_or(0).saturating_add(own_us))
+            }
+            Self::Union(inputs, _) => inputs.iter().filter_map(|input| input.span_us(feeds)).max(),
+        }
+    }
+
+    /// Whether anything above the feeds keeps state.
+    pub(crate) fn keeps_state(&self) -> bool {
+        match self {
+            Self::Feed(_) => false,
+            Self::Steps(input, _) => input.keeps_state(),
+            Self::Windows(..) | Self::Over(..) => true,
+            Self::Union(inputs, _) => inputs.iter().any(Self::keeps_state),
+        }
+    }
 }
 
 /// Type coercion and checks of DataFusion.
@@ -81,45 +158,46 @@ pub(crate) fn analyze(session: &SessionState, plan: LogicalPlan) -> Result<Logic
     session.analyzer().execute_and_check(plan, session.config_options(), |_, _| {})
 }
 
-/// Lowers an analysed plan.
+/// Lowers an analysed plan. `in_order`: rows that would be final at once wait, to come out in the order of event time.
 pub(crate) fn lower(
     session: &SessionState,
     plan: LogicalPlan,
+    in_order: bool,
     references: &mut References,
 ) -> std::result::Result<StreamPlan, Problem> {
     check_streams(&plan)?;
     let plan = window_keys::reduce(plan)?;
     let optimized = optimize(session, plan)?;
-    let mut lowering = Lowering {
-        session,
-        references,
-        columns: Vec::new(),
-        lane: Vec::new(),
-        window: None,
-        window_text: None,
-        tail: Vec::new(),
+    let mut lowering = Lowering { session, references, feeds: Vec::new() };
+    let root = match lowering.lower(&optimized)? {
+        Part::Lane(lane) => {
+            let hold = if in_order { Hold::Rows } else { Hold::Nothing };
+            lowering.hold(lane, hold, &optimized)
+        }
+        Part::Final(node) => node,
     };
-    lowering.walk(&optimized)?;
-    let Lowering { columns, lane, window, window_text, tail, .. } = lowering;
-    Ok(StreamPlan { columns, lane, window, window_text, tail, optimized })
+    Ok(StreamPlan { feeds: lowering.feeds, root, optimized })
 }
 
 fn check_streams(plan: &LogicalPlan) -> std::result::Result<(), Refusal> {
-    match streams_of(plan).len() {
-        1 => Ok(()),
-        0 => Err(Refusal::new(
+    let streams = streams_of(plan);
+    let Some(first) = streams.first() else {
+        return Err(Refusal::new(
             code::NO_STREAM,
             Anchor::From,
             "the query reads no stream, so nothing would ever start it",
             "read a stream or a rule over a stream in FROM, or make it a view",
-        )),
-        _ => Err(Refusal::new(
+        ));
+    };
+    if streams.iter().any(|other| other.stream.name != first.stream.name) {
+        return Err(Refusal::new(
             code::STREAM_JOIN,
             Anchor::Join(None),
-            "the query reads streams more than once, and joins of streams need a time bound",
+            "the query reads more than one stream",
             "read one stream and join reference tables to it; compare streams in the archive with `wattline query`",
-        )),
+        ));
     }
+    Ok(())
 }
 
 fn optimize(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -143,48 +221,87 @@ fn optimize(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
 struct Lowering<'a> {
     session: &'a SessionState,
     references: &'a mut References,
+    feeds: Vec<Feed>,
+}
+
+/// A lowered branch.
+enum Part {
+    /// Rows as they arrive.
+    Lane(Lane),
+    /// Rows that are final.
+    Final(Node),
+}
+
+/// A branch that runs in the lanes.
+struct Lane {
     columns: Vec<usize>,
-    lane: Vec<Operator>,
-    window: Option<Arc<AggregateSpec>>,
-    window_text: Option<String>,
-    tail: Vec<Operator>,
+    steps: Vec<Operator>,
+}
+
+impl Part {
+    fn with(self, step: Operator) -> Self {
+        match self {
+            Self::Lane(mut lane) => {
+                lane.steps.push(step);
+                Self::Lane(lane)
+            }
+            Self::Final(Node::Steps(input, mut steps)) => {
+                steps.push(step);
+                Self::Final(Node::Steps(input, steps))
+            }
+            Self::Final(node) => Self::Final(Node::Steps(Box::new(node), vec![step])),
+        }
+    }
 }
 
 impl Lowering<'_> {
-    fn walk(&mut self, plan: &LogicalPlan) -> std::result::Result<(), Problem> {
+    fn lower(&mut self, plan: &LogicalPlan) -> std::result::Result<Part, Problem> {
         match plan {
             LogicalPlan::TableScan(scan) => {
                 let all = || (0..scan.source.schema().fields().len()).collect();
-                self.columns = scan.projection.clone().unwrap_or_else(all);
-                Ok(())
+                let columns = scan.projection.clone().unwrap_or_else(all);
+                Ok(Part::Lane(Lane { columns, steps: Vec::new() }))
             }
-            LogicalPlan::SubqueryAlias(alias) => self.walk(&alias.input),
+            LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
             LogicalPlan::Projection(projection) => {
-                self.walk(&projection.input)?;
+                let input = self.lower(&projection.input)?;
                 let exprs = self.physical_all(&projection.expr, projection.input.schema())?;
-                if !is_identity(&exprs, projection.input.schema().fields().len()) {
-                    self.push(Operator::Project { exprs, schema: nullable(projection.schema.as_arrow()) });
+                if is_identity(&exprs, projection.input.schema().fields().len()) {
+                    return Ok(input);
                 }
-                Ok(())
+                Ok(input.with(Operator::Project { exprs, schema: nullable(projection.schema.as_arrow()) }))
             }
             LogicalPlan::Filter(filter) => {
-                self.walk(&filter.input)?;
+                let input = self.lower(&filter.input)?;
                 let predicate = self.physical(&filter.predicate, filter.input.schema())?;
-                self.push(Operator::Filter(predicate));
-                Ok(())
+                Ok(input.with(Operator::Filter(predicate)))
             }
             LogicalPlan::Join(join) => self.lower_join(join),
-            LogicalPlan::Aggregate(aggregate) => self.lower_aggregate(aggregate),
+            LogicalPlan::Aggregate(aggregate) => self.lower_aggregate(aggregate).map(Part::Final),
+            LogicalPlan::Window(window) => self.lower_over(window).map(Part::Final),
+            LogicalPlan::Union(union) => {
+                let inputs = union.inputs.iter().map(|input| self.lower_final(input));
+                let inputs = inputs.collect::<std::result::Result<_, _>>()?;
+                Ok(Part::Final(Node::Union(inputs, nullable(union.schema.as_arrow()))))
+            }
             other => Err(unsupported(other).into()),
         }
     }
 
-    fn push(&mut self, operator: Operator) {
-        if self.window.is_some() {
-            self.tail.push(operator);
-        } else {
-            self.lane.push(operator);
-        }
+    /// The branch as final rows: rows that arrive wait until the watermark has passed them.
+    fn lower_final(&mut self, plan: &LogicalPlan) -> std::result::Result<Node, Problem> {
+        Ok(match self.lower(plan)? {
+            Part::Lane(lane) => self.hold(lane, Hold::Rows, plan),
+            Part::Final(node) => node,
+        })
+    }
+
+    /// Ends a branch of the lanes.
+    fn hold(&mut self, lane: Lane, hold: Hold, plan: &LogicalPlan) -> Node {
+        let schema = nullable(plan.schema().as_arrow());
+        let text = plan.display_indent_schema().to_string();
+        self.feeds.push(Feed { columns: lane.columns, steps: lane.steps, hold, schema, text });
+        Node::Feed(self.feeds.len() - 1)
     }
 
     fn physical(&self, expr: &Expr, schema: &DFSchema) -> std::result::Result<Arc<dyn PhysicalExpr>, Problem> {
@@ -209,11 +326,14 @@ impl Lowering<'_> {
         exprs.iter().map(|expr| self.physical(expr, schema)).collect()
     }
 
-    fn lower_join(&mut self, join: &Join) -> std::result::Result<(), Problem> {
+    fn lower_join(&mut self, join: &Join) -> std::result::Result<Part, Problem> {
         let stream_is_left = contains_stream(&join.left);
+        if stream_is_left && contains_stream(&join.right) {
+            return Err(stream_join().into());
+        }
         let kind = join_kind(join, stream_is_left)?;
         let (stream, table) = if stream_is_left { (&join.left, &join.right) } else { (&join.right, &join.left) };
-        self.walk(stream)?;
+        let input = self.lower(stream)?;
         let (stream_on, table_on): (Vec<Expr>, Vec<Expr>) = join
             .on
             .iter()
@@ -233,21 +353,18 @@ impl Lowering<'_> {
         let null_matches_null = join.null_equality == NullEquality::NullEqualsNull;
         let table = self.references.table(self.session, table, &table_on, &table_keys, null_matches_null)?;
         let schema = nullable(join.schema.as_arrow());
-        self.push(Operator::RefJoin(Arc::new(RefJoin { table, kind, stream_keys, condition, stream_is_left, schema })));
-        Ok(())
+        let join = RefJoin { table, kind, stream_keys, condition, stream_is_left, schema };
+        Ok(input.with(Operator::RefJoin(Arc::new(join))))
     }
 
-    fn lower_aggregate(&mut self, aggregate: &Aggregate) -> std::result::Result<(), Problem> {
+    fn lower_aggregate(&mut self, aggregate: &Aggregate) -> std::result::Result<Node, Problem> {
         let streams = streams_of(&aggregate.input);
         let bin = aggregate
             .group_expr
             .first()
             .and_then(|group| window_keys::bin_of_group(&resolve(&aggregate.input, group), &streams))
             .ok_or_else(window_keys::unbounded)?;
-        self.walk(&aggregate.input)?;
-        if self.window.is_some() {
-            return Err(window_keys::nested().into());
-        }
+        let part = self.lower(&aggregate.input)?;
         let input = aggregate.input.schema();
         let groups = self.physical_all(&aggregate.group_expr, input)?;
         let mut aggregates = Vec::with_capacity(aggregate.aggr_expr.len());
@@ -260,18 +377,21 @@ impl Lowering<'_> {
             args.extend(lowered.aggregate.order_bys().iter().map(|order| Arc::clone(&order.expr)));
             aggregates.push(Aggregated { function: lowered.aggregate, args, filter: lowered.filter });
         }
-        self.window_text = Some(LogicalPlan::Aggregate(aggregate.clone()).display_indent_schema().to_string());
         let output_schema = nullable(aggregate.schema.as_arrow());
         let key_fields = output_schema.fields()[1..groups.len()].to_vec();
-        self.window = Some(Arc::new(AggregateSpec {
+        let spec = Arc::new(AggregateSpec {
             bin: Arc::clone(&groups[0]),
             size_us: bin.size_us,
+            final_after_us: bin.final_after_us(),
             keys: groups[1..].to_vec(),
             key_schema: Arc::new(Schema::new(key_fields)),
             aggregates,
             output_schema,
-        }));
-        Ok(())
+        });
+        Ok(match part {
+            Part::Lane(lane) => self.hold(lane, Hold::Windows(spec), &LogicalPlan::Aggregate(aggregate.clone())),
+            Part::Final(node) => Node::Windows(Box::new(node), spec),
+        })
     }
 }
 
@@ -314,11 +434,18 @@ fn join_kind(join: &Join, stream_is_left: bool) -> std::result::Result<RefJoinKi
     }
 }
 
+fn stream_join() -> Refusal {
+    Refusal::new(
+        code::STREAM_JOIN,
+        Anchor::Join(None),
+        "a join of streams needs a time bound",
+        "read one stream and join reference tables to it; compare streams in the archive with `wattline query`",
+    )
+}
+
 fn unsupported(plan: &LogicalPlan) -> Refusal {
     let shape = match plan {
         LogicalPlan::Unnest(_) => "UNNEST",
-        LogicalPlan::Union(_) => "UNION",
-        LogicalPlan::Window(_) => "OVER",
         LogicalPlan::Distinct(_) => "DISTINCT",
         LogicalPlan::Sort(_) => "ORDER BY",
         LogicalPlan::Limit(_) => "LIMIT",
@@ -330,7 +457,7 @@ fn unsupported(plan: &LogicalPlan) -> Refusal {
         code::UNSUPPORTED,
         Anchor::Query,
         format!("{shape} does not run on a stream"),
-        "use SELECT, WHERE, JOIN to reference tables, and GROUP BY in a TUMBLE window",
+        "use SELECT, WHERE, JOIN to reference tables, GROUP BY in a TUMBLE window, OVER by event time, UNION ALL",
     )
 }
 

@@ -55,6 +55,19 @@ pub struct StateDelta {
     pub batch: RecordBatch,
 }
 
+/// What the stages of one rule keep over final rows: one part of it.
+#[derive(Debug, Clone)]
+pub struct StageState {
+    /// Index into [`RuleSet::rules`](crate::RuleSet::rules).
+    pub rule: usize,
+    /// Up to which watermark the stages had taken rows in, microseconds since the epoch.
+    pub taken_us: i64,
+    /// Which stage, and which part of its state.
+    pub part: usize,
+    /// The rows.
+    pub batch: RecordBatch,
+}
+
 /// What became final.
 #[derive(Debug, Clone, Default)]
 pub struct FinalOutput {
@@ -63,4 +76,6 @@ pub struct FinalOutput {
     pub rows: Vec<RuleRows>,
     /// Rows that could not be computed.
     pub errors: Vec<RuleFailure>,
+    /// Rules that failed as a whole, with what failed: nothing more comes from them.
+    pub stopped: Vec<(usize, String)>,
 }

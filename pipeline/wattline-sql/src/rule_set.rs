@@ -20,10 +20,10 @@ use crate::final_program::FinalProgram;
 use crate::lane_program::LaneProgram;
 use crate::logical::{
     Anchors, Refusal, Scope, break_ties_by_identity, join_as_of_event_time, parse, parse_mistake, planning_mistakes,
-    replace_params, span_in, streams_of, tables_of,
+    replace_params, span_in, spell_out_distinct, streams_of, tables_of,
 };
 use crate::output::{OutputColumns, find_columns, project_for_archive};
-use crate::planner::{Problem, References, StreamPlan, analyze, lower};
+use crate::planner::{Feed, Hold, Node, Problem, References, StreamPlan, analyze, lower};
 use crate::rule_file::{RuleFile, RuleHeader, RuleKind, parse_header};
 use crate::shared_state::SharedState;
 
@@ -44,8 +44,9 @@ pub struct CompiledRule {
     pub delay_ms: i64,
     /// 32 hex digits of a hash over plan, parameters and delay: what its state is addressed by.
     pub fingerprint: String,
-    /// Width of its tumbling window, microseconds; `None` for a rule without state.
-    pub window_us: Option<i64>,
+    /// How far a result may reach back in event time before the moment at which it is final, microseconds: the width of a
+    /// window, of windows over windows together; `None` for a rule whose rows stand for themselves.
+    pub span_us: Option<i64>,
     /// Position of the output column that says when: `Timestamp(Microsecond, "UTC")`.
     pub event_time_column: usize,
     /// Positions of the entity columns.
@@ -56,8 +57,8 @@ pub struct CompiledRule {
     pub ordered: bool,
     /// When a row is final, in words.
     pub final_at: String,
-    /// 32 hex digits that name its keyed state; `None` for a rule without state. Rules with the same one share it.
-    pub(crate) state_fingerprint: Option<String>,
+    /// For each feed of its plan 32 hex digits that name what it holds. Rules with the same one share it.
+    pub(crate) feed_fingerprints: Vec<String>,
     /// Position of the event time in the stream's schema.
     pub(crate) stream_time_column: usize,
     pub(crate) plan: StreamPlan,
@@ -319,6 +320,8 @@ impl<'a> Compiler<'a> {
         scope: &Scope,
     ) -> Result<LogicalPlan, Vec<Diagnostic>> {
         let plan = scope.plan(query).map_err(|error| planning_mistakes(file, &error, scope, anchors))?;
+        let plan = spell_out_distinct(self.catalog.session(), plan)
+            .map_err(|error| planning_mistakes(file, &error, scope, anchors))?;
         let plan = join_as_of_event_time(plan).map_err(|refusal| vec![refusal.into_diagnostic(file, anchors)])?;
         break_ties_by_identity(plan).map_err(|error| planning_mistakes(file, &error, scope, anchors))
     }
@@ -364,11 +367,13 @@ impl<'a> Compiler<'a> {
             Ok(projected) => projected.map_err(|error| vec![error.into()])?,
             Err(refusals) => {
                 let mut problems = refused(refusals);
-                problems.extend(lower(session, analyzed, references).err());
+                problems.extend(lower(session, analyzed, false, references).err());
                 return Err(problems);
             }
         };
-        match (find_columns(&projected, &header), lower(session, projected.clone(), references)) {
+        let columns = find_columns(&projected, &header);
+        let in_order = columns.as_ref().is_ok_and(|columns| columns.firing.is_some());
+        match (columns, lower(session, projected.clone(), in_order, references)) {
             (Ok(columns), Ok(plan)) => Ok(assemble(file, header, projected, plan, columns, delay_ms)),
             (columns, plan) => {
                 let mut problems = columns.err().map(refused).unwrap_or_default();
@@ -392,18 +397,22 @@ fn assemble(
         let index = stream.schema.index_of(&stream.event_time).unwrap_or_default();
         (stream.name, index)
     });
-    let window_us = plan.window.as_ref().map(|window| window.size_us);
-    let ordered = columns.firing.is_some() && window_us.is_none();
+    let span_us = plan.span_us();
+    let ordered = matches!((&plan.root, &plan.feeds[..]), (Node::Feed(_), [Feed { hold: Hold::Rows, .. }]));
     let fingerprint = fingerprint(&stream, delay_ms, &plan.optimized.display_indent_schema().to_string());
-    let state_fingerprint = match &plan.window_text {
-        Some(text) => Some(self::fingerprint(&stream, delay_ms, text)),
-        None => ordered.then(|| fingerprint.clone()),
-    };
+    let feed_fingerprints = plan.feeds.iter().map(|feed| {
+        let kind = match feed.hold {
+            Hold::Nothing | Hold::Rows => "rows",
+            Hold::Windows(_) => "windows",
+        };
+        self::fingerprint(&stream, delay_ms, &format!("{kind}\n{}", feed.text))
+    });
+    let feed_fingerprints = feed_fingerprints.collect();
     CompiledRule {
         output_schema: crate::operators::nullable(logical.schema().as_arrow()),
         fingerprint,
-        state_fingerprint,
-        final_at: final_at(window_us, ordered, delay_ms),
+        feed_fingerprints,
+        final_at: final_at(&plan, delay_ms),
         path: file.path.clone(),
         sql: file.text.clone(),
         event_time_column: columns.event_time,
@@ -412,7 +421,7 @@ fn assemble(
         header,
         stream,
         delay_ms,
-        window_us,
+        span_us,
         ordered,
         stream_time_column,
         plan,
@@ -429,15 +438,19 @@ fn fingerprint(stream: &str, delay_ms: i64, plan: &str) -> String {
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn final_at(window_us: Option<i64>, ordered: bool, delay_ms: i64) -> String {
+fn final_at(plan: &StreamPlan, delay_ms: i64) -> String {
     let delay = HumanDuration(delay_ms);
-    match (window_us, ordered) {
-        (Some(size_us), _) => format!(
-            "a window of {} is final when every lane has reached {delay} past its end",
-            HumanDuration(size_us / 1_000)
+    match (&plan.root, plan.span_us(), &plan.feeds[..]) {
+        (_, Some(span_us), _) if plan.root.keeps_state() => format!(
+            "a row is final when every lane has reached {delay} past the last event that can change it, at most {} after the first",
+            HumanDuration(span_us / 1_000)
         ),
-        (None, true) => format!("a row is final when every lane has reached {delay} past its event time"),
-        (None, false) => "a row is final at once".to_owned(),
+        (_, Some(span_us), _) => format!(
+            "a window of {} is final when every lane has reached {delay} past its end",
+            HumanDuration(span_us / 1_000)
+        ),
+        (Node::Feed(_), None, [Feed { hold: Hold::Nothing, .. }]) => "a row is final at once".to_owned(),
+        (_, None, _) => format!("a row is final when every lane has reached {delay} past its event time"),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Keyed state that rules share.
 //!
-//! Rules whose plans are the same up to and including the window (same stream, delay, steps, window, groups and
-//! aggregates) keep one set of groups: the lanes evaluate and aggregate once for all of them, and only the steps
-//! after the window run per rule. A rule that reads a `table` rule is the common case. The rows that wait in an
-//! [`OrderBuffer`](crate::operators::OrderBuffer) are output rows, so each such rule has its own.
+//! Feeds that are the same up to and including what they hold (same stream, delay, steps, window, groups and
+//! aggregates) keep one state: the lanes evaluate and aggregate once for all of them, and only what follows runs per
+//! rule. A rule that reads a `table` rule is the common case.
 
+use crate::planner::{Feed, Hold};
 use crate::rule_set::CompiledRule;
 
 /// State of one or more rules.
@@ -14,6 +14,8 @@ pub struct SharedState {
     pub fingerprint: String,
     /// The rules that keep it, in ascending order of their numbers; at least one.
     pub rules: Vec<usize>,
+    /// The first of these feeds, by rule and number: all others are the same.
+    first: (usize, usize),
 }
 
 impl SharedState {
@@ -21,17 +23,30 @@ impl SharedState {
     pub(crate) fn of(rules: &[CompiledRule]) -> Vec<Self> {
         let mut states: Vec<Self> = Vec::new();
         for (number, rule) in rules.iter().enumerate() {
-            let Some(fingerprint) = &rule.state_fingerprint else { continue };
-            match states.iter_mut().find(|state| state.fingerprint == *fingerprint) {
-                Some(state) => state.rules.push(number),
-                None => states.push(Self { fingerprint: fingerprint.clone(), rules: vec![number] }),
+            for (feed, fingerprint) in rule.feed_fingerprints.iter().enumerate() {
+                if matches!(rule.plan.feeds[feed].hold, Hold::Nothing) {
+                    continue;
+                }
+                match states.iter_mut().find(|state| state.fingerprint == *fingerprint) {
+                    Some(state) if state.rules.last() == Some(&number) => {}
+                    Some(state) => state.rules.push(number),
+                    None => {
+                        let (fingerprint, rules) = (fingerprint.clone(), vec![number]);
+                        states.push(Self { fingerprint, rules, first: (number, feed) });
+                    }
+                }
             }
         }
         states
     }
 
-    /// The rule whose plan stands for all up to the window.
-    pub(crate) fn first<'a>(&self, rules: &'a [CompiledRule]) -> &'a CompiledRule {
-        &rules[self.rules[0]]
+    /// The rule whose plan stands for all up to the state.
+    pub(crate) fn rule<'a>(&self, rules: &'a [CompiledRule]) -> &'a CompiledRule {
+        &rules[self.first.0]
+    }
+
+    /// The feed that stands for all.
+    pub(crate) fn feed<'a>(&self, rules: &'a [CompiledRule]) -> &'a Feed {
+        &rules[self.first.0].plan.feeds[self.first.1]
     }
 }

@@ -136,7 +136,6 @@ struct StreamRun {
 /// Pushes the rows of all lanes in turn; the rule's watermark follows the slowest lane.
 fn stream(set: &RuleSet, rule: usize, given: &RecordBatch, lanes: usize, size: usize) -> Result<StreamRun, Error> {
     let compiled = &set.rules()[rule];
-    let state = set.states().iter().position(|state| state.rules.contains(&rule));
     let mut program = set.lane_program();
     let mut last = set.final_program();
     let mut run = StreamRun { rows: Vec::new(), errors: Vec::new() };
@@ -159,29 +158,29 @@ fn stream(set: &RuleSet, rule: usize, given: &RecordBatch, lanes: usize, size: u
             reached[lane] = times.values().iter().copied().fold(reached[lane], i64::max);
         }
         let slowest = reached.iter().copied().min().unwrap_or(BEFORE_TIME);
-        if let Some(state) = state {
-            let watermark_us = slowest.saturating_sub(compiled.delay_ms * 1_000);
-            collect_final(&mut run, &mut last, (rule, state), program.seal()?, watermark_us)?;
-        }
+        let watermark_us = slowest.saturating_sub(compiled.delay_ms * 1_000);
+        collect_final(&mut run, &mut last, (set, rule), program.seal()?, watermark_us)?;
         start = start.saturating_add(size);
     }
-    if let Some(state) = state {
-        collect_final(&mut run, &mut last, (rule, state), Vec::new(), END_OF_TIME)?;
-    }
+    collect_final(&mut run, &mut last, (set, rule), Vec::new(), END_OF_TIME)?;
     Ok(run)
 }
 
 fn collect_final(
     run: &mut StreamRun,
     last: &mut crate::FinalProgram,
-    (rule, state): (usize, usize),
+    (set, rule): (&RuleSet, usize),
     deltas: Vec<StateDelta>,
     watermark_us: i64,
 ) -> Result<(), Error> {
-    for delta in deltas.iter().filter(|delta| delta.state == state) {
+    let keeps = |state: usize| set.states()[state].rules.contains(&rule);
+    for delta in deltas.iter().filter(|delta| keeps(delta.state)) {
         last.merge(delta)?;
     }
-    let output = last.advance(state, watermark_us)?;
+    let watermarks_us: Vec<i64> =
+        (0..set.states().len()).map(|state| if keeps(state) { watermark_us } else { BEFORE_TIME }).collect();
+    let output = last.advance(&watermarks_us);
+    run.errors.extend(output.stopped.into_iter().filter(|(of, _)| *of == rule).map(|(_, message)| message));
     run.rows.extend(output.rows.into_iter().filter(|rows| rows.rule == rule));
     run.errors.extend(output.errors.into_iter().filter(|error| error.rule == rule).map(|error| error.message));
     Ok(())

@@ -4,3 +4,4 @@ mod diagnostics;
 mod equivalence;
 mod fleet;
 mod rule_tests;
+mod shapes;

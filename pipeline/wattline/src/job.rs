@@ -242,7 +242,7 @@ pub(crate) fn rule_plans(rules: &RuleSet, streams: &[String]) -> Vec<RulePlan> {
             fingerprint: rule.fingerprint.clone(),
             stream: streams.iter().position(|name| *name == rule.stream).unwrap_or_default(),
             delay_ms: rule.delay_ms,
-            window_us: rule.window_us,
+            span_us: rule.span_us,
             table: (rule.header.kind == RuleKind::Table).then(|| result_table(rule)),
             alert: (rule.header.kind == RuleKind::Alert).then(|| alert_plan(rule)),
         })

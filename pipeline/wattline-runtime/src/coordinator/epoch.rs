@@ -15,7 +15,7 @@ use wattline_core::record::LaneId;
 use super::{Coordinator, STATE_OBJECTS_MAX, events};
 use crate::error::{Error, Result};
 use crate::frames;
-use crate::port::{FileTag, StateDelta};
+use crate::port::{FileTag, StageState, StateDelta};
 use crate::progress::Progress;
 use crate::table::{self, DeadLetter, RuleError};
 
@@ -77,6 +77,18 @@ impl Pending {
     }
 }
 
+/// The name of a part of what a rule keeps over final rows: `<fingerprint of the rule>/<taken up to, µs>/<part>`.
+fn stage_name(fingerprint: &str, stage: &StageState) -> String {
+    format!("{fingerprint}/{}/{}", stage.taken_us, stage.part)
+}
+
+/// What the name of a part says.
+pub(super) fn read_stage_name(name: &str) -> Option<(&str, i64, usize)> {
+    let mut parts = name.split('/');
+    let read = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    parts.next().is_none().then_some(read)
+}
+
 /// Memory that a batch alone holds. Columns without a value share one array of nulls from batch to batch.
 pub(crate) fn held_bytes(batch: &RecordBatch) -> u64 {
     let filled = batch.columns().iter().filter(|column| column.null_count() < column.len());
@@ -119,14 +131,16 @@ impl Coordinator {
             let ending = self.source_commands.is_empty();
             let ripe = self.uncommitted.pending.take_ripe(|b, a| ending || b >= bytes || a >= age);
             let (whole, state) = self.state_frames()?;
+            let stages = self.stage_frames()?;
             let pending = self.uncommitted.pending.frames();
-            let (adds, state_object, rows_object, ()) = futures::try_join!(
+            let (adds, state_object, stages_object, rows_object, ()) = futures::try_join!(
                 self.write_files(raw, ripe, &tag),
                 self.write_frames("state", state),
+                self.write_frames("stages", stages),
                 self.write_frames("rows", pending),
                 self.write_alert_state(&mut epoch),
             )?;
-            (epoch.adds, epoch.rows_object) = (adds, rows_object);
+            (epoch.adds, epoch.stages_object, epoch.rows_object) = (adds, stages_object, rows_object);
             epoch.state_objects = if whole { Vec::new() } else { self.state_objects.clone() };
             epoch.state_objects.extend(state_object);
         } else {
@@ -196,10 +210,18 @@ impl Coordinator {
             let dump = self.final_program.dump();
             deltas = dump.map_err(|reason| Error::BadObject { path: "state of the rules".into(), reason })?;
         }
-        // What is final is out, or part of this epoch.
-        deltas.retain(|delta| delta.final_at_us > self.final_until_us(delta.state));
+        // What was taken out of the state is out, or part of this epoch, or kept by the stages of a rule.
+        deltas.retain(|delta| delta.final_at_us > self.final_program.taken_us(delta.state));
         let named = |delta: StateDelta| (self.states[delta.state].fingerprint.clone(), delta.batch);
         Ok((whole, deltas.into_iter().map(named).collect()))
+    }
+
+    /// What the rules keep over final rows, whole.
+    fn stage_frames(&mut self) -> Result<Vec<(String, RecordBatch)>> {
+        let stages = self.final_program.dump_stages();
+        let stages = stages.map_err(|reason| Error::BadObject { path: "stages of the rules".into(), reason })?;
+        let filled = stages.into_iter().filter(|stage| stage.batch.num_rows() > 0);
+        Ok(filled.map(|stage| (stage_name(&self.rules[stage.rule].fingerprint, &stage), stage.batch)).collect())
     }
 
     async fn write_alert_state(&self, epoch: &mut Epoch) -> Result<()> {
@@ -285,12 +307,14 @@ impl Coordinator {
         let mut obsolete = std::mem::take(&mut self.rows_objects);
         obsolete.extend(std::mem::take(&mut self.state_objects));
         obsolete.extend(self.alert_state_object.take());
+        obsolete.extend(std::mem::replace(&mut self.stages_object, epoch.stages_object.clone()));
         self.state_objects.clone_from(&epoch.state_objects);
         self.alert_state_object.clone_from(&epoch.alert_state_object);
         self.rows_objects.extend(epoch.rows_object.clone());
         obsolete.retain(|path| {
             !epoch.state_objects.contains(path)
                 && epoch.alert_state_object.as_ref() != Some(path)
+                && epoch.stages_object.as_ref() != Some(path)
                 && epoch.rows_object.as_ref() != Some(path)
         });
         for path in obsolete {

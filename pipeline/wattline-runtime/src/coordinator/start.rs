@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::array::RecordBatch;
 use crossbeam_channel::bounded;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -11,13 +12,13 @@ use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
-use super::{Coordinator, Job, LaneStatus, RulePlan, StreamPlan, Uncommitted, WORKER_QUEUE_BLOCKS, gone};
+use super::{Coordinator, Job, LaneStatus, RulePlan, StreamPlan, Uncommitted, WORKER_QUEUE_BLOCKS, epoch, gone};
 use crate::commit::Chain;
 use crate::error::{Error, Result};
 use crate::events;
 use crate::intake::{Replay, StreamIntake, stream_schema};
 use crate::intake_thread::{Intake, SourceCommand};
-use crate::port::{Position, RuleFailure, StateDelta};
+use crate::port::{Position, RuleFailure, StageState, StateDelta};
 use crate::recovery::{Past, read_past};
 use crate::retry::until_done;
 use crate::table;
@@ -68,6 +69,7 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
         uncommitted: Uncommitted::default(),
         checkpoint_n: past.checkpoint,
         state_objects: past.state_objects.clone(),
+        stages_object: past.stages_object.clone(),
         alert_state_object: past.alert_state_object.clone(),
         alert_states_changed: true,
         checkpoint_first: fresh,
@@ -198,13 +200,15 @@ impl Coordinator {
         for state in 0..self.states.len() {
             let watermark_us = self.ignored_until_us(state);
             if watermark_us != BEFORE_TIME {
-                self.final_program.set_watermark(state, watermark_us);
+                self.final_program.set_given(state, watermark_us);
             }
         }
         if fresh {
             events::EndedBefore.emit();
             self.state_objects.clear();
+            self.stages_object = None;
         } else {
+            self.restore_stages(past.stages)?;
             let by_fingerprint: HashMap<&str, usize> =
                 self.states.iter().enumerate().map(|(state, plan)| (plan.fingerprint.as_str(), state)).collect();
             for (fingerprint, batch) in past.state {
@@ -237,13 +241,26 @@ impl Coordinator {
         Ok(())
     }
 
+    /// What rules kept that are no more is left alone.
+    fn restore_stages(&mut self, stages: Vec<(String, RecordBatch)>) -> Result<()> {
+        for (name, batch) in stages {
+            let Some((fingerprint, taken_us, part)) = epoch::read_stage_name(&name) else {
+                return Err(Error::BadObject { path: format!("stage {name}"), reason: "it has no such name".into() });
+            };
+            let Some(rule) = self.rules.iter().position(|rule| rule.fingerprint == fingerprint) else { continue };
+            let restored = self.final_program.restore_stage(&StageState { rule, taken_us, part, batch });
+            restored.map_err(|reason| Error::BadObject { path: format!("stage {name}"), reason })?;
+        }
+        Ok(())
+    }
+
     /// Before any state comes in: what was final is not taken in again. Rules that are all new leave alone the windows that
     /// began before them; a new rule that shares the state of an older one finds these windows whole, and gives them too.
     fn ignored_until_us(&self, state: usize) -> i64 {
         let rules = &self.states[state].rules;
         let began_before = |rule: &usize| match self.progress_of_rules[*rule].active_from_us {
             BEFORE_TIME => BEFORE_TIME,
-            active_from_us => active_from_us.saturating_add(self.rules[*rule].window_us.unwrap_or(0) - 1),
+            active_from_us => active_from_us.saturating_add(self.rules[*rule].span_us.unwrap_or(0) - 1),
         };
         let ignored = rules.iter().map(began_before).min().unwrap_or(BEFORE_TIME);
         self.final_until_us(state).max(ignored)

@@ -37,21 +37,41 @@ pub(super) fn check(world: &World, script: &Script, parts: &[Ends], context: &st
     check_lateness(script, &accepted, context);
     check_big(world, &accepted, context);
     let part_of = |id: &Identity| parts.iter().position(|ends| id.1 < ends[id.0 as usize]).expect("a part");
-    let windows = |rule: usize| -> Vec<(Pane, Total)> {
+    let windows_by_part = |rule: usize| -> BTreeMap<(usize, Pane), Total> {
         let mut all: BTreeMap<(usize, Pane), Total> = BTreeMap::new();
         for (id, row) in accepted.iter().filter(|(_, row)| row.lateness_ms <= DELAYS_MS[rule]) {
             let pane = (rules::window_start_us(row.event.event_us), row.event.key.clone());
             let total = all.entry((part_of(id), pane)).or_default();
             *total = (total.0 + row.event.value, total.1 + 1);
         }
-        all.into_iter().map(|((_, pane), total)| (pane, total)).collect()
+        all
+    };
+    let windows = |rule: usize| -> Vec<(Pane, Total)> {
+        windows_by_part(rule).into_iter().map(|((_, pane), total)| (pane, total)).collect()
     };
     let mut sums: Vec<_> = world.rows("sums").iter().flat_map(rules::totals).collect();
     let mut expected = windows(SUMS);
     sums.sort();
     expected.sort();
     assert_eq!(sums, expected, "{context}: windows");
+    check_running(world, &windows_by_part(rules::RUNNING), context);
     check_alerts(world, &accepted, windows(HEAVY), context);
+}
+
+fn check_running(world: &World, expected: &BTreeMap<(usize, Pane), Total>, context: &str) {
+    let mut totals: BTreeMap<(usize, &str), Total> = BTreeMap::new();
+    let mut expected: Vec<(Pane, Total)> = expected
+        .iter()
+        .map(|((part, pane), window)| {
+            let total = totals.entry((*part, &pane.1)).or_default();
+            *total = (total.0 + window.0, total.1 + window.1);
+            (pane.clone(), *total)
+        })
+        .collect();
+    let mut running: Vec<_> = world.rows("running").iter().flat_map(rules::totals).collect();
+    running.sort();
+    expected.sort();
+    assert_eq!(running, expected, "{context}: running totals");
 }
 
 fn raw_rows(world: &World, table: &str, context: &str) -> BTreeMap<Identity, Accepted> {

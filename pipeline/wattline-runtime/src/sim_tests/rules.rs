@@ -6,9 +6,10 @@
 //! | `spike` | alert, occurrence | events above a higher value | 20 s |
 //! | `sums` | table | sum and count per key and window | 5 s |
 //! | `heavy` | alert, condition | keys whose sum in a window is above a limit | 30 s |
+//! | `running` | table | sum and count per key of all windows so far, over `sums` | 5 s |
 //!
-//! State is a batch of (window start, key, sum, count). Like the real program, a merge ignores windows that are
-//! final at the rule's watermark, and setting the watermark does not look at what was merged before.
+//! State is a batch of (window start, key, sum, count). Like the real program, a merge ignores windows that were taken
+//! out; `running` shares the state of `sums`, keeps what it has seen, and goes through it again after a restore.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +25,9 @@ use wattline_core::record::{LaneId, RecordBlock, column};
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use crate::alerting::AlertPlan;
-use crate::port::{Decoded, Decoder, FinalProgram, LaneProgram, Refused, RuleOutput, RuleRows, StateDelta};
+use crate::port::{
+    Decoded, Decoder, FinalOutput, FinalProgram, LaneProgram, Refused, RuleOutput, RuleRows, StageState, StateDelta,
+};
 use crate::stream_schema;
 use crate::table::{TableSpec, timestamp_type};
 use crate::{RulePlan, StatePlan};
@@ -33,7 +36,8 @@ pub(super) const BIG: usize = 0;
 pub(super) const SPIKE: usize = 1;
 pub(super) const SUMS: usize = 2;
 pub(super) const HEAVY: usize = 3;
-pub(super) const DELAYS_MS: [i64; 4] = [20_000, 20_000, 5_000, 30_000];
+pub(super) const RUNNING: usize = 4;
+pub(super) const DELAYS_MS: [i64; 5] = [20_000, 20_000, 5_000, 30_000, 5_000];
 pub(super) const BIG_ABOVE: i64 = 60;
 pub(super) const SPIKE_ABOVE: i64 = 90;
 pub(super) const HEAVY_ABOVE: i64 = 160;
@@ -76,13 +80,13 @@ pub(super) fn alert_rule(id: &str) -> AlertRule {
 }
 
 pub(super) fn plans() -> Vec<RulePlan> {
-    let plan = |rule: usize, id: &str, window_us, table, alert| RulePlan {
+    let plan = |rule: usize, id: &str, span_us, table, alert| RulePlan {
         id: id.into(),
         version: "1".into(),
         fingerprint: format!("fingerprint of {id}"),
         stream: 0,
         delay_ms: DELAYS_MS[rule],
-        window_us,
+        span_us,
         table,
         alert,
     };
@@ -94,6 +98,13 @@ pub(super) fn plans() -> Vec<RulePlan> {
         plan(SPIKE, "spike", None, None, alert("spike", "ts")),
         plan(SUMS, "sums", Some(WINDOW_US), Some(table("sums", "window_end", total_batch(&[]).schema())), None),
         plan(HEAVY, "heavy", Some(WINDOW_US), None, alert("heavy", "window_end")),
+        plan(
+            RUNNING,
+            "running",
+            Some(WINDOW_US),
+            Some(table("running", "window_end", total_batch(&[]).schema())),
+            None,
+        ),
     ]
 }
 
@@ -101,8 +112,13 @@ pub(super) fn plans() -> Vec<RulePlan> {
 const STATES: [usize; 2] = [SUMS, HEAVY];
 
 pub(super) fn states() -> Vec<StatePlan> {
-    let plan = |rule: usize| StatePlan { fingerprint: format!("state of {rule}"), rules: vec![rule] };
-    STATES.into_iter().map(plan).collect()
+    let plan = |rule: &usize| StatePlan { fingerprint: format!("state of {rule}"), rules: rules_of(*rule).to_vec() };
+    STATES.iter().map(plan).collect()
+}
+
+/// The rules that share the state of a rule.
+fn rules_of(rule: usize) -> &'static [usize] {
+    if rule == SUMS { &[SUMS, RUNNING] } else { &[HEAVY] }
 }
 
 pub(super) fn window_start_us(event_us: i64) -> i64 {
@@ -255,12 +271,50 @@ fn delta(state: usize, window: &[(Pane, Total)]) -> StateDelta {
 pub(super) struct Merged {
     /// By state.
     panes: [BTreeMap<Pane, Total>; 2],
-    watermarks_us: [i64; 2],
+    taken_us: [i64; 2],
+    /// What `running` keeps, by key.
+    running: BTreeMap<String, Total>,
+    /// By rule.
+    given_us: [i64; 5],
 }
 
 impl Default for Merged {
     fn default() -> Self {
-        Self { panes: Default::default(), watermarks_us: [BEFORE_TIME; 2] }
+        let (taken_us, given_us) = ([BEFORE_TIME; 2], [BEFORE_TIME; 5]);
+        Self { panes: Default::default(), taken_us, running: BTreeMap::new(), given_us }
+    }
+}
+
+impl Merged {
+    fn advance_to(&mut self, state: usize, watermark_us: i64) -> Vec<RuleRows> {
+        if watermark_us <= self.taken_us[state] {
+            return Vec::new();
+        }
+        self.taken_us[state] = watermark_us;
+        let is_final = |pane: &Pane, _total: &mut Total| pane.0 + WINDOW_US <= watermark_us;
+        let closed: Vec<(Pane, Total)> = self.panes[state].extract_if(.., is_final).collect();
+        let mut rows = Vec::new();
+        for rule in rules_of(STATES[state]) {
+            let given: Vec<(Pane, Total)> = match *rule {
+                RUNNING => closed.iter().map(|(pane, total)| (pane.clone(), self.run(&pane.1, *total))).collect(),
+                _ => closed.clone(),
+            };
+            if watermark_us > self.given_us[*rule] {
+                self.given_us[*rule] = watermark_us;
+                rows.extend((!given.is_empty()).then(|| RuleRows {
+                    rule: *rule,
+                    batch: total_batch(&given),
+                    identity: None,
+                }));
+            }
+        }
+        rows
+    }
+
+    fn run(&mut self, key: &str, window: Total) -> Total {
+        let total = self.running.entry(key.to_owned()).or_default();
+        *total = (total.0 + window.0, total.1 + window.1);
+        *total
     }
 }
 
@@ -268,7 +322,7 @@ impl FinalProgram for Merged {
     fn merge(&mut self, delta: &StateDelta) -> Result<(), String> {
         let panes = &mut self.panes[delta.state];
         for (pane, (sum, count)) in totals(&delta.batch) {
-            if pane.0 + WINDOW_US > self.watermarks_us[delta.state] {
+            if pane.0 + WINDOW_US > self.taken_us[delta.state] {
                 let total = panes.entry(pane).or_default();
                 *total = (total.0 + sum, total.1 + count);
             }
@@ -276,26 +330,27 @@ impl FinalProgram for Merged {
         Ok(())
     }
 
-    fn advance(&mut self, state: usize, watermark_us: i64) -> Result<RuleOutput, String> {
-        self.watermarks_us[state] = self.watermarks_us[state].max(watermark_us);
-        let panes = &mut self.panes[state];
-        let mut closed = Vec::new();
-        while let Some(entry) = panes.first_entry() {
-            if entry.key().0 + WINDOW_US > self.watermarks_us[state] {
-                break;
+    fn advance(&mut self, watermarks_us: &[i64]) -> FinalOutput {
+        let mut rows = Vec::new();
+        for turn_us in [self.given_us[RUNNING], END_OF_TIME] {
+            for (state, watermark_us) in watermarks_us.iter().enumerate() {
+                rows.extend(self.advance_to(state, (*watermark_us).min(turn_us)));
             }
-            closed.push(entry.remove_entry());
         }
-        let rows = if closed.is_empty() {
-            Vec::new()
-        } else {
-            vec![RuleRows { rule: STATES[state], batch: total_batch(&closed), identity: None }]
-        };
-        Ok(RuleOutput { rows, failures: Vec::new() })
+        FinalOutput { rows, ..FinalOutput::default() }
     }
 
-    fn set_watermark(&mut self, state: usize, watermark_us: i64) {
-        self.watermarks_us[state] = self.watermarks_us[state].max(watermark_us);
+    fn set_given(&mut self, state: usize, watermark_us: i64) {
+        for rule in rules_of(STATES[state]) {
+            self.given_us[*rule] = watermark_us;
+        }
+        if STATES[state] != SUMS {
+            self.taken_us[state] = watermark_us;
+        }
+    }
+
+    fn taken_us(&self, state: usize) -> i64 {
+        self.taken_us[state]
     }
 
     fn dump(&mut self) -> Result<Vec<StateDelta>, String> {
@@ -303,6 +358,18 @@ impl FinalProgram for Merged {
             panes.iter().map(move |(pane, total)| delta(state, &[(pane.clone(), *total)])).collect::<Vec<_>>()
         };
         Ok(self.panes.iter().enumerate().flat_map(windows).collect())
+    }
+
+    fn dump_stages(&mut self) -> Result<Vec<StageState>, String> {
+        let rows: Vec<(Pane, Total)> = self.running.iter().map(|(key, total)| ((0, key.clone()), *total)).collect();
+        Ok(vec![StageState { rule: RUNNING, taken_us: self.taken_us[0], part: 7, batch: total_batch(&rows) }])
+    }
+
+    fn restore_stage(&mut self, state: &StageState) -> Result<(), String> {
+        assert_eq!((state.rule, state.part), (RUNNING, 7));
+        self.taken_us[0] = state.taken_us;
+        self.running = totals(&state.batch).into_iter().map(|((_, key), total)| (key, total)).collect();
+        Ok(())
     }
 
     fn state_rows(&self) -> usize {

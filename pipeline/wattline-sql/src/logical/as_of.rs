@@ -10,8 +10,8 @@ use datafusion::common::{Column, ScalarValue, TableReference};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, lit};
 
-use super::lineage::{interval_us, is_event_time};
-use super::{Anchor, Refusal, contains_aggregate, contains_stream, resolve_column, streams_of, time_bin_of};
+use super::lineage::{is_event_time, lag_us};
+use super::{Anchor, Refusal, contains_stream, resolve_column, streams_of};
 use crate::diagnostic::code;
 
 const FROM: &str = "valid_from";
@@ -136,42 +136,28 @@ fn constrained_tables(plan: &LogicalPlan) -> Vec<Option<TableReference>> {
 
 /// The instant of a row of `plan`: its event time, or the end of its window.
 fn time_of(plan: &LogicalPlan) -> Option<Expr> {
-    let columns = plan.schema().columns();
-    let column = |index: usize| Expr::Column(columns[index].clone());
-    let streams = streams_of(plan);
-    match instant_of(plan)? {
-        Instant::Event(index) | Instant::WindowEnd(index) => Some(column(index)),
-        Instant::WindowStart(index) => {
-            let bin = time_bin_of(&resolve_column(plan, &columns[index]), &streams)?;
-            let size = ScalarValue::new_interval_mdn(0, 0, bin.size_us.checked_mul(1_000)?);
-            Some(column(index) + lit(size))
-        }
+    let (index, lag_us) = instant_of(plan)?;
+    let column = Expr::Column(plan.schema().columns()[index].clone());
+    if lag_us <= 0 {
+        return Some(column);
     }
+    // The start of a window: its end says when.
+    let size = ScalarValue::new_interval_mdn(0, 0, lag_us.checked_add(1)?.checked_mul(1_000)?);
+    Some(column + lit(size))
 }
 
 /// The output column that says when: event time, else window end, else window start.
 pub(crate) fn time_of_output(plan: &LogicalPlan) -> Option<usize> {
-    instant_of(plan).map(|instant| match instant {
-        Instant::Event(index) | Instant::WindowEnd(index) | Instant::WindowStart(index) => index,
-    })
+    instant_of(plan).map(|(index, _)| index)
 }
 
-enum Instant {
-    Event(usize),
-    WindowEnd(usize),
-    WindowStart(usize),
-}
-
-fn instant_of(plan: &LogicalPlan) -> Option<Instant> {
+/// The event time, else the instant that lags least behind the watermark; with its lag in microseconds.
+fn instant_of(plan: &LogicalPlan) -> Option<(usize, i64)> {
     let streams = streams_of(plan);
     let resolved: Vec<Expr> = plan.schema().columns().iter().map(|column| resolve_column(plan, column)).collect();
-    if !contains_aggregate(plan) {
-        return resolved.iter().position(|expr| is_event_time(expr, &streams)).map(Instant::Event);
+    if let Some(index) = resolved.iter().position(|expr| is_event_time(expr, &streams)) {
+        return Some((index, 0));
     }
-    let is_end = |expr: &Expr| {
-        matches!(expr, Expr::BinaryExpr(sum) if time_bin_of(&sum.left, &streams)
-            .is_some_and(|bin| interval_us(&sum.right) == Some(bin.size_us)))
-    };
-    let end = resolved.iter().position(is_end).map(Instant::WindowEnd);
-    end.or_else(|| resolved.iter().position(|expr| time_bin_of(expr, &streams).is_some()).map(Instant::WindowStart))
+    let lags = resolved.iter().enumerate().filter_map(|(index, expr)| Some((index, lag_us(expr, &streams)?)));
+    lags.min_by_key(|(_, lag_us)| *lag_us)
 }

@@ -34,6 +34,8 @@ pub(crate) enum Anchor {
     Join(Option<String>),
     /// GROUP BY, else the first aggregate.
     Group,
+    /// The first window function of that name, else the first of any.
+    Over(Option<String>),
     /// The output column of that name, or else at that position of the select list.
     Output(String, usize),
 }
@@ -55,6 +57,7 @@ pub(crate) struct Anchors {
     from: Option<Range<usize>>,
     joins: Vec<(String, Range<usize>)>,
     group: Option<Range<usize>>,
+    over: Vec<(String, Range<usize>)>,
     outputs: Vec<(String, Range<usize>)>,
 }
 
@@ -69,6 +72,16 @@ impl Anchors {
 
             fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
                 self.anchors.add_select(select, self.text);
+                ControlFlow::Continue(())
+            }
+
+            fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+                if let Expr::Function(function) = expr
+                    && function.over.is_some()
+                    && let Some(span) = span_in(self.text, expr.span())
+                {
+                    self.anchors.over.push((function.name.to_string().to_lowercase(), span));
+                }
                 ControlFlow::Continue(())
             }
         }
@@ -125,6 +138,10 @@ impl Anchors {
                 .or_else(|| self.joins.get(1))
                 .map(|(_, span)| span.clone()),
             Anchor::Group => self.group.clone(),
+            Anchor::Over(name) => {
+                let named = self.over.iter().find(|(of, _)| name.as_ref() == Some(of));
+                named.or_else(|| self.over.first()).map(|(_, span)| span.clone())
+            }
             Anchor::Output(name, at) => {
                 let named = self.outputs.iter().find(|(output, _)| output == name);
                 named.or_else(|| self.outputs.get(*at)).map(|(_, span)| span.clone())

@@ -40,8 +40,10 @@ use super::{Chunk, record_batch};
 pub(crate) struct AggregateSpec {
     /// The window's start for each input row: `Timestamp(Microsecond, "UTC")`.
     pub(crate) bin: Arc<dyn PhysicalExpr>,
-    /// Width of the window.
+    /// Width of the window, microseconds.
     pub(crate) size_us: i64,
+    /// How far past its start the watermark must be for a window to be final, microseconds.
+    pub(crate) final_after_us: i64,
     /// The other group columns.
     pub(crate) keys: Vec<Arc<dyn PhysicalExpr>>,
     pub(crate) key_schema: SchemaRef,
@@ -96,8 +98,9 @@ impl AggregateSpec {
         self.aggregates.iter().map(|aggregate| new_accumulator(&aggregate.function)).collect()
     }
 
-    fn end_of(&self, start: i64) -> i64 {
-        start.saturating_add(self.size_us)
+    /// The watermark that makes a window final.
+    fn final_at(&self, start: i64) -> i64 {
+        start.saturating_add(self.final_after_us)
     }
 
     /// The state rows of a window.
@@ -114,7 +117,23 @@ impl AggregateSpec {
             columns.extend(accumulator.state(EmitTo::All)?);
         }
         let batch = record_batch(&state_schema(&columns, self.keys.len()), columns, rows)?;
-        Ok((self.end_of(start), batch))
+        Ok((self.final_at(start), batch))
+    }
+}
+
+impl Partial {
+    /// Only some rows of it.
+    fn take(&self, rows: &UInt32Array) -> Result<Self> {
+        let args = self
+            .args
+            .iter()
+            .map(|(args, mask)| {
+                let mask = mask.as_ref().map(|mask| take(mask, rows, None)).transpose()?;
+                let mask = mask.map(|mask| as_boolean_array(&mask).cloned()).transpose()?;
+                Ok((take_all(args, rows)?, mask))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { starts: Int64Array::from(Vec::<i64>::new()), keys: take_all(&self.keys, rows)?, args })
     }
 }
 
@@ -126,10 +145,10 @@ fn new_accumulator(function: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn Grou
     Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
 }
 
-/// Takes out the earliest window that ends at or before the watermark.
+/// Takes out the earliest window that the watermark makes final.
 fn pop_until<P>(panes: &mut BTreeMap<i64, P>, spec: &AggregateSpec, watermark_us: i64) -> Option<(i64, P)> {
     let entry = panes.first_entry()?;
-    (spec.end_of(*entry.key()) <= watermark_us).then(|| entry.remove_entry())
+    (spec.final_at(*entry.key()) <= watermark_us).then(|| entry.remove_entry())
 }
 
 fn take_all(arrays: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {

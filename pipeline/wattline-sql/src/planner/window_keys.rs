@@ -4,16 +4,17 @@
 //! (bin, meter_id), and a projection above computes the other window columns once per result row instead of
 //! once per event. This is also where an aggregate without a time bin is found and refused.
 
-use datafusion::common::Column;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, ScalarValue};
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Projection};
+use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Projection, lit};
 
 use super::Problem;
 use crate::catalog::StreamSource;
 use crate::diagnostic::code;
+use crate::functions::date_bin;
 use crate::logical::{
-    Anchor, Refusal, TimeBin, contains_aggregate, contains_stream, find_time_bin, interval_us, resolve, streams_of,
+    Anchor, Refusal, TimeBin, as_bin_of, contains_stream, find_time_bins, interval_us, lag_us, resolve, streams_of,
     time_bin_of,
 };
 
@@ -23,17 +24,8 @@ pub(super) fn unbounded() -> Refusal {
     Refusal::new(
         code::UNBOUNDED_AGGREGATE,
         Anchor::Group,
-        "this aggregation has no time window, so its groups would be kept for ever and never be final",
+        "this aggregation (or DISTINCT) has no time window, so its groups would be kept for ever and never be final",
         "read `FROM TUMBLE(stream, ts, INTERVAL '10 minutes')` and add `window_start, window_end` to GROUP BY",
-    )
-}
-
-pub(super) fn nested() -> Refusal {
-    Refusal::new(
-        code::NESTED_WINDOW,
-        Anchor::Group,
-        "a window over the result of a window is not supported",
-        "aggregate the stream itself in the longer window",
     )
 }
 
@@ -91,54 +83,89 @@ enum Key {
     Bin,
     /// The bin plus a constant.
     Shifted(Expr),
+    /// Another function of the bin alone.
+    Derived(Expr),
     /// Not a function of the bin.
     Own,
 }
 
-fn reduce_aggregate(aggregate: Aggregate) -> Result<LogicalPlan, Problem> {
-    if contains_aggregate(&aggregate.input) {
-        return Err(nested().into());
-    }
-    let streams = streams_of(&aggregate.input);
-    let resolved: Vec<Expr> = aggregate.group_expr.iter().map(|expr| resolve(&aggregate.input, expr)).collect();
-    let mut bins: Vec<TimeBin> = resolved.iter().filter_map(|expr| find_time_bin(expr, &streams)).collect();
-    bins.dedup();
-    let bin = match &bins[..] {
-        [] if resolved.iter().any(has_date_bin) => return Err(not_event_time(&streams).into()),
-        [] => return Err(unbounded().into()),
-        [bin] => bin.clone(),
-        _ => {
-            return Err(Refusal::new(
-                code::UNSUPPORTED,
-                Anchor::Group,
-                "GROUP BY names two different time windows",
-                "keep one window; write another rule for the other",
-            )
-            .into());
+impl Key {
+    fn of(resolved: &Expr, bin: &TimeBin) -> Self {
+        if *resolved == bin.expr {
+            return Self::Bin;
         }
-    };
-    let keys: Vec<Key> = resolved
-        .iter()
-        .map(|expr| match expr {
-            expr if time_bin_of(expr, &streams).as_ref() == Some(&bin) => Key::Bin,
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right })
-                if **left == bin.expr && interval_us(right).is_some() =>
+        if let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) = resolved
+            && **left == bin.expr
+            && interval_us(right).is_some()
+        {
+            return Self::Shifted(right.as_ref().clone());
+        }
+        let over_bin = resolved.clone().transform_down(|expr| {
+            let column = Expr::Column(Column::new_unqualified(BIN));
+            let replaced = if expr == bin.expr { Some(column) } else { as_bin_of(&expr, bin, column) };
+            Ok(match replaced {
+                Some(replaced) => Transformed::new(replaced, true, TreeNodeRecursion::Jump),
+                None => Transformed::no(expr),
+            })
+        });
+        match over_bin {
+            Ok(derived)
+                if derived.transformed && derived.data.column_refs().iter().all(|column| column.name == BIN) =>
             {
-                Key::Shifted(right.as_ref().clone())
+                Self::Derived(derived.data)
             }
-            _ => Key::Own,
-        })
-        .collect();
-    rebuild(aggregate, &keys)
+            _ => Self::Own,
+        }
+    }
 }
 
-fn rebuild(aggregate: Aggregate, keys: &[Key]) -> Result<LogicalPlan, Problem> {
+fn reduce_aggregate(aggregate: Aggregate) -> Result<LogicalPlan, Problem> {
+    let streams = streams_of(&aggregate.input);
+    let resolved: Vec<Expr> = aggregate.group_expr.iter().map(|expr| resolve(&aggregate.input, expr)).collect();
+    let bins: Vec<TimeBin> = resolved.iter().flat_map(|expr| find_time_bins(expr, &streams)).collect();
+    if bins.is_empty()
+        && let Some(at) = resolved.iter().position(|expr| lag_us(expr, &streams).is_some())
+    {
+        // Grouped by an instant: groups that are near in time are kept together.
+        let near = date_bin().call(vec![lit(near_interval()), aggregate.group_expr[at].clone().unalias()]);
+        let keys: Vec<Key> = resolved.iter().map(|_key| Key::Own).collect();
+        return rebuild(aggregate, &keys, Some(near));
+    }
+    if bins.is_empty() {
+        let problem = if resolved.iter().any(has_date_bin) { not_event_time(&streams) } else { unbounded() };
+        return Err(problem.into());
+    }
+    // Windows over windows: grouped by both, rows belong to the inner one, of which the outer is a function.
+    let holds_bin = |expr: &Expr| !find_time_bins(expr, &streams).is_empty();
+    let keys = bins.iter().find_map(|bin| {
+        let keys: Vec<Key> = resolved.iter().map(|expr| Key::of(expr, bin)).collect();
+        let whole = keys.iter().zip(&resolved).all(|(key, expr)| !matches!(key, Key::Own) || !holds_bin(expr));
+        whole.then_some(keys)
+    });
+    let Some(keys) = keys else {
+        return Err(Refusal::new(
+            code::UNSUPPORTED,
+            Anchor::Group,
+            "GROUP BY names two different time windows",
+            "keep one window; write another rule for the other",
+        )
+        .into());
+    };
+    rebuild(aggregate, &keys, None)
+}
+
+fn near_interval() -> ScalarValue {
+    ScalarValue::new_interval_mdn(0, 0, 1_000_000_000)
+}
+
+fn rebuild(aggregate: Aggregate, keys: &[Key], bin: Option<Expr>) -> Result<LogicalPlan, Problem> {
     let find = |wanted: fn(&Key) -> bool| keys.iter().position(wanted);
     let bin_expr = match (find(|key| matches!(key, Key::Bin)), find(|key| matches!(key, Key::Shifted(_)))) {
+        _ if let Some(bin) = bin => bin,
         (Some(at), _) => aggregate.group_expr[at].clone().unalias(),
         (None, Some(at)) => match &keys[at] {
             Key::Shifted(shift) => aggregate.group_expr[at].clone().unalias() - shift.clone(),
-            Key::Bin | Key::Own => return Err(unbounded().into()),
+            Key::Bin | Key::Derived(_) | Key::Own => return Err(unbounded().into()),
         },
         (None, None) => return Err(unbounded().into()),
     };
@@ -148,14 +175,17 @@ fn rebuild(aggregate: Aggregate, keys: &[Key]) -> Result<LogicalPlan, Problem> {
     for ((at, key), group) in keys.iter().enumerate().zip(&aggregate.group_expr) {
         let (qualifier, field) = schema.qualified_field(at);
         let bin = Expr::Column(Column::new_unqualified(BIN));
-        outputs.push(match key {
-            Key::Bin => bin.alias_qualified(qualifier.cloned(), field.name()),
-            Key::Shifted(shift) => (bin + shift.clone()).alias_qualified(qualifier.cloned(), field.name()),
+        let function_of_bin = match key {
+            Key::Bin => bin,
+            Key::Shifted(shift) => bin + shift.clone(),
+            Key::Derived(derived) => derived.clone(),
             Key::Own => {
                 group_expr.push(group.clone());
-                Expr::Column(Column::from((qualifier, field)))
+                outputs.push(Expr::Column(Column::from((qualifier, field))));
+                continue;
             }
-        });
+        };
+        outputs.push(function_of_bin.alias_qualified(qualifier.cloned(), field.name()));
     }
     for at in keys.len()..schema.fields().len() {
         outputs.push(Expr::Column(Column::from(schema.qualified_field(at))));

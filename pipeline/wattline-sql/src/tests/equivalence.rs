@@ -9,133 +9,9 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use super::fleet::{Lcg, compile, lane, rule};
+use super::shapes::{ALERT, PATIENT, TABLE, shapes};
 use crate::test_run::text_rows;
-use crate::{RuleFile, RuleSet, StateDelta, oracle};
-
-const TABLE: &str = "kind = \"table\"";
-const PATIENT: &str = "kind = \"table\"\ndelay = \"1 day\"";
-const ALERT: &str = "kind = \"alert\"\nentity = \"meter_id\"";
-
-fn shapes() -> Vec<RuleFile> {
-    let mut shapes = vec![
-        rule("filter", TABLE, "SELECT meter_id, ts, u_a_v * 2 AS twice FROM meter_readings WHERE u_a_v > 215.5"),
-        rule("everything", TABLE, "SELECT * FROM meter_readings"),
-        rule(
-            "subquery",
-            TABLE,
-            "SELECT d.ts, d.dev FROM (SELECT ts, u_a_v - 220 AS dev FROM meter_readings) d WHERE d.dev > 0",
-        ),
-        rule(
-            "join_inner",
-            TABLE,
-            "SELECT r.meter_id, r.ts, m.feeder, 100 * (r.u_a_v - m.un_v) / m.un_v AS dev_pct\n\
-             FROM meter_readings r JOIN meters m ON r.meter_id = m.meter_id WHERE m.feeder <> 'F9'",
-        ),
-        rule(
-            "join_left",
-            TABLE,
-            "SELECT r.meter_id, r.ts, m.feeder FROM meter_readings r\n\
-             LEFT JOIN meters m ON m.meter_id = r.meter_id AND m.un_v > r.u_a_v",
-        ),
-        rule(
-            "join_right",
-            TABLE,
-            "SELECT r.meter_id, r.ts, m.feeder FROM meters m RIGHT JOIN meter_readings r USING (meter_id)",
-        ),
-        rule(
-            "join_comma",
-            TABLE,
-            "SELECT r.ts, m.un_v FROM meter_readings r, meters m WHERE r.meter_id = m.meter_id AND r.u_a_v > m.un_v",
-        ),
-        rule(
-            "join_all",
-            TABLE,
-            "SELECT r.ts, r.seq_no, m.feeder FROM meter_readings r JOIN meters m ON r.u_a_v > m.un_v + 10",
-        ),
-        rule(
-            "versioned",
-            TABLE,
-            "SELECT r.meter_id, r.ts, i.ct_ratio, r.energy_imp_kwh * i.ct_ratio AS kwh\n\
-             FROM meter_readings r LEFT JOIN installations i ON i.meter_id = r.meter_id",
-        ),
-        rule(
-            "known_only",
-            TABLE,
-            "SELECT ts, meter_id FROM meter_readings r WHERE EXISTS (SELECT 1 FROM meters m WHERE m.meter_id = r.meter_id AND m.un_v IS NOT NULL)",
-        ),
-        rule(
-            "unknown_only",
-            TABLE,
-            "SELECT ts, meter_id FROM meter_readings r WHERE NOT EXISTS (SELECT 1 FROM meters m WHERE m.meter_id = r.meter_id)",
-        ),
-        rule(
-            "condition",
-            ALERT,
-            "SELECT meter_id, ts, u_a_v AS measured, coalesce(u_a_v > 235.4, false) AS firing FROM meter_readings",
-        ),
-    ];
-    shapes.extend(windows());
-    shapes
-}
-
-fn windows() -> Vec<RuleFile> {
-    vec![
-        rule(
-            "window_many",
-            TABLE,
-            "SELECT meter_id, window_start, window_end, count(*) AS n, count(u_a_v) AS n_v, sum(energy_imp_kwh) AS kwh,\n\
-             min(u_a_v) AS lo, max(u_a_v) AS hi, avg(u_a_v) AS mean, rms_mean(u_a_v) AS rms,\n\
-             count(*) FILTER (WHERE u_a_v > $limit) AS high, sum(CASE WHEN u_a_v < 210 THEN 1 ELSE 0 END) AS low,\n\
-             count(DISTINCT seq_no) AS kinds, stddev(u_a_v) AS spread, median(seq_no) AS middle\n\
-             FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') r\n\
-             GROUP BY meter_id, window_start, window_end HAVING count(*) > 1"
-                .replace("$limit", "225.5")
-                .as_str(),
-        ),
-        rule("window_total", TABLE, "SELECT window_end, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '2 minutes') GROUP BY window_end"),
-        rule(
-            "window_bin",
-            TABLE,
-            "SELECT date_bin(INTERVAL '90 seconds', ts) AS start, seq_no, max(ts) AS newest FROM meter_readings GROUP BY 1, seq_no",
-        ),
-        rule(
-            "window_first",
-            TABLE,
-            "SELECT meter_id, window_start, first_value(seq_no ORDER BY ts) AS first, last_value(u_a_v ORDER BY ts) AS last\n\
-             FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_start",
-        ),
-        rule(
-            "window_join_before",
-            TABLE,
-            "SELECT m.feeder, window_start, window_end, sum(r.energy_imp_kwh * i.ct_ratio) AS kwh\n\
-             FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') r\n\
-             JOIN meters m ON m.meter_id = r.meter_id JOIN installations i ON i.meter_id = r.meter_id\n\
-             GROUP BY m.feeder, window_start, window_end",
-        ),
-        rule(
-            "window_join_after",
-            TABLE,
-            "SELECT w.meter_id, w.window_end, w.n, i.ct_ratio FROM (\n\
-               SELECT meter_id, window_start, window_end, count(*) AS n\n\
-               FROM TUMBLE(meter_readings, ts, INTERVAL '5 minutes') GROUP BY meter_id, window_start, window_end) w\n\
-             LEFT JOIN installations i ON i.meter_id = w.meter_id WHERE w.n > 0",
-        ),
-        rule(
-            "window_cte",
-            "kind = \"alert\"\nentity = \"meter_id\"\nparams = { limit = 1.5, window = \"1 minute\" }\ndelay = \"2 minutes\"",
-            "WITH good AS (SELECT *, u_a_v - 220 AS dev FROM meter_readings WHERE u_a_v IS NOT NULL)\n\
-             SELECT meter_id, window_start, window_end, avg(dev) AS measured, round(avg(dev), 6) > $limit AS firing\n\
-             FROM TUMBLE(good, ts, INTERVAL $window) GROUP BY meter_id, window_start, window_end",
-        ),
-        rule("view_of_good", "kind = \"view\"\ndelay = \"10 seconds\"", "SELECT *, u_a_v / 220 AS ratio FROM meter_readings WHERE u_a_v > 0"),
-        rule(
-            "window_over_view",
-            TABLE,
-            "SELECT window_start, count(*) AS n, max(ratio) AS top FROM TUMBLE(view_of_good, ts, INTERVAL '1 minute') GROUP BY window_start",
-        ),
-        rule("reads_window", TABLE, "SELECT window_end, n * 2 AS twice FROM window_total WHERE n > 3"),
-    ]
-}
+use crate::{RuleSet, StageState, StateDelta, oracle};
 
 struct Cut {
     workers: usize,
@@ -182,6 +58,7 @@ fn sorted(mut rows: Vec<String>) -> Vec<String> {
 fn run(set: &RuleSet, lanes: &[RecordBatch], cut: &Cut, random: &mut Lcg) -> Vec<Vec<String>> {
     let mut workers: Vec<_> = (0..cut.workers).map(|_| set.lane_program()).collect();
     let mut last = set.final_program();
+    let mut checkpoint = Checkpoint::default();
     let mut rows = vec![Vec::new(); set.rules().len()];
     let mut at = vec![0; lanes.len()];
     let mut reached = vec![BEFORE_TIME; lanes.len()];
@@ -210,13 +87,16 @@ fn run(set: &RuleSet, lanes: &[RecordBatch], cut: &Cut, random: &mut Lcg) -> Vec
             let taken = |worker: &mut crate::LaneProgram| {
                 if whole { worker.seal() } else { worker.close(&watermarks) }.expect("gives its state")
             };
-            let deltas = workers.iter_mut().flat_map(taken).collect();
+            let deltas: Vec<StateDelta> = workers.iter_mut().flat_map(taken).collect();
             for (state, first) in workers.iter().flat_map(|worker| worker.first_final_us().into_iter().enumerate()) {
                 assert!(first > watermarks[state], "nothing that is final stays behind");
             }
+            checkpoint.since.extend(deltas.iter().cloned());
             tick(set, &mut last, deltas, slowest, &mut rows);
-            if cut.restore && random.below(4) == 0 {
-                last = restored(set, &mut last, slowest);
+            match random.below(8) {
+                0 if cut.restore && whole => checkpoint.take(&mut last),
+                1 | 2 if cut.restore => last = checkpoint.restored(set, slowest),
+                _ => {}
             }
         }
     }
@@ -242,19 +122,21 @@ fn tick(
     for delta in &deltas {
         last.merge(delta).expect("merges");
     }
-    for state in 0..set.states().len() {
-        let watermark_us = watermark(set, state, reached_us);
-        let output = last.advance(state, watermark_us).expect("advances");
-        assert_eq!(output.errors, []);
-        for result in output.rows {
-            let rule = &set.rules()[result.rule];
-            let times = result.batch.column(rule.event_time_column).as_primitive::<TimestampMicrosecondType>();
-            assert!(times.values().iter().all(|&time| time <= watermark_us), "{} gave rows too early", rule.header.id);
-            if rule.ordered {
-                assert!(times.values().is_sorted(), "{} is out of order", rule.header.id);
-            }
-            rows[result.rule].extend(text_rows(&result.batch).expect("printable"));
+    let watermarks_us: Vec<i64> = (0..set.states().len()).map(|state| watermark(set, state, reached_us)).collect();
+    let output = last.advance(&watermarks_us);
+    assert_eq!(output.errors, []);
+    assert_eq!(output.stopped, []);
+    for result in output.rows {
+        let rule = &set.rules()[result.rule];
+        let watermark_us = if reached_us == END_OF_TIME { reached_us } else { reached_us - rule.delay_ms * 1_000 };
+        let times = result.batch.column(rule.event_time_column).as_primitive::<TimestampMicrosecondType>();
+        // Groups of an inner window are final before the outer window that they name is over.
+        let early = rule.header.id != "both_windows" && times.values().iter().any(|&time| time > watermark_us);
+        assert!(!early, "{} gave rows too early", rule.header.id);
+        if rule.ordered {
+            assert!(times.values().is_sorted(), "{} is out of order", rule.header.id);
         }
+        rows[result.rule].extend(text_rows(&result.batch).expect("printable"));
     }
     for delta in &deltas {
         let before = last.state_rows();
@@ -265,24 +147,42 @@ fn tick(
     }
 }
 
-fn restored(set: &RuleSet, last: &mut crate::FinalProgram, reached_us: i64) -> crate::FinalProgram {
-    let mut fresh = set.final_program();
-    for state in 0..set.states().len() {
-        fresh.set_watermark(state, watermark(set, state, reached_us));
+/// What a checkpoint stored, and what came after it.
+#[derive(Default)]
+struct Checkpoint {
+    state: Vec<StateDelta>,
+    stages: Vec<StageState>,
+    since: Vec<StateDelta>,
+}
+
+impl Checkpoint {
+    fn take(&mut self, last: &mut crate::FinalProgram) {
+        let rows = last.state_rows();
+        self.state = last.dump().expect("dumps");
+        self.stages = last.dump_stages().expect("dumps");
+        self.since.clear();
+        assert_eq!(last.state_rows(), rows, "a dump leaves the state in place");
     }
-    let rows = last.state_rows();
-    for delta in last.dump().expect("dumps") {
-        let halves = [delta.batch.slice(0, delta.batch.num_rows() / 2), {
-            let half = delta.batch.num_rows() / 2;
-            delta.batch.slice(half, delta.batch.num_rows() - half)
-        }];
-        for batch in halves.into_iter().filter(|batch| batch.num_rows() > 0) {
-            fresh.merge(&StateDelta { batch: through_ipc(&batch), ..delta }).expect("merges");
+
+    /// A program that knows the checkpoint, and what has come in again since; everything up to `reached_us` is out.
+    fn restored(&self, set: &RuleSet, reached_us: i64) -> crate::FinalProgram {
+        let mut fresh = set.final_program();
+        for state in 0..set.states().len() {
+            fresh.set_given(state, watermark(set, state, reached_us));
         }
+        for stage in &self.stages {
+            let batch = if stage.batch.num_rows() > 0 { through_ipc(&stage.batch) } else { stage.batch.clone() };
+            fresh.restore_stage(&StageState { batch, ..stage.clone() }).expect("restores");
+        }
+        for delta in self.state.iter().chain(&self.since) {
+            let half = delta.batch.num_rows() / 2;
+            let halves = [delta.batch.slice(0, half), delta.batch.slice(half, delta.batch.num_rows() - half)];
+            for batch in halves.into_iter().filter(|batch| batch.num_rows() > 0) {
+                fresh.merge(&StateDelta { batch: through_ipc(&batch), ..delta.clone() }).expect("merges");
+            }
+        }
+        fresh
     }
-    assert_eq!(fresh.state_rows(), rows);
-    assert_eq!(last.state_rows(), rows, "a dump leaves the state in place");
-    fresh
 }
 
 fn through_ipc(batch: &RecordBatch) -> RecordBatch {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use wattline_runtime::port::{self, RuleFailure, RuleOutput, RuleRows, StateDelta};
+use wattline_runtime::port::{self, FinalOutput, RuleFailure, RuleOutput, RuleRows, StageState, StateDelta};
 use wattline_sql::{FinalProgram, LaneProgram};
 
 /// The lane part.
@@ -44,17 +44,32 @@ impl port::FinalProgram for Merged {
         self.0.merge(&wattline_sql::StateDelta { state, final_at_us, batch }).map_err(|e| e.to_string())
     }
 
-    fn advance(&mut self, state: usize, watermark_us: i64) -> Result<RuleOutput, String> {
-        let output = self.0.advance(state, watermark_us).map_err(|e| e.to_string())?;
-        Ok(RuleOutput { rows: rows(output.rows), failures: failures(output.errors) })
+    fn advance(&mut self, watermarks_us: &[i64]) -> FinalOutput {
+        let output = self.0.advance(watermarks_us);
+        FinalOutput { rows: rows(output.rows), failures: failures(output.errors), stopped: output.stopped }
     }
 
-    fn set_watermark(&mut self, state: usize, watermark_us: i64) {
-        self.0.set_watermark(state, watermark_us);
+    fn set_given(&mut self, state: usize, watermark_us: i64) {
+        self.0.set_given(state, watermark_us);
+    }
+
+    fn taken_us(&self, state: usize) -> i64 {
+        self.0.taken_us(state)
     }
 
     fn dump(&mut self) -> Result<Vec<StateDelta>, String> {
         self.0.dump().map(deltas).map_err(|e| e.to_string())
+    }
+
+    fn dump_stages(&mut self) -> Result<Vec<StageState>, String> {
+        let each =
+            |wattline_sql::StageState { rule, taken_us, part, batch }| StageState { rule, taken_us, part, batch };
+        self.0.dump_stages().map(|states| states.into_iter().map(each).collect()).map_err(|e| e.to_string())
+    }
+
+    fn restore_stage(&mut self, state: &StageState) -> Result<(), String> {
+        let StageState { rule, taken_us, part, batch } = state.clone();
+        self.0.restore_stage(&wattline_sql::StageState { rule, taken_us, part, batch }).map_err(|e| e.to_string())
     }
 
     fn state_rows(&self) -> usize {

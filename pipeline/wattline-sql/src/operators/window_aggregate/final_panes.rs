@@ -13,7 +13,7 @@ use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-use super::{AggregateSpec, pop_until, rows_by_window, take_all};
+use super::{AggregateSpec, Partial, pop_until, rows_by_window, take_all};
 use crate::catalog::event_time_type;
 use crate::operators::record_batch;
 
@@ -42,6 +42,10 @@ impl FinalPanes {
         Self { spec, panes: BTreeMap::new(), groups: Vec::new() }
     }
 
+    pub(crate) fn spec(&self) -> &Arc<AggregateSpec> {
+        &self.spec
+    }
+
     /// Number of groups in all open windows.
     pub(crate) fn rows(&self) -> usize {
         self.panes.values().map(Pane::len).sum()
@@ -56,7 +60,7 @@ impl FinalPanes {
         self.panes.values().map(of_pane).sum()
     }
 
-    /// Adds state rows, except those of windows that ended at or before `final_at_us`.
+    /// Adds state rows, except those of windows that were final at `final_at_us`.
     pub(crate) fn merge(&mut self, state: &RecordBatch, final_at_us: i64) -> Result<()> {
         let widths = self
             .spec
@@ -70,7 +74,7 @@ impl FinalPanes {
         }
         let starts = as_int64_array(state.column(0))?.clone();
         for (start, rows) in rows_by_window(&starts) {
-            if self.spec.end_of(start) <= final_at_us {
+            if self.spec.final_at(start) <= final_at_us {
                 continue;
             }
             let columns = match &rows {
@@ -90,7 +94,27 @@ impl FinalPanes {
         Ok(())
     }
 
-    /// Closes every window that ends at or before the watermark: one batch per window in order of time, rows in
+    /// Adds rows of an earlier stage, evaluated.
+    pub(crate) fn update(&mut self, partial: &Partial) -> Result<()> {
+        for (start, rows) in rows_by_window(&partial.starts) {
+            let taken;
+            let (part, count) = match &rows {
+                None => (partial, partial.starts.len()),
+                Some(rows) => {
+                    taken = partial.take(rows)?;
+                    (&taken, rows.len())
+                }
+            };
+            let pane = pane_at(&mut self.panes, &self.spec, start)?;
+            let groups = pane.intern(&part.keys, count, &mut self.groups)?;
+            for (accumulator, (args, mask)) in pane.accumulators.iter_mut().zip(&part.args) {
+                accumulator.update_batch(args, &self.groups, mask.as_ref(), groups)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes every window that the watermark makes final: one batch per window in order of time, rows in
     /// order of their group columns.
     pub(crate) fn close_until(&mut self, watermark_us: i64) -> Result<Vec<RecordBatch>> {
         let mut closed = Vec::new();

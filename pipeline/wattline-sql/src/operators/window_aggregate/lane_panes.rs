@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::take;
-use datafusion::common::cast::{as_boolean_array, as_uint32_array};
+use datafusion::common::cast::as_uint32_array;
 use datafusion::error::Result;
 use datafusion::logical_expr::GroupsAccumulator;
 
-use super::{AggregateSpec, KeyNumbers, Partial, pop_until, rows_by_window, take_all};
+use super::{AggregateSpec, KeyNumbers, Partial, pop_until, rows_by_window};
 
 /// Partial aggregates by window and number of the key.
 pub(crate) struct LanePanes {
@@ -58,9 +58,9 @@ impl LanePanes {
         self.panes.values().map(of_pane).sum()
     }
 
-    /// End of the earliest open window, microseconds since the epoch.
-    pub(crate) fn first_end_us(&self) -> Option<i64> {
-        self.panes.first_key_value().map(|(start, _)| self.spec.end_of(*start))
+    /// The lowest watermark that makes an open window final, microseconds since the epoch.
+    pub(crate) fn first_final_us(&self) -> Option<i64> {
+        self.panes.first_key_value().map(|(start, _)| self.spec.final_at(*start))
     }
 
     /// Adds evaluated rows, whose keys have these numbers, to their windows. Without group columns every number is 0.
@@ -71,15 +71,7 @@ impl LanePanes {
                 continue;
             };
             let numbers = take(numbers, &rows, None)?;
-            let args = partial
-                .args
-                .iter()
-                .map(|(args, mask)| {
-                    let mask = mask.as_ref().map(|mask| take(mask, &rows, None)).transpose()?;
-                    let mask = mask.map(|mask| as_boolean_array(&mask).cloned()).transpose()?;
-                    Ok((take_all(args, &rows)?, mask))
-                })
-                .collect::<Result<Vec<_>>>()?;
+            let args = partial.take(&rows)?.args;
             self.update_window(start, as_uint32_array(&numbers)?, &args)?;
         }
         Ok(())

@@ -1,0 +1,342 @@
+//! Window functions on a stream: which rows of a partition a later row can still reach, and when a row is final.
+//!
+//! | partition and frame | kept | a row is final |
+//! |---|---|---|
+//! | PARTITION BY names a time window | the rows of open windows | with its window; any function and frame |
+//! | ORDER BY event time, ROWS n PRECEDING, `lag(x, n)` | the last n rows | when the watermark has passed it |
+//! | …, RANGE interval PRECEDING | the rows of that interval | when the watermark has passed it |
+//! | …, RANGE interval FOLLOWING | | that interval later |
+//! | …, from UNBOUNDED PRECEDING, `row_number()`, `rank()` | a count or the state of the aggregate | when the watermark has passed it |
+//!
+//! Everything else would have to wait for rows that may never come, and is refused.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, WindowFunction};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{
+    Expr, LogicalPlan, SortExpr, Window, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, lit,
+};
+use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_planner::create_window_expr;
+
+use super::{Lowering, Node, Problem};
+use crate::diagnostic::code;
+use crate::logical::{Anchor, Refusal, find_time_bins, interval_us, lag_us, resolve, streams_of};
+use crate::operators::{Aggregated, Counted, Keep, Operator, OverFunction, OverSpec, nullable};
+
+/// Functions with the same partitions and order, by their places in the node.
+struct Group {
+    partition: Vec<Expr>,
+    order: Vec<SortExpr>,
+    places: Vec<usize>,
+}
+
+impl Lowering<'_> {
+    /// One stage for each combination of partitions and order, then the columns in the order of the plan.
+    pub(super) fn lower_over(&mut self, window: &Window) -> Result<Node, Problem> {
+        let mut node = self.lower_final(&window.input)?;
+        let mut groups: Vec<Group> = Vec::new();
+        for (place, expr) in window.window_expr.iter().enumerate() {
+            let function = window_function(expr)?;
+            let (partition, order) = (&function.params.partition_by, &function.params.order_by);
+            match groups.iter_mut().find(|group| group.partition == *partition && group.order == *order) {
+                Some(group) => group.places.push(place),
+                None => groups.push(Group { partition: partition.clone(), order: order.clone(), places: vec![place] }),
+            }
+        }
+        let width = window.input.schema().fields().len();
+        let mut fields: Vec<Arc<Field>> = window.input.schema().fields().iter().cloned().collect();
+        for group in &groups {
+            let input_schema = nullable(&Schema::new(fields.clone()));
+            fields.extend(group.places.iter().map(|place| Arc::clone(&window.schema.fields()[width + place])));
+            let schema = nullable(&Schema::new(fields.clone()));
+            let mut spec = self.over_spec(window, group)?;
+            (spec.input_schema, spec.schema) = (input_schema, schema);
+            node = Node::Over(Box::new(node), Arc::new(spec));
+        }
+        if groups.len() < 2 {
+            return Ok(node);
+        }
+        let given: Vec<usize> = groups.iter().flat_map(|group| group.places.iter().copied()).collect();
+        let column = |at: usize| {
+            let place = given.iter().position(|place| *place == at).unwrap_or_default();
+            (width + place, window.schema.field(width + at).name().as_str())
+        };
+        let inputs = (0..width).map(|at| (at, window.schema.field(at).name().as_str()));
+        let exprs = inputs
+            .chain((0..given.len()).map(column))
+            .map(|(at, name)| Arc::new(super::PhysicalColumn::new(name, at)) as Arc<dyn PhysicalExpr>)
+            .collect();
+        let schema = nullable(window.schema.as_arrow());
+        Ok(Node::Steps(Box::new(node), vec![Operator::Project { exprs, schema }]))
+    }
+
+    fn over_spec(&self, window: &Window, group: &Group) -> Result<OverSpec, Problem> {
+        let input = window.input.schema();
+        let ready = Ready::of(&window.input, group)?;
+        let mut functions = Vec::with_capacity(group.places.len());
+        let mut keep = Keep::default();
+        let mut ahead_us = 0;
+        for place in &group.places {
+            let expr = &window.window_expr[*place];
+            let function = window_function(expr)?;
+            let reach = if ready.whole { Reach::Partition } else { reach(function)? };
+            functions.push(match reach {
+                Reach::Partition => OverFunction::Framed(self.window_expr(expr, &window.input)?),
+                Reach::Rows { kept, ahead_us: ahead } => {
+                    keep = keep.and(kept);
+                    ahead_us = ahead_us.max(ahead);
+                    OverFunction::Framed(self.window_expr(expr, &window.input)?)
+                }
+                Reach::Count(what) => OverFunction::Counted(what),
+                Reach::Start { by_peers } => {
+                    OverFunction::Running { aggregate: self.running(function, &window.input)?, by_peers }
+                }
+            });
+        }
+        let partition = self.physical_all(&group.partition, input)?;
+        let fields = partition
+            .iter()
+            .enumerate()
+            .map(|(at, expr)| Ok(Field::new(format!("key_{at}"), expr.data_type(input.as_arrow())?, true)));
+        let fields = fields.collect::<datafusion::error::Result<Vec<_>>>()?;
+        let order = group
+            .order
+            .iter()
+            .map(|sort| {
+                let options = arrow::compute::SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
+                Ok(PhysicalSortExpr { expr: self.physical(&sort.expr, input)?, options })
+            })
+            .collect::<Result<Vec<_>, Problem>>()?;
+        Ok(OverSpec {
+            partition,
+            partition_schema: Arc::new(Schema::new(fields)),
+            order,
+            instant: self.physical(&ready.instant, input)?,
+            final_after_us: ready.final_after_us.saturating_add(ahead_us),
+            functions,
+            keep,
+            input_schema: nullable(input.as_arrow()),
+            schema: nullable(window.schema.as_arrow()),
+        })
+    }
+
+    fn window_expr(
+        &self,
+        expr: &Expr,
+        input: &LogicalPlan,
+    ) -> Result<Arc<dyn datafusion::physical_expr::window::WindowExpr>, Problem> {
+        let context = PhysicalPlanningContext::default();
+        Ok(create_window_expr(expr, input.schema(), self.session.execution_props(), &context)?)
+    }
+
+    /// The aggregate behind a frame that begins with the partition.
+    fn running(&self, function: &WindowFunction, input: &LogicalPlan) -> Result<Aggregated, Problem> {
+        let WindowFunctionDefinition::AggregateUDF(udaf) = &function.fun else {
+            return Err(from_the_first_row(function).into());
+        };
+        let params = &function.params;
+        let expr = Expr::AggregateFunction(AggregateFunction::new_udf(
+            Arc::clone(udaf),
+            params.args.clone(),
+            params.distinct,
+            params.filter.clone(),
+            Vec::new(),
+            params.null_treatment,
+        ));
+        let context = PhysicalPlanningContext::default();
+        let (schema, props) = (input.schema(), self.session.execution_props());
+        let lowered = LoweredAggregateBuilder::new(&expr, schema, schema.as_arrow(), props, &context).build()?;
+        let args = lowered.aggregate.expressions();
+        Ok(Aggregated { function: lowered.aggregate, args, filter: lowered.filter })
+    }
+}
+
+fn window_function(expr: &Expr) -> Result<&WindowFunction, Problem> {
+    match expr {
+        Expr::WindowFunction(function) => Ok(function),
+        Expr::Alias(alias) => window_function(&alias.expr),
+        other => Err(Problem::Failed(datafusion::common::internal_datafusion_err!("`{other}` is no window function"))),
+    }
+}
+
+/// When the rows of a group are final.
+struct Ready {
+    instant: Expr,
+    final_after_us: i64,
+    /// The partition is a window: it is final as a whole.
+    whole: bool,
+}
+
+impl Ready {
+    fn of(input: &LogicalPlan, group: &Group) -> Result<Self, Refusal> {
+        let streams = streams_of(input);
+        for expr in &group.partition {
+            let resolved = resolve(input, expr);
+            if find_time_bins(&resolved, &streams).is_empty() {
+                continue;
+            }
+            if let Some(lag_us) = lag_us(&resolved, &streams) {
+                return Ok(Self { instant: expr.clone(), final_after_us: lag_us.saturating_add(1), whole: true });
+            }
+        }
+        let ascending = group.order.first().filter(|order| order.asc);
+        let lag = ascending.and_then(|order| lag_us(&resolve(input, &order.expr), &streams));
+        match (ascending, lag) {
+            (Some(order), Some(lag_us)) => {
+                let final_after_us = lag_us.saturating_add(1);
+                Ok(Self { instant: order.expr.clone(), final_after_us, whole: false })
+            }
+            _ => Err(not_in_time_order(&streams)),
+        }
+    }
+}
+
+/// What of its partition a function needs.
+enum Reach {
+    /// All of it, and all of it is there.
+    Partition,
+    /// Rows before it that are kept, and rows that follow it in time.
+    Rows { kept: Keep, ahead_us: i64 },
+    /// The number of rows before it.
+    Count(Counted),
+    /// The state of the aggregate before it.
+    Start { by_peers: bool },
+}
+
+fn reach(function: &WindowFunction) -> Result<Reach, Refusal> {
+    let name = function.fun.name().to_owned();
+    let WindowFunctionDefinition::WindowUDF(_) = &function.fun else { return frame_reach(function) };
+    let ignores_nulls = function.params.null_treatment == Some(NullTreatment::IgnoreNulls);
+    match name.as_str() {
+        "row_number" => Ok(Reach::Count(Counted::RowNumber)),
+        "rank" => Ok(Reach::Count(Counted::Rank)),
+        "dense_rank" => Ok(Reach::Count(Counted::DenseRank)),
+        "lag" if !ignores_nulls => match function.params.args.get(1).map(number) {
+            None => Ok(Reach::Rows { kept: Keep { last: 1, ..Keep::default() }, ahead_us: 0 }),
+            Some(Some(last)) => Ok(Reach::Rows { kept: Keep { last, ..Keep::default() }, ahead_us: 0 }),
+            Some(None) => Err(ahead(function)),
+        },
+        "first_value" | "last_value" | "nth_value" => frame_reach(function),
+        _ => Err(ahead(function)),
+    }
+}
+
+fn number(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Literal(value, _) => bound(value),
+        _ => None,
+    }
+}
+
+fn bound(value: &ScalarValue) -> Option<usize> {
+    match value.cast_to(&arrow::datatypes::DataType::UInt64).ok()? {
+        ScalarValue::UInt64(Some(rows)) => usize::try_from(rows).ok(),
+        _ => None,
+    }
+}
+
+fn frame_reach(function: &WindowFunction) -> Result<Reach, Refusal> {
+    let frame = &function.params.window_frame;
+    let ahead_us = match (&frame.end_bound, frame.units) {
+        (WindowFrameBound::CurrentRow | WindowFrameBound::Preceding(_), _) => 0,
+        (WindowFrameBound::Following(bound), WindowFrameUnits::Range) if !bound.is_null() => {
+            interval_us(&lit(bound.clone())).ok_or_else(|| ahead(function))?
+        }
+        (WindowFrameBound::Following(_), _) => return Err(ahead(function)),
+    };
+    match (&frame.start_bound, frame.units) {
+        (_, WindowFrameUnits::Groups) => Err(groups(function)),
+        (WindowFrameBound::Preceding(bound), units) if bound.is_null() => {
+            let first = first_rows(function);
+            match (&function.fun, &frame.end_bound) {
+                // The row itself is the last of its frame, so nothing before it matters.
+                (WindowFunctionDefinition::WindowUDF(_), WindowFrameBound::CurrentRow) => match first {
+                    Some(first) => Ok(Reach::Rows { kept: Keep { first, ..Keep::default() }, ahead_us: 0 }),
+                    None => Err(from_the_first_row(function)),
+                },
+                (WindowFunctionDefinition::AggregateUDF(_), WindowFrameBound::CurrentRow) => {
+                    Ok(Reach::Start { by_peers: units != WindowFrameUnits::Rows })
+                }
+                _ => Err(from_the_first_row(function)),
+            }
+        }
+        (WindowFrameBound::Preceding(rows), WindowFrameUnits::Rows) => match bound(rows) {
+            Some(last) => Ok(Reach::Rows { kept: Keep { last, ..Keep::default() }, ahead_us }),
+            None => Err(ahead(function)),
+        },
+        (WindowFrameBound::Preceding(value), WindowFrameUnits::Range) => match interval_us(&lit(value.clone())) {
+            Some(within_us) => {
+                Ok(Reach::Rows { kept: Keep { within_us: Some(within_us), ..Keep::default() }, ahead_us })
+            }
+            None => Err(ahead(function)),
+        },
+        // Peers come together; with rows that follow, those of the look-ahead are still there.
+        (WindowFrameBound::CurrentRow, _) => Ok(Reach::Rows { kept: Keep::default(), ahead_us }),
+        (WindowFrameBound::Following(_), WindowFrameUnits::Range) => {
+            Ok(Reach::Rows { kept: Keep::default(), ahead_us })
+        }
+        (WindowFrameBound::Following(_), WindowFrameUnits::Rows) => Err(ahead(function)),
+    }
+}
+
+/// The rows at the beginning of a partition that answer the function for ever.
+fn first_rows(function: &WindowFunction) -> Option<usize> {
+    if function.params.null_treatment == Some(NullTreatment::IgnoreNulls) {
+        return None;
+    }
+    match function.fun.name() {
+        "first_value" => Some(1),
+        "last_value" => Some(0),
+        "nth_value" => function.params.args.get(1).and_then(number),
+        _ => None,
+    }
+}
+
+fn refuse(function: Option<&WindowFunction>, message: String, help: &str) -> Refusal {
+    Refusal::new(code::OVER, Anchor::Over(function.map(|function| function.fun.name().to_owned())), message, help)
+}
+
+fn not_in_time_order(streams: &[&crate::catalog::StreamSource]) -> Refusal {
+    let time = streams.first().map_or("ts", |source| source.stream.event_time.as_str());
+    refuse(
+        None,
+        "an OVER clause goes neither by event time nor by the rows of a time window, so its rows would never be final"
+            .to_owned(),
+        &format!("write `OVER (PARTITION BY … ORDER BY {time})`, or put `window_start` of a TUMBLE into PARTITION BY"),
+    )
+}
+
+fn ahead(function: &WindowFunction) -> Refusal {
+    refuse(
+        Some(function),
+        format!(
+            "`{}` looks at rows after the current one, and nothing says when the last of them has come",
+            function.fun.name()
+        ),
+        "use `lag`, a frame like `ROWS 5 PRECEDING` or `RANGE BETWEEN CURRENT ROW AND INTERVAL '1 hour' FOLLOWING`, or put `window_start` of a TUMBLE into PARTITION BY",
+    )
+}
+
+fn from_the_first_row(function: &WindowFunction) -> Refusal {
+    refuse(
+        Some(function),
+        format!(
+            "the frame of `{}` begins with the first row there ever was, and all rows would have to be kept",
+            function.fun.name()
+        ),
+        "end the frame at CURRENT ROW, or begin it with `ROWS 5 PRECEDING` or `RANGE INTERVAL '1 hour' PRECEDING`",
+    )
+}
+
+fn groups(function: &WindowFunction) -> Refusal {
+    refuse(
+        Some(function),
+        format!("the frame of `{}` counts GROUPS of equal times", function.fun.name()),
+        "write ROWS or RANGE",
+    )
+}

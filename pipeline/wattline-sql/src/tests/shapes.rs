@@ -1,0 +1,255 @@
+//! Rules of every shape that runs on a stream, for the tests that compare streaming with batch.
+
+use super::fleet::rule;
+use crate::RuleFile;
+
+pub(super) const TABLE: &str = "kind = \"table\"";
+pub(super) const PATIENT: &str = "kind = \"table\"\ndelay = \"1 day\"";
+pub(super) const ALERT: &str = "kind = \"alert\"\nentity = \"meter_id\"";
+
+/// A rule of every shape that runs on a stream.
+pub(super) fn shapes() -> Vec<RuleFile> {
+    let mut shapes = vec![
+        rule("filter", TABLE, "SELECT meter_id, ts, u_a_v * 2 AS twice FROM meter_readings WHERE u_a_v > 215.5"),
+        rule("everything", TABLE, "SELECT * FROM meter_readings"),
+        rule(
+            "subquery",
+            TABLE,
+            "SELECT d.ts, d.dev FROM (SELECT ts, u_a_v - 220 AS dev FROM meter_readings) d WHERE d.dev > 0",
+        ),
+        rule(
+            "join_inner",
+            TABLE,
+            "SELECT r.meter_id, r.ts, m.feeder, 100 * (r.u_a_v - m.un_v) / m.un_v AS dev_pct\n\
+             FROM meter_readings r JOIN meters m ON r.meter_id = m.meter_id WHERE m.feeder <> 'F9'",
+        ),
+        rule(
+            "join_left",
+            TABLE,
+            "SELECT r.meter_id, r.ts, m.feeder FROM meter_readings r\n\
+             LEFT JOIN meters m ON m.meter_id = r.meter_id AND m.un_v > r.u_a_v",
+        ),
+        rule(
+            "join_right",
+            TABLE,
+            "SELECT r.meter_id, r.ts, m.feeder FROM meters m RIGHT JOIN meter_readings r USING (meter_id)",
+        ),
+        rule(
+            "join_comma",
+            TABLE,
+            "SELECT r.ts, m.un_v FROM meter_readings r, meters m WHERE r.meter_id = m.meter_id AND r.u_a_v > m.un_v",
+        ),
+        rule(
+            "join_all",
+            TABLE,
+            "SELECT r.ts, r.seq_no, m.feeder FROM meter_readings r JOIN meters m ON r.u_a_v > m.un_v + 10",
+        ),
+        rule(
+            "versioned",
+            TABLE,
+            "SELECT r.meter_id, r.ts, i.ct_ratio, r.energy_imp_kwh * i.ct_ratio AS kwh\n\
+             FROM meter_readings r LEFT JOIN installations i ON i.meter_id = r.meter_id",
+        ),
+        rule(
+            "known_only",
+            TABLE,
+            "SELECT ts, meter_id FROM meter_readings r WHERE EXISTS (SELECT 1 FROM meters m WHERE m.meter_id = r.meter_id AND m.un_v IS NOT NULL)",
+        ),
+        rule(
+            "unknown_only",
+            TABLE,
+            "SELECT ts, meter_id FROM meter_readings r WHERE NOT EXISTS (SELECT 1 FROM meters m WHERE m.meter_id = r.meter_id)",
+        ),
+        rule(
+            "condition",
+            ALERT,
+            "SELECT meter_id, ts, u_a_v AS measured, coalesce(u_a_v > 235.4, false) AS firing FROM meter_readings",
+        ),
+    ];
+    shapes.extend(windows());
+    shapes.extend(windows_of_windows());
+    shapes.extend(over_clauses());
+    shapes.extend(stages_of_stages());
+    shapes.extend(unions_and_distinct());
+    shapes
+}
+
+fn windows() -> Vec<RuleFile> {
+    vec![
+        rule(
+            "window_many",
+            TABLE,
+            "SELECT meter_id, window_start, window_end, count(*) AS n, count(u_a_v) AS n_v, sum(energy_imp_kwh) AS kwh,\n\
+             min(u_a_v) AS lo, max(u_a_v) AS hi, avg(u_a_v) AS mean, rms_mean(u_a_v) AS rms,\n\
+             count(*) FILTER (WHERE u_a_v > $limit) AS high, sum(CASE WHEN u_a_v < 210 THEN 1 ELSE 0 END) AS low,\n\
+             count(DISTINCT seq_no) AS kinds, stddev(u_a_v) AS spread, median(seq_no) AS middle\n\
+             FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') r\n\
+             GROUP BY meter_id, window_start, window_end HAVING count(*) > 1"
+                .replace("$limit", "225.5")
+                .as_str(),
+        ),
+        rule("window_total", TABLE, "SELECT window_end, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '2 minutes') GROUP BY window_end"),
+        rule(
+            "window_bin",
+            TABLE,
+            "SELECT date_bin(INTERVAL '90 seconds', ts) AS start, seq_no, max(ts) AS newest FROM meter_readings GROUP BY 1, seq_no",
+        ),
+        rule(
+            "window_first",
+            TABLE,
+            "SELECT meter_id, window_start, first_value(seq_no ORDER BY ts) AS first, last_value(u_a_v ORDER BY ts) AS last\n\
+             FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_start",
+        ),
+        rule(
+            "window_join_before",
+            TABLE,
+            "SELECT m.feeder, window_start, window_end, sum(r.energy_imp_kwh * i.ct_ratio) AS kwh\n\
+             FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') r\n\
+             JOIN meters m ON m.meter_id = r.meter_id JOIN installations i ON i.meter_id = r.meter_id\n\
+             GROUP BY m.feeder, window_start, window_end",
+        ),
+        rule(
+            "window_join_after",
+            TABLE,
+            "SELECT w.meter_id, w.window_end, w.n, i.ct_ratio FROM (\n\
+               SELECT meter_id, window_start, window_end, count(*) AS n\n\
+               FROM TUMBLE(meter_readings, ts, INTERVAL '5 minutes') GROUP BY meter_id, window_start, window_end) w\n\
+             LEFT JOIN installations i ON i.meter_id = w.meter_id WHERE w.n > 0",
+        ),
+        rule(
+            "window_cte",
+            "kind = \"alert\"\nentity = \"meter_id\"\nparams = { limit = 1.5, window = \"1 minute\" }\ndelay = \"2 minutes\"",
+            "WITH good AS (SELECT *, u_a_v - 220 AS dev FROM meter_readings WHERE u_a_v IS NOT NULL)\n\
+             SELECT meter_id, window_start, window_end, avg(dev) AS measured, round(avg(dev), 6) > $limit AS firing\n\
+             FROM TUMBLE(good, ts, INTERVAL $window) GROUP BY meter_id, window_start, window_end",
+        ),
+        rule("view_of_good", "kind = \"view\"\ndelay = \"10 seconds\"", "SELECT *, u_a_v / 220 AS ratio FROM meter_readings WHERE u_a_v > 0"),
+        rule(
+            "window_over_view",
+            TABLE,
+            "SELECT window_start, count(*) AS n, max(ratio) AS top FROM TUMBLE(view_of_good, ts, INTERVAL '1 minute') GROUP BY window_start",
+        ),
+        rule("reads_window", TABLE, "SELECT window_end, n * 2 AS twice FROM window_total WHERE n > 3"),
+    ]
+}
+
+fn windows_of_windows() -> Vec<RuleFile> {
+    vec![
+        rule(
+            "window_of_windows",
+            TABLE,
+            "SELECT meter_id, window_start, window_end, max(kwh) AS highest, count(*) AS minutes FROM TUMBLE(\n\
+               (SELECT meter_id, window_start AS minute, sum(energy_imp_kwh) AS kwh\n\
+                FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_start),\n\
+               minute, INTERVAL '5 minutes') GROUP BY meter_id, window_start, window_end",
+        ),
+        rule(
+            "window_over_rule",
+            TABLE,
+            "SELECT date_bin(INTERVAL '7 minutes', window_end) AS start, sum(n) AS n FROM window_total GROUP BY 1",
+        ),
+        rule(
+            "both_windows",
+            TABLE,
+            "SELECT window_start, window_end, minute, count(*) AS n FROM TUMBLE(\n\
+               (SELECT *, date_bin(INTERVAL '1 minute', ts) AS minute FROM meter_readings), ts, INTERVAL '4 minutes')\n\
+             GROUP BY window_start, window_end, minute",
+        ),
+    ]
+}
+
+fn over_clauses() -> Vec<RuleFile> {
+    let over = |id: &str, functions: &str| {
+        rule(id, TABLE, &format!("SELECT meter_id, ts, seq_no, u_a_v, {functions} FROM meter_readings"))
+    };
+    vec![
+        rule(
+            "over_lag",
+            TABLE,
+            "SELECT meter_id, ts, lag(seq_no) OVER w AS before, lag(u_a_v, 3, 0.0) OVER w AS third\n\
+             FROM meter_readings WINDOW w AS (PARTITION BY meter_id ORDER BY ts)",
+        ),
+        over(
+            "over_rows",
+            "avg(u_a_v) OVER (PARTITION BY meter_id ORDER BY ts ROWS 4 PRECEDING) AS mean, max(seq_no) OVER (PARTITION BY meter_id ORDER BY ts ROWS BETWEEN 3 PRECEDING AND 1 PRECEDING) AS top",
+        ),
+        over(
+            "over_range",
+            "count(*) OVER (PARTITION BY meter_id ORDER BY ts RANGE BETWEEN INTERVAL '90 seconds' PRECEDING AND CURRENT ROW) AS n, min(u_a_v) OVER (PARTITION BY meter_id ORDER BY ts RANGE INTERVAL '1 minute' PRECEDING) AS low",
+        ),
+        over(
+            "over_ahead",
+            "sum(seq_no) OVER (PARTITION BY meter_id ORDER BY ts RANGE BETWEEN INTERVAL '30 seconds' PRECEDING AND INTERVAL '45 seconds' FOLLOWING) AS around",
+        ),
+        over(
+            "over_running",
+            "sum(seq_no) OVER (PARTITION BY meter_id ORDER BY ts) AS total, count(u_a_v) FILTER (WHERE seq_no > 2) OVER (PARTITION BY meter_id ORDER BY ts ROWS UNBOUNDED PRECEDING) AS n, row_number() OVER (PARTITION BY meter_id ORDER BY ts) AS nth, rank() OVER (PARTITION BY meter_id ORDER BY ts) AS place, dense_rank() OVER (PARTITION BY meter_id ORDER BY ts) AS dense",
+        ),
+        over(
+            "over_first",
+            "first_value(seq_no) OVER (PARTITION BY meter_id ORDER BY ts ROWS UNBOUNDED PRECEDING) AS first, nth_value(seq_no, 3) OVER (PARTITION BY meter_id ORDER BY ts ROWS UNBOUNDED PRECEDING) AS third, last_value(seq_no) OVER (PARTITION BY meter_id ORDER BY ts ROWS UNBOUNDED PRECEDING) AS own",
+        ),
+        over(
+            "over_all",
+            "lag(ts) OVER (ORDER BY ts) AS before, row_number() OVER (PARTITION BY seq_no ORDER BY ts) AS nth",
+        ),
+    ]
+}
+
+fn stages_of_stages() -> Vec<RuleFile> {
+    vec![
+        rule(
+            "over_window_top",
+            TABLE,
+            "SELECT window_start, window_end, meter_id, seq_no, u_a_v, row_number() OVER (PARTITION BY window_start ORDER BY u_a_v DESC, meter_id) AS place,\n\
+                lead(meter_id) OVER (PARTITION BY window_start ORDER BY u_a_v DESC, meter_id) AS next\n\
+             FROM TUMBLE(meter_readings, ts, INTERVAL '2 minutes') QUALIFY place <= 3",
+        ),
+        rule(
+            "over_of_windows",
+            TABLE,
+            "SELECT meter_id, window_end, n, n - lag(n) OVER (PARTITION BY meter_id ORDER BY window_end) AS change FROM (\n\
+               SELECT meter_id, window_end, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_end)",
+        ),
+        rule(
+            "window_of_over",
+            TABLE,
+            "SELECT window_start, window_end, count(*) AS n, sum(change) AS changes FROM TUMBLE(\n\
+               (SELECT ts, meter_id, seq_no - lag(seq_no) OVER (PARTITION BY meter_id ORDER BY ts) AS change FROM meter_readings),\n\
+               ts, INTERVAL '3 minutes') GROUP BY window_start, window_end",
+        ),
+        rule(
+            "first_of_each",
+            TABLE,
+            "SELECT * FROM (SELECT meter_id, ts, seq_no, row_number() OVER (PARTITION BY meter_id, seq_no ORDER BY ts) AS nth FROM meter_readings) WHERE nth = 1",
+        ),
+    ]
+}
+
+fn unions_and_distinct() -> Vec<RuleFile> {
+    vec![
+        rule(
+            "union_all",
+            TABLE,
+            "SELECT ts, meter_id, u_a_v AS v FROM meter_readings WHERE seq_no = 1\n\
+             UNION ALL SELECT ts, meter_id, 0 - u_a_v FROM meter_readings WHERE seq_no > 3",
+        ),
+        rule(
+            "window_of_union",
+            TABLE,
+            "SELECT window_end, kind, count(*) AS n FROM TUMBLE((SELECT ts, 'a' AS kind FROM meter_readings UNION ALL\n\
+               SELECT ts, 'b' AS kind FROM meter_readings WHERE seq_no = 2), ts, INTERVAL '1 minute') GROUP BY window_end, kind",
+        ),
+        rule(
+            "distinct_window",
+            TABLE,
+            "SELECT DISTINCT window_start, seq_no FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute')",
+        ),
+        rule("distinct_time", TABLE, "SELECT DISTINCT ts, seq_no FROM meter_readings"),
+        rule(
+            "distinct_on",
+            TABLE,
+            "SELECT DISTINCT ON (meter_id, window_start) meter_id, window_start, window_end, seq_no FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') ORDER BY meter_id, window_start, ts DESC",
+        ),
+    ]
+}
