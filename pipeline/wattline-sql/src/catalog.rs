@@ -215,6 +215,7 @@ pub(crate) fn settings(mut config: SessionConfig) -> SessionConfig {
 /// DataFusion's functions and wattline's own.
 pub(crate) fn with_functions(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     builder.scalar_functions().get_or_insert_default().extend(functions::scalar_functions());
+    builder.window_functions().get_or_insert_default().extend(functions::window_functions());
     builder.aggregate_functions().get_or_insert_default().extend(functions::aggregate_functions());
     builder
 }

@@ -86,6 +86,12 @@ fn write_node(text: &mut String, node: &Node, names_feeds: bool) -> std::fmt::Re
             writeln!(text, "    compute {}", names.join(", "))?;
             writeln!(text, "      keeping {}", kept_of_partition(over))
         }
+        Node::Sessions(input, session) => {
+            write_node(text, input, names_feeds)?;
+            let gap = HumanDuration(session.gap_us / 1_000);
+            writeln!(text, "    sessions without a pause of {gap}")?;
+            writeln!(text, "      keeping the rows of open sessions")
+        }
         Node::Union(inputs, _) => {
             inputs.iter().try_for_each(|input| write_node(text, input, names_feeds))?;
             writeln!(text, "    put the rows of {} inputs together", inputs.len())
@@ -148,6 +154,7 @@ fn write_steps(text: &mut String, steps: &[Operator]) -> std::fmt::Result {
                 let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
                 writeln!(text, "    compute {}", names.join(", "))?;
             }
+            Operator::Unnest(_) => writeln!(text, "    a row for each item of a list")?,
             Operator::RefJoin(join) => {
                 let kind = match join.kind {
                     RefJoinKind::Inner => "join",

@@ -10,19 +10,62 @@
 //! | `zero_sequence_unbalance_pct(ua_v, ua_deg, ub_v, ub_deg, uc_v, uc_deg)` | 100·\|U0\|/\|U1\| |
 //! | `voltage_unbalance_line_pct(uab_v, ubc_v, uca_v)` | the negative-sequence ratio from three line-to-line rms values, no angles needed |
 //! | `date_bin(interval, instant [, origin])` | start of the fixed-size bin, in the unit of the instant |
+//! | `local_bin_start(interval, instant, zone [, first_date])`, `local_bin_end(…)` | the bin of local days or months |
+//! | `hop_starts(slide, size, instant [, origin])`, `cumulate_ends(step, size, instant [, origin])` | the windows of an instant, as a list |
+//! | `session_start(instant, gap)`, `session_end(instant, gap)` | window functions: the session of a row |
 //! | `rms_mean(x)` | √(mean of squares): how rms values are averaged over time (IEC 61000-4-30, 4.4) |
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
 mod date_bin;
+mod local_bin;
 mod rms_mean;
+mod session;
 mod unbalance;
+mod window_lists;
+
+pub(crate) use session::{gap_us, sessions};
 
 pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     let unbalance = unbalance::all().into_iter().map(ScalarUDF::from);
-    unbalance.chain([date_bin()]).map(Arc::new).collect()
+    let windows = [date_bin(), local_bin_start(), local_bin_end(), hop_starts(), cumulate_ends()];
+    unbalance.chain(windows).map(Arc::new).collect()
+}
+
+pub(crate) fn window_functions() -> Vec<Arc<WindowUDF>> {
+    [session_start(), session_end()].map(Arc::new).to_vec()
+}
+
+/// The local midnight at which the bin of an instant begins.
+pub(crate) fn local_bin_start() -> ScalarUDF {
+    ScalarUDF::from(local_bin::LocalBin::new(local_bin::Edge::Start))
+}
+
+/// The local midnight at which the bin of an instant ends.
+pub(crate) fn local_bin_end() -> ScalarUDF {
+    ScalarUDF::from(local_bin::LocalBin::new(local_bin::Edge::End))
+}
+
+/// The starts of the hopping windows of an instant.
+pub(crate) fn hop_starts() -> ScalarUDF {
+    ScalarUDF::from(window_lists::WindowList::new(window_lists::Kind::HopStarts))
+}
+
+/// The ends of the cumulating windows of an instant.
+pub(crate) fn cumulate_ends() -> ScalarUDF {
+    ScalarUDF::from(window_lists::WindowList::new(window_lists::Kind::CumulateEnds))
+}
+
+/// The time of the first event of a session.
+pub(crate) fn session_start() -> WindowUDF {
+    WindowUDF::from(session::Session::new(session::Edge::Start))
+}
+
+/// The end of a session.
+pub(crate) fn session_end() -> WindowUDF {
+    WindowUDF::from(session::Session::new(session::Edge::End))
 }
 
 /// The start of the time bin of an instant.

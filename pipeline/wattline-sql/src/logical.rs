@@ -30,21 +30,21 @@ mod mistakes;
 mod params;
 mod refusal;
 mod tie_break;
-mod tumble;
 mod view;
+mod window_tables;
 
 pub(crate) use as_of::{join_as_of_event_time, time_of_output};
 pub(crate) use distinct::spell_out_distinct;
 pub(crate) use lineage::{
-    TimeBin, as_bin_of, contains_aggregate, contains_stream, find_time_bins, interval_us, lag_us, resolve,
-    resolve_column, streams_of, time_bin_of,
+    TimeBin, as_bin_of, contains_aggregate, contains_stream, find_time_bins, hold_back_us, interval_us, is_session,
+    lag_us, resolve, resolve_column, streams_of, time_bin_of,
 };
 pub(crate) use mistakes::{parse_mistake, planning_mistakes};
 pub(crate) use params::replace_params;
 pub(crate) use refusal::{Anchor, Anchors, Refusal, span_in};
 pub(crate) use tie_break::break_ties_by_identity;
-use tumble::TumblePlanner;
 use view::ViewSource;
+use window_tables::WindowTablePlanner;
 
 /// Parses a text that may hold comments and one or more statements.
 pub(crate) fn parse(text: &str) -> std::result::Result<Vec<Statement>, ParserError> {
@@ -98,7 +98,7 @@ pub(crate) struct Scope {
 
 impl Scope {
     pub(crate) fn new(session: Arc<SessionState>, tables: BTreeMap<String, Arc<dyn TableSource>>) -> Self {
-        Self { session, tables, relation_planners: vec![Arc::new(TumblePlanner)] }
+        Self { session, tables, relation_planners: vec![Arc::new(WindowTablePlanner)] }
     }
 
     /// Makes a planned rule readable under its id.

@@ -17,12 +17,16 @@ mod keyed_rows;
 mod order_buffer;
 mod over;
 mod ref_join;
+mod session;
+mod unnest;
 mod window_aggregate;
 
 pub(crate) use chunk::{Chunk, nullable, record_batch};
 pub(crate) use order_buffer::{OrderBuffer, identity_schema};
 pub(crate) use over::{Counted, Keep, OverFunction, OverSpec, OverStage};
 pub(crate) use ref_join::{KeyIndexes, Lookups, RefJoin, RefJoinKind, RefTable, compact_columns};
+pub(crate) use session::{SessionSpec, SessionStage};
+pub(crate) use unnest::Unnest;
 pub(crate) use window_aggregate::{AggregateSpec, Aggregated, FinalPanes, KeyNumbers, LanePanes};
 
 /// One stateless step.
@@ -34,6 +38,8 @@ pub(crate) enum Operator {
     Project { exprs: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
     /// Joins to a reference table.
     RefJoin(Arc<RefJoin>),
+    /// Takes lists and structs apart.
+    Unnest(Arc<Unnest>),
 }
 
 impl Operator {
@@ -50,6 +56,7 @@ impl Operator {
                 Ok(Chunk { batch: record_batch(schema, columns, rows)?, rows: chunk.rows })
             }
             Self::RefJoin(join) => join.run(&chunk, lookups),
+            Self::Unnest(unnest) => unnest.run(&chunk),
         }
     }
 }

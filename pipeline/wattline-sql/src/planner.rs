@@ -35,9 +35,9 @@ use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
 use crate::diagnostic::code;
-use crate::logical::{Anchor, Refusal, contains_stream, resolve, streams_of};
+use crate::logical::{Anchor, Refusal, contains_stream, hold_back_us, resolve, streams_of};
 use crate::operators::{
-    AggregateSpec, Aggregated, Operator, OverSpec, RefJoin, RefJoinKind, compact_columns, nullable,
+    AggregateSpec, Aggregated, Operator, OverSpec, RefJoin, RefJoinKind, SessionSpec, Unnest, compact_columns, nullable,
 };
 
 mod over;
@@ -113,6 +113,8 @@ pub(crate) enum Node {
     Windows(Box<Node>, Arc<AggregateSpec>),
     /// Window functions (`OVER`).
     Over(Box<Node>, Arc<OverSpec>),
+    /// Sessions.
+    Sessions(Box<Node>, Arc<SessionSpec>),
     /// The rows of all inputs.
     Union(Vec<Node>, SchemaRef),
 }
@@ -129,11 +131,15 @@ impl Node {
     fn span_us(&self, feeds: &[Feed]) -> Option<i64> {
         match self {
             Self::Feed(feed) => match &feeds[*feed].hold {
-                Hold::Windows(spec) => Some(spec.final_after_us),
+                Hold::Windows(spec) => Some(spec.size_us.max(spec.final_after_us)),
                 Hold::Nothing | Hold::Rows => None,
             },
             Self::Steps(input, _) => input.span_us(feeds),
-            Self::Windows(input, spec) => Some(input.span_us(feeds).unwrap_or(0).saturating_add(spec.final_after_us)),
+            Self::Windows(input, spec) => {
+                let own_us = spec.size_us.max(spec.final_after_us);
+                Some(input.span_us(feeds).unwrap_or(0).saturating_add(own_us))
+            }
+            Self::Sessions(input, spec) => Some(input.span_us(feeds).unwrap_or(0).saturating_add(spec.gap_us)),
             Self::Over(input, spec) => {
                 let own_us = spec.final_after_us.saturating_add(spec.keep.within_us.unwrap_or(0));
                 Some(input.span_us(feeds).unwrap_or(0).saturating_add(own_us))
@@ -147,7 +153,7 @@ impl Node {
         match self {
             Self::Feed(_) => false,
             Self::Steps(input, _) => input.keeps_state(),
-            Self::Windows(..) | Self::Over(..) => true,
+            Self::Windows(..) | Self::Over(..) | Self::Sessions(..) => true,
             Self::Union(inputs, _) => inputs.iter().any(Self::keeps_state),
         }
     }
@@ -278,7 +284,11 @@ impl Lowering<'_> {
             }
             LogicalPlan::Join(join) => self.lower_join(join),
             LogicalPlan::Aggregate(aggregate) => self.lower_aggregate(aggregate).map(Part::Final),
-            LogicalPlan::Window(window) => self.lower_over(window).map(Part::Final),
+            LogicalPlan::Window(window) => self.lower_window(window).map(Part::Final),
+            LogicalPlan::Unnest(unnest) => {
+                let input = self.lower(&unnest.input)?;
+                Ok(input.with(Operator::Unnest(Arc::new(lower_unnest(unnest)?))))
+            }
             LogicalPlan::Union(union) => {
                 let inputs = union.inputs.iter().map(|input| self.lower_final(input));
                 let inputs = inputs.collect::<std::result::Result<_, _>>()?;
@@ -382,7 +392,9 @@ impl Lowering<'_> {
         let spec = Arc::new(AggregateSpec {
             bin: Arc::clone(&groups[0]),
             size_us: bin.size_us,
-            final_after_us: bin.final_after_us(),
+            final_after_us: bin
+                .final_after_us()
+                .saturating_add(hold_back_us(&aggregate.input, &bin.expr).ok_or_else(window_keys::unbounded)?),
             keys: groups[1..].to_vec(),
             key_schema: Arc::new(Schema::new(key_fields)),
             aggregates,
@@ -434,6 +446,26 @@ fn join_kind(join: &Join, stream_is_left: bool) -> std::result::Result<RefJoinKi
     }
 }
 
+fn lower_unnest(unnest: &datafusion::logical_expr::Unnest) -> std::result::Result<Unnest, Refusal> {
+    let mut lists: Vec<usize> = unnest.list_type_columns.iter().map(|(at, _)| *at).collect();
+    lists.dedup();
+    let simple = unnest.list_type_columns.iter().all(|(_, list)| list.depth == 1);
+    if !simple || lists.len() != unnest.list_type_columns.len() {
+        return Err(Refusal::new(
+            code::UNSUPPORTED,
+            Anchor::Query,
+            "UNNEST of lists in lists does not run on a stream",
+            "take one level apart at a time, in subqueries",
+        ));
+    }
+    Ok(Unnest {
+        lists,
+        structs: unnest.struct_type_columns.clone(),
+        nulls: unnest.options.null_handling,
+        schema: nullable(unnest.schema.as_arrow()),
+    })
+}
+
 fn stream_join() -> Refusal {
     Refusal::new(
         code::STREAM_JOIN,
@@ -445,7 +477,6 @@ fn stream_join() -> Refusal {
 
 fn unsupported(plan: &LogicalPlan) -> Refusal {
     let shape = match plan {
-        LogicalPlan::Unnest(_) => "UNNEST",
         LogicalPlan::Distinct(_) => "DISTINCT",
         LogicalPlan::Sort(_) => "ORDER BY",
         LogicalPlan::Limit(_) => "LIMIT",

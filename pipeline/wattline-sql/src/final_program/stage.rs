@@ -11,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
 use wattline_core::time::BEFORE_TIME;
 
-use crate::operators::{Chunk, FinalPanes, Lookups, Operator, OverStage, record_batch, run_all};
+use crate::operators::{Chunk, FinalPanes, Lookups, Operator, OverStage, SessionStage, record_batch, run_all};
 use crate::planner::Node;
 
 /// What a state has given out for one watermark.
@@ -37,6 +37,7 @@ pub(super) enum Stage {
     Steps(Box<Stage>, Vec<Operator>),
     Windows(Box<Stage>, FinalPanes),
     Over(Box<Stage>, OverStage),
+    Sessions(Box<Stage>, SessionStage),
     Union(Vec<Stage>, SchemaRef),
 }
 
@@ -47,6 +48,9 @@ impl Stage {
             Node::Steps(input, steps) => Self::Steps(Box::new(Self::new(input)), steps.clone()),
             Node::Windows(input, spec) => Self::Windows(Box::new(Self::new(input)), FinalPanes::new(Arc::clone(spec))),
             Node::Over(input, spec) => Self::Over(Box::new(Self::new(input)), OverStage::new(Arc::clone(spec))),
+            Node::Sessions(input, spec) => {
+                Self::Sessions(Box::new(Self::new(input)), SessionStage::new(Arc::clone(spec)))
+            }
             Node::Union(inputs, schema) => Self::Union(inputs.iter().map(Self::new).collect(), Arc::clone(schema)),
         }
     }
@@ -91,6 +95,12 @@ impl Stage {
                 }
                 Ok(stage.give(watermark_us)?.into_iter().collect())
             }
+            Self::Sessions(input, stage) => {
+                for batch in input.advance(feeds, watermark_us, lookups, failures)? {
+                    stage.push(&batch)?;
+                }
+                Ok(stage.give(watermark_us)?.into_iter().collect())
+            }
             Self::Union(inputs, schema) => {
                 let mut given = Vec::new();
                 for input in inputs {
@@ -106,7 +116,9 @@ impl Stage {
     fn inputs(&mut self) -> Vec<&mut Self> {
         match self {
             Self::Feed(_) => Vec::new(),
-            Self::Steps(input, _) | Self::Windows(input, _) | Self::Over(input, _) => vec![input],
+            Self::Steps(input, _) | Self::Windows(input, _) | Self::Over(input, _) | Self::Sessions(input, _) => {
+                vec![input]
+            }
             Self::Union(inputs, _) => inputs.iter_mut().collect(),
         }
     }
@@ -127,6 +139,7 @@ impl Stage {
                     let dumped = stage.dump()?.into_iter().enumerate();
                     parts.extend(dumped.map(|(part, batch)| (number * PARTS + part, batch)));
                 }
+                Self::Sessions(_, stage) => parts.push((number * PARTS, stage.dump()?)),
                 Self::Feed(_) | Self::Steps(..) | Self::Union(..) => {}
             }
             Ok(())
@@ -140,6 +153,7 @@ impl Stage {
             _ if number != part / PARTS => Ok(()),
             Self::Windows(_, panes) => panes.merge(batch, BEFORE_TIME),
             Self::Over(_, stage) => stage.restore(part % PARTS, batch, given_us),
+            Self::Sessions(_, stage) => stage.push(batch),
             Self::Feed(_) | Self::Steps(..) | Self::Union(..) => Ok(()),
         })
     }
@@ -156,6 +170,7 @@ impl Stage {
             Self::Steps(input, _) => input.rows(),
             Self::Windows(input, panes) => input.rows() + panes.rows(),
             Self::Over(input, stage) => input.rows() + stage.rows(),
+            Self::Sessions(input, stage) => input.rows() + stage.rows(),
             Self::Union(inputs, _) => inputs.iter().map(Self::rows).sum(),
         }
     }
@@ -166,6 +181,7 @@ impl Stage {
             Self::Steps(input, _) => input.bytes(),
             Self::Windows(input, panes) => input.bytes() + panes.bytes(),
             Self::Over(input, stage) => input.bytes() + stage.bytes(),
+            Self::Sessions(input, stage) => input.bytes() + stage.bytes(),
             Self::Union(inputs, _) => inputs.iter().map(Self::bytes).sum(),
         }
     }

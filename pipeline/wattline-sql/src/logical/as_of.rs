@@ -141,7 +141,11 @@ fn time_of(plan: &LogicalPlan) -> Option<Expr> {
     if lag_us <= 0 {
         return Some(column);
     }
-    // The start of a window: its end says when.
+    // The start of a window of one size: its end says when.
+    let resolved = resolve_column(plan, &plan.schema().columns()[index]);
+    if !matches!(&resolved, Expr::ScalarFunction(of) if ["date_bin", "hop_starts"].contains(&of.func.name())) {
+        return None;
+    }
     let size = ScalarValue::new_interval_mdn(0, 0, lag_us.checked_add(1)?.checked_mul(1_000)?);
     Some(column + lit(size))
 }

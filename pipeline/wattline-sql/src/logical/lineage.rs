@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue};
-use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, Window, WindowFrameBound, lit};
 
 use crate::catalog::{StreamSource, event_time_type};
 
@@ -98,7 +98,12 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
             width if index < width => {
                 resolve_column(&window.input, &Column::from(window.input.schema().qualified_field(index)))
             }
-            _ => Expr::Column(Column::new(Some(OVER), &column.name)),
+            width => resolve_over(window, &window.window_expr[index - width]),
+        },
+        LogicalPlan::Unnest(unnest) => match unnest.dependency_indices.get(index) {
+            // What a list holds is spoken of as the list: only the windows of an instant are asked for.
+            Some(below) => resolve_column(&unnest.input, &Column::from(unnest.input.schema().qualified_field(*below))),
+            None => unresolved(),
         },
         LogicalPlan::Union(union) => {
             let of_input =
@@ -114,6 +119,23 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
         }
         _ => unresolved(),
     }
+}
+
+/// The beginning and end of a session say what they are the session of; other window functions are opaque.
+fn resolve_over(window: &Window, expr: &Expr) -> Expr {
+    match expr.clone().unalias() {
+        Expr::WindowFunction(mut function) if is_session(&function) => {
+            let args = &mut function.params.args;
+            args.iter_mut().for_each(|arg| *arg = resolve(&window.input, arg));
+            Expr::WindowFunction(function)
+        }
+        other => Expr::Column(Column::new(Some(OVER), other.schema_name().to_string())),
+    }
+}
+
+/// Whether a window function is one edge of a session.
+pub(crate) fn is_session(function: &WindowFunction) -> bool {
+    ["session_start", "session_end"].contains(&function.fun.name())
 }
 
 /// Whether a resolved expression is the event time of one of `streams`.
@@ -138,13 +160,52 @@ pub(crate) fn lag_us(resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> 
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => {
             lag_us(left, streams)?.checked_add(interval_us(right)?)
         }
+        // A session that is not over yet ends after the watermark; when it began nobody knows.
+        Expr::WindowFunction(function) if function.fun.name() == "session_end" => {
+            lag_us(function.params.args.first()?, streams)?.checked_sub(1)
+        }
         _ => time_bin_of(resolved, streams).map(|bin| bin.lag_us),
+    }
+}
+
+/// How much longer the rows of `plan` are held back than the instants in them say: window functions that look ahead give a
+/// row out later, those of a window only with the window. `None` if it is not bounded.
+pub(crate) fn hold_back_us(plan: &LogicalPlan, resolved: &Expr) -> Option<i64> {
+    let mut held_us: i64 = 0;
+    for input in plan.inputs() {
+        held_us = held_us.max(hold_back_us(input, resolved)?);
+    }
+    let LogicalPlan::Window(window) = plan else { return Some(held_us) };
+    let own_us = window.window_expr.iter().map(|expr| own_hold_back_us(window, expr, resolved));
+    own_us.collect::<Option<Vec<i64>>>()?.into_iter().max().unwrap_or(0).checked_add(held_us)
+}
+
+fn own_hold_back_us(window: &Window, expr: &Expr, resolved: &Expr) -> Option<i64> {
+    let Expr::WindowFunction(function) = expr.clone().unalias() else { return Some(0) };
+    if is_session(&function) {
+        let is_end = |expr: &Expr| matches!(expr, Expr::WindowFunction(of) if of.fun.name() == "session_end");
+        return resolved.exists(|expr| Ok(is_end(expr))).unwrap_or(false).then_some(0);
+    }
+    let streams = streams_of(&window.input);
+    for partition in &function.params.partition_by {
+        let bin = resolve(&window.input, partition);
+        let bins = find_time_bins(&bin, &streams);
+        if bins.is_empty() {
+            continue;
+        }
+        // Of the windows themselves none is given out that does not come whole.
+        let same = bins.iter().any(|of| resolved.exists(|expr| Ok(*expr == of.expr)).unwrap_or(false));
+        return if same { Some(0) } else { lag_us(&bin, &streams)?.checked_add(1) };
+    }
+    match &function.params.window_frame.end_bound {
+        WindowFrameBound::Following(bound) if !bound.is_null() => interval_us(&lit(bound.clone())),
+        _ => Some(0),
     }
 }
 
 /// The bin that a resolved expression is, if it is `date_bin(fixed interval, instant[, literal])`.
 pub(crate) fn time_bin_of(resolved: &Expr, streams: &[&StreamSource]) -> Option<TimeBin> {
-    let grid = Grid::of(resolved)?;
+    let Some(grid) = Grid::of(resolved) else { return other_bin_of(resolved, streams) };
     let mut below = grid.time;
     // A bin of bins on a grid that divides it is the bin of what they bin.
     while let Some(inner) = Grid::of(below).filter(|inner| grid.is_divided_by(inner)) {
@@ -152,6 +213,33 @@ pub(crate) fn time_bin_of(resolved: &Expr, streams: &[&StreamSource]) -> Option<
     }
     let lag_us = lag_us(below, streams)?.checked_add(grid.size_us)?.checked_sub(1)?;
     Some(TimeBin { size_us: grid.size_us, expr: resolved.clone(), lag_us })
+}
+
+/// The windows of HOP by their start, those of CUMULATE and of local time by their end.
+fn other_bin_of(resolved: &Expr, streams: &[&StreamSource]) -> Option<TimeBin> {
+    let Expr::ScalarFunction(ScalarFunction { func, args }) = resolved else { return None };
+    let bin = |size_us: i64, lag_us: i64| Some(TimeBin { size_us, expr: resolved.clone(), lag_us });
+    match func.name() {
+        "hop_starts" => {
+            let size_us = interval_us(args.get(1)?)?;
+            bin(size_us, lag_us(args.get(2)?, streams)?.checked_add(size_us)?.checked_sub(1)?)
+        }
+        "cumulate_ends" => bin(interval_us(args.get(1)?)?, lag_us(args.get(2)?, streams)?.checked_sub(1)?),
+        "local_bin_end" => bin(local_size_us(args.first()?)?, lag_us(args.get(1)?, streams)?.checked_sub(1)?),
+        "local_bin_start" => {
+            let size_us = local_size_us(args.first()?)?;
+            bin(size_us, lag_us(args.get(1)?, streams)?.checked_add(size_us)?)
+        }
+        _ => None,
+    }
+}
+
+/// The longest that so many local days or months can be, microseconds.
+fn local_size_us(expr: &Expr) -> Option<i64> {
+    const HOUR_US: i64 = 3_600_000_000;
+    let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(size)), _) = expr else { return None };
+    let days = i64::from(size.months).checked_mul(31)?.checked_add(i64::from(size.days))?;
+    days.checked_mul(24 * HOUR_US)?.checked_add(3 * HOUR_US)
 }
 
 /// The equal intervals that a `date_bin` puts instants into.
@@ -216,7 +304,9 @@ pub(crate) fn find_time_bins(resolved: &Expr, streams: &[&StreamSource]) -> Vec<
     let mut found = Vec::new();
     let walked = resolved.apply(|expr| {
         found.extend(time_bin_of(expr, streams));
-        Ok(TreeNodeRecursion::Continue)
+        // What a session is made of says nothing of when it is over.
+        let opaque = matches!(expr, Expr::WindowFunction(_));
+        Ok(if opaque { TreeNodeRecursion::Jump } else { TreeNodeRecursion::Continue })
     });
     debug_assert!(walked.is_ok(), "walking an expression does not fail");
     found

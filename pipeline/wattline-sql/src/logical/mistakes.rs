@@ -7,7 +7,7 @@ use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
 use super::refusal::{balance, plan_span_in};
-use super::tumble::TUMBLE_HELP;
+use super::window_tables::WINDOW_TABLE_HELP;
 use super::{Anchor, Anchors, Scope};
 use crate::diagnostic::{Diagnostic, byte_offset, code, nearest};
 use crate::rule_file::RuleFile;
@@ -68,7 +68,7 @@ fn planning_mistake(file: &RuleFile, error: &DataFusionError, scope: &Scope, anc
         return unknown_function(file, name, scope, place);
     }
     if let Some((message, help)) =
-        text.strip_prefix("Error during planning: ").and_then(|text| text.split_once(TUMBLE_HELP))
+        text.strip_prefix("Error during planning: ").and_then(|text| text.split_once(WINDOW_TABLE_HELP))
     {
         return Diagnostic::error(code::TUMBLE, &file.path, message).at(place).help(help);
     }

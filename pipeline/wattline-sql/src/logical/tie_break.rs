@@ -92,7 +92,8 @@ fn looks_at_order(function: &WindowFunction) -> bool {
     let by_rows = match &function.fun {
         WindowFunctionDefinition::AggregateUDF(_) => params.window_frame.units == WindowFrameUnits::Rows,
         WindowFunctionDefinition::WindowUDF(of) => {
-            let of_equals = ["rank", "dense_rank", "percent_rank", "cume_dist"].contains(&of.name());
+            let of_equals = ["rank", "dense_rank", "percent_rank", "cume_dist", "session_start", "session_end"]
+                .contains(&of.name());
             let single =
                 params.window_frame.units == WindowFrameUnits::Range && !params.window_frame.can_accept_multi_orderby();
             !of_equals && !single

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, WindowFunction};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -25,8 +25,11 @@ use datafusion::physical_planner::create_window_expr;
 
 use super::{Lowering, Node, Problem};
 use crate::diagnostic::code;
-use crate::logical::{Anchor, Refusal, find_time_bins, interval_us, lag_us, resolve, streams_of};
-use crate::operators::{Aggregated, Counted, Keep, Operator, OverFunction, OverSpec, nullable};
+use crate::functions::gap_us;
+use crate::logical::{
+    Anchor, Refusal, find_time_bins, hold_back_us, interval_us, is_session, lag_us, resolve, streams_of,
+};
+use crate::operators::{Aggregated, Counted, Keep, Operator, OverFunction, OverSpec, SessionSpec, nullable};
 
 /// Functions with the same partitions and order, by their places in the node.
 struct Group {
@@ -36,8 +39,46 @@ struct Group {
 }
 
 impl Lowering<'_> {
+    /// The functions of a node have one order, and those of a session come alone.
+    pub(super) fn lower_window(&mut self, window: &Window) -> Result<Node, Problem> {
+        let functions = window.window_expr.iter().map(window_function).collect::<Result<Vec<_>, _>>()?;
+        if functions.iter().any(|function| is_session(function)) {
+            self.lower_session(window, &functions)
+        } else {
+            self.lower_over(window)
+        }
+    }
+
+    fn lower_session(&mut self, window: &Window, functions: &[&WindowFunction]) -> Result<Node, Problem> {
+        let node = self.lower_final(&window.input)?;
+        let input = window.input.schema();
+        let first = &functions[0].params;
+        let same = |function: &&WindowFunction| {
+            is_session(function)
+                && function.params.args == first.args
+                && function.params.partition_by == first.partition_by
+        };
+        let [time, Expr::Literal(gap, _)] = &first.args[..] else { return Err(session_of_what().into()) };
+        let lag = lag_in(&window.input, &resolve(&window.input, time));
+        let (Some(lag_us), true) = (lag, functions.iter().all(same)) else { return Err(session_of_what().into()) };
+        let keys = self.physical_all(&first.partition_by, input)?;
+        Ok(Node::Sessions(
+            Box::new(node),
+            Arc::new(SessionSpec {
+                time: self.physical(time, input)?,
+                lag_us,
+                key_schema: key_schema(&keys, input.as_arrow())?,
+                keys,
+                gap_us: gap_us(gap)?,
+                is_end: functions.iter().map(|function| function.fun.name() == "session_end").collect(),
+                input_schema: nullable(input.as_arrow()),
+                schema: nullable(window.schema.as_arrow()),
+            }),
+        ))
+    }
+
     /// One stage for each combination of partitions and order, then the columns in the order of the plan.
-    pub(super) fn lower_over(&mut self, window: &Window) -> Result<Node, Problem> {
+    fn lower_over(&mut self, window: &Window) -> Result<Node, Problem> {
         let mut node = self.lower_final(&window.input)?;
         let mut groups: Vec<Group> = Vec::new();
         for (place, expr) in window.window_expr.iter().enumerate() {
@@ -99,11 +140,6 @@ impl Lowering<'_> {
             });
         }
         let partition = self.physical_all(&group.partition, input)?;
-        let fields = partition
-            .iter()
-            .enumerate()
-            .map(|(at, expr)| Ok(Field::new(format!("key_{at}"), expr.data_type(input.as_arrow())?, true)));
-        let fields = fields.collect::<datafusion::error::Result<Vec<_>>>()?;
         let order = group
             .order
             .iter()
@@ -113,8 +149,8 @@ impl Lowering<'_> {
             })
             .collect::<Result<Vec<_>, Problem>>()?;
         Ok(OverSpec {
+            partition_schema: key_schema(&partition, input.as_arrow())?,
             partition,
-            partition_schema: Arc::new(Schema::new(fields)),
             order,
             instant: self.physical(&ready.instant, input)?,
             final_after_us: ready.final_after_us.saturating_add(ahead_us),
@@ -156,12 +192,23 @@ impl Lowering<'_> {
     }
 }
 
+fn key_schema(keys: &[Arc<dyn PhysicalExpr>], input: &Schema) -> datafusion::error::Result<SchemaRef> {
+    let field =
+        |(at, key): (usize, &Arc<dyn PhysicalExpr>)| Ok(Field::new(format!("key_{at}"), key.data_type(input)?, true));
+    Ok(Arc::new(Schema::new(keys.iter().enumerate().map(field).collect::<datafusion::error::Result<Vec<_>>>()?)))
+}
+
 fn window_function(expr: &Expr) -> Result<&WindowFunction, Problem> {
     match expr {
         Expr::WindowFunction(function) => Ok(function),
         Expr::Alias(alias) => window_function(&alias.expr),
         other => Err(Problem::Failed(datafusion::common::internal_datafusion_err!("`{other}` is no window function"))),
     }
+}
+
+/// How far behind the watermark a row of `input` may come with this instant.
+fn lag_in(input: &LogicalPlan, resolved: &Expr) -> Option<i64> {
+    lag_us(resolved, &streams_of(input))?.checked_add(hold_back_us(input, resolved)?)
 }
 
 /// When the rows of a group are final.
@@ -180,12 +227,12 @@ impl Ready {
             if find_time_bins(&resolved, &streams).is_empty() {
                 continue;
             }
-            if let Some(lag_us) = lag_us(&resolved, &streams) {
+            if let Some(lag_us) = lag_in(input, &resolved) {
                 return Ok(Self { instant: expr.clone(), final_after_us: lag_us.saturating_add(1), whole: true });
             }
         }
         let ascending = group.order.first().filter(|order| order.asc);
-        let lag = ascending.and_then(|order| lag_us(&resolve(input, &order.expr), &streams));
+        let lag = ascending.and_then(|order| lag_in(input, &resolve(input, &order.expr)));
         match (ascending, lag) {
             (Some(order), Some(lag_us)) => {
                 let final_after_us = lag_us.saturating_add(1);
@@ -299,6 +346,14 @@ fn first_rows(function: &WindowFunction) -> Option<usize> {
 
 fn refuse(function: Option<&WindowFunction>, message: String, help: &str) -> Refusal {
     Refusal::new(code::OVER, Anchor::Over(function.map(|function| function.fun.name().to_owned())), message, help)
+}
+
+fn session_of_what() -> Refusal {
+    refuse(
+        None,
+        "sessions are those of the event time, with a gap that is a literal, and come alone in their OVER".to_owned(),
+        "write `FROM SESSION(stream, ts, INTERVAL '30 minutes', key)`",
+    )
 }
 
 fn not_in_time_order(streams: &[&crate::catalog::StreamSource]) -> Refusal {

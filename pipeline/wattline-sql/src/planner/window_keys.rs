@@ -140,7 +140,8 @@ fn reduce_aggregate(aggregate: Aggregate) -> Result<LogicalPlan, Problem> {
     let keys = bins.iter().find_map(|bin| {
         let keys: Vec<Key> = resolved.iter().map(|expr| Key::of(expr, bin)).collect();
         let whole = keys.iter().zip(&resolved).all(|(key, expr)| !matches!(key, Key::Own) || !holds_bin(expr));
-        whole.then_some(keys)
+        let grouped = keys.iter().any(|key| matches!(key, Key::Bin | Key::Shifted(_)));
+        (whole && grouped).then_some(keys)
     });
     let Some(keys) = keys else {
         return Err(Refusal::new(

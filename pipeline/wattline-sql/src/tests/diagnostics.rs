@@ -40,7 +40,7 @@ fn wrong_names_are_found_with_the_right_ones() {
     check(TABLE, "SELECT r.ts, r.volt FROM meter_readings r", code::UNKNOWN_COLUMN, "r.volt");
     check(TABLE, "SELECT ts FROM meter_reading", code::UNKNOWN_TABLE, "meter_reading");
     check(TABLE, "SELECT ts, sqroot(u_a_v) AS x FROM meter_readings", code::UNKNOWN_FUNCTION, "sqroot(u_a_v)");
-    check(TABLE, "SELECT ts FROM HOP(meter_readings, ts)", code::UNKNOWN_TABLE, "HOP(meter_readings, ts)");
+    check(TABLE, "SELECT ts FROM SLIDE(meter_readings, ts)", code::UNKNOWN_TABLE, "SLIDE(meter_readings, ts)");
     check(TABLE, "SELECT ts FROM meter_readings WHERE u_a_v > $limit", code::PARAM_UNKNOWN, "$limit");
     let file = rule("r", TABLE, "SELECT ts, u_a_b FROM meter_readings");
     assert_eq!(mistakes(&[file])[0].help.as_deref(), Some("write `u_a_v`"));
@@ -131,11 +131,25 @@ fn windows_are_over_the_event_time() {
         code::TUMBLE,
         "TUMBLE(meter_readings, ts)",
     );
+    for call in [
+        "HOP(meter_readings, ts, INTERVAL '1 minute')",
+        "CUMULATE(meter_readings, ts, INTERVAL '1 minute')",
+        "SESSION(meter_readings, ts, seq_no)",
+        "TUMBLE((SELECT ts, seq_no AS window_end FROM meter_readings), ts, INTERVAL '1 minute')",
+    ] {
+        check(TABLE, &format!("SELECT window_end, count(*) AS n FROM {call} GROUP BY window_end"), code::TUMBLE, call);
+    }
     check(
         TABLE,
         "SELECT window_end, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 month') GROUP BY window_end",
         code::TUMBLE,
         "window_end",
+    );
+    check(
+        TABLE,
+        "SELECT window_start, count(*) AS n FROM SESSION(meter_readings, ts, INTERVAL '1 minute') GROUP BY window_start",
+        code::UNBOUNDED_AGGREGATE,
+        "window_start",
     );
     let inner = format!("SELECT window_end, count(*) AS n FROM {WINDOW} GROUP BY window_end");
     let outer = rule("outer_rule", TABLE, "SELECT n, count(*) AS m FROM inner_rule GROUP BY n");

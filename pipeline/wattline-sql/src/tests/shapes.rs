@@ -71,6 +71,8 @@ pub(super) fn shapes() -> Vec<RuleFile> {
     shapes.extend(over_clauses());
     shapes.extend(stages_of_stages());
     shapes.extend(unions_and_distinct());
+    shapes.extend(other_windows());
+    shapes.extend(sessions_and_lists());
     shapes
 }
 
@@ -250,6 +252,110 @@ fn unions_and_distinct() -> Vec<RuleFile> {
             "distinct_on",
             TABLE,
             "SELECT DISTINCT ON (meter_id, window_start) meter_id, window_start, window_end, seq_no FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') ORDER BY meter_id, window_start, ts DESC",
+        ),
+    ]
+}
+
+fn other_windows() -> Vec<RuleFile> {
+    let of = |id: &str, table: &str| {
+        let sql = format!(
+            "SELECT meter_id, window_start, window_end, count(*) AS n, avg(energy_imp_kwh) AS mean, count(DISTINCT seq_no) AS kinds\n\
+             FROM {table} r WHERE seq_no IS NOT NULL GROUP BY meter_id, window_start, window_end"
+        );
+        rule(id, TABLE, &sql)
+    };
+    vec![
+        of("hop", "HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '3 minutes')"),
+        of(
+            "hop_uneven",
+            "HOP(meter_readings, ts, INTERVAL '70 seconds', INTERVAL '3 minutes', TIMESTAMP '1970-01-01T00:00:10Z')",
+        ),
+        of("hop_gaps", "HOP(meter_readings, ts, INTERVAL '3 minutes', INTERVAL '1 minute')"),
+        of("cumulate", "CUMULATE(meter_readings, ts, INTERVAL '1 minute', INTERVAL '4 minutes')"),
+        of("local_days", "TUMBLE(meter_readings, ts, INTERVAL '1 day', 'Asia/Shanghai')"),
+        of("local_months", "TUMBLE(meter_readings, ts, INTERVAL '1 month', 'UTC')"),
+        of("local_weeks", "TUMBLE(meter_readings, ts, INTERVAL '7 days', 'Europe/Berlin', DATE '1970-01-05')"),
+        rule(
+            "hop_end",
+            TABLE,
+            "SELECT window_end, max(seq_no) AS top FROM HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '2 minutes') GROUP BY window_end",
+        ),
+        rule(
+            "hop_rows",
+            TABLE,
+            "SELECT meter_id, ts, window_start, window_end FROM HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '2 minutes') WHERE seq_no = 4",
+        ),
+        rule(
+            "cumulate_starts",
+            TABLE,
+            "SELECT window_start, count(*) AS n FROM CUMULATE(meter_readings, ts, INTERVAL '1 minute', INTERVAL '4 minutes') GROUP BY window_start",
+        ),
+        rule(
+            "hop_of_windows",
+            TABLE,
+            "SELECT window_start, window_end, sum(n) AS n FROM HOP((SELECT window_end AS at, n FROM window_total), at, INTERVAL '2 minutes', INTERVAL '6 minutes') GROUP BY window_start, window_end",
+        ),
+        rule(
+            "hop_top",
+            TABLE,
+            "SELECT window_end, meter_id, ts, u_a_v, rank() OVER (PARTITION BY window_end ORDER BY u_a_v DESC) AS place\n\
+             FROM HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '2 minutes') QUALIFY place <= 2",
+        ),
+        rule(
+            "window_of_top",
+            TABLE,
+            "SELECT window_end, count(*) AS n, sum(place) AS places FROM (\n\
+               SELECT window_end, seq_no, row_number() OVER (PARTITION BY window_end ORDER BY u_a_v DESC, meter_id, ts) AS place\n\
+               FROM TUMBLE(meter_readings, ts, INTERVAL '2 minutes')) WHERE place <= 4 GROUP BY window_end",
+        ),
+        rule(
+            "window_of_ahead",
+            TABLE,
+            "SELECT window_end, sum(around) AS around, count(*) AS n FROM TUMBLE((SELECT ts, count(*) OVER (PARTITION BY meter_id ORDER BY ts\n\
+               RANGE BETWEEN CURRENT ROW AND INTERVAL '45 seconds' FOLLOWING) AS around FROM meter_readings), ts, INTERVAL '1 minute') GROUP BY window_end",
+        ),
+    ]
+}
+
+fn sessions_and_lists() -> Vec<RuleFile> {
+    vec![
+        rule(
+            "session",
+            TABLE,
+            "SELECT meter_id, window_start, window_end, count(*) AS n, max(u_a_v) AS top\n\
+             FROM SESSION(meter_readings, ts, INTERVAL '25 seconds', meter_id) GROUP BY meter_id, window_start, window_end",
+        ),
+        rule(
+            "session_rows",
+            TABLE,
+            "SELECT ts, meter_id, window_start, window_end FROM SESSION(meter_readings, ts, INTERVAL '10 seconds', meter_id, seq_no)",
+        ),
+        rule(
+            "session_all",
+            TABLE,
+            "SELECT window_end, count(*) AS n FROM SESSION(meter_readings, ts, INTERVAL '2 seconds') GROUP BY window_end",
+        ),
+        rule(
+            "session_of_windows",
+            TABLE,
+            "SELECT meter_id, window_start, window_end, sum(n) AS n FROM SESSION(\n\
+               (SELECT meter_id, window_end AS at, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_end),\n\
+               at, INTERVAL '90 seconds', meter_id) GROUP BY meter_id, window_start, window_end",
+        ),
+        rule(
+            "unnest",
+            TABLE,
+            "SELECT ts, meter_id, unnest(make_array(seq_no, seq_no + 10, NULL)) AS item FROM meter_readings WHERE seq_no > 2",
+        ),
+        rule(
+            "unnest_two",
+            TABLE,
+            "SELECT ts, unnest(CASE WHEN seq_no > 1 THEN make_array(seq_no, 7) END) AS a, unnest(make_array('x', 'y', meter_id)) AS b FROM meter_readings WHERE seq_no < 4",
+        ),
+        rule(
+            "window_of_unnest",
+            TABLE,
+            "SELECT window_end, item, count(*) AS n FROM TUMBLE((SELECT ts, unnest(make_array(seq_no, 0)) AS item FROM meter_readings), ts, INTERVAL '1 minute') GROUP BY window_end, item",
         ),
     ]
 }

@@ -1,0 +1,168 @@
+//! Sessions over final rows: waits until the pause after a session is long enough, then gives its rows out with its
+//! beginning and end.
+//!
+//! The pause is long enough when the watermark has reached the last row's time plus the gap: any later row begins a
+//! session of its own. Until then all rows of the session are kept, so an entity that never pauses keeps all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use datafusion::common::internal_datafusion_err;
+use datafusion::error::Result;
+use datafusion::physical_expr::PhysicalExpr;
+
+use super::keyed_rows::KeyedRows;
+use super::record_batch;
+use crate::catalog::event_time_type;
+use crate::functions::sessions;
+
+/// What a session is.
+#[derive(Debug)]
+pub(crate) struct SessionSpec {
+    pub(crate) time: Arc<dyn PhysicalExpr>,
+    /// How far behind the watermark a row's time may lie, microseconds.
+    pub(crate) lag_us: i64,
+    pub(crate) keys: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) key_schema: SchemaRef,
+    pub(crate) gap_us: i64,
+    /// For each output column behind those of the input, whether it is the end and not the beginning.
+    pub(crate) is_end: Vec<bool>,
+    pub(crate) input_schema: SchemaRef,
+    pub(crate) schema: SchemaRef,
+}
+
+/// The rows of open sessions.
+#[derive(Debug)]
+pub(crate) struct SessionStage {
+    spec: Arc<SessionSpec>,
+    rows: KeyedRows<()>,
+    /// Keys by the watermark at which their first session may be over.
+    due: BTreeMap<i64, Vec<usize>>,
+}
+
+impl SessionStage {
+    pub(crate) fn new(spec: Arc<SessionSpec>) -> Self {
+        let rows = KeyedRows::new(Arc::clone(&spec.input_schema), Arc::clone(&spec.key_schema));
+        Self { spec, rows, due: BTreeMap::new() }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.rows()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
+    /// Takes rows in.
+    pub(crate) fn push(&mut self, input: &RecordBatch) -> Result<()> {
+        if input.num_rows() == 0 {
+            return Ok(());
+        }
+        let input = record_batch(&self.spec.input_schema, input.columns().to_vec(), input.num_rows())?;
+        let keys = self.keys_of(&input)?;
+        let times = self.times_of(&input)?;
+        let numbers = self.rows.push(&keys, &input)?.to_vec();
+        self.note_due(numbers.into_iter().zip(times.values().iter().copied()));
+        Ok(())
+    }
+
+    fn keys_of(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        self.spec.keys.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
+    }
+
+    fn times_of(&self, rows: &RecordBatch) -> Result<Int64Array> {
+        let values = self.spec.time.evaluate(rows)?.into_array(rows.num_rows())?;
+        let values = values.as_primitive_opt::<TimestampMicrosecondType>();
+        let values = values.ok_or_else(|| internal_datafusion_err!("the time of a session is no timestamp"))?;
+        Ok(Int64Array::new(values.values().clone(), None))
+    }
+
+    fn over_at(&self, last_us: i64) -> i64 {
+        last_us.saturating_add(self.spec.gap_us).saturating_add(self.spec.lag_us)
+    }
+
+    fn note_due(&mut self, rows: impl Iterator<Item = (usize, i64)>) {
+        for (key, time_us) in rows {
+            let due = self.due.entry(self.over_at(time_us)).or_default();
+            if due.last() != Some(&key) {
+                due.push(key);
+            }
+        }
+    }
+
+    /// Gives out the rows of the sessions that are over at the watermark.
+    pub(crate) fn give(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
+        let mut keys = Vec::new();
+        while let Some(first) = self.due.first_entry() {
+            if *first.key() > watermark_us {
+                break;
+            }
+            keys.extend(first.remove());
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        let mut given = Vec::new();
+        for key in keys {
+            given.extend(self.give_key(key, watermark_us)?);
+        }
+        if self.rows.compact_if_worth()? {
+            self.find_due()?;
+        }
+        if given.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(concat_batches(&self.spec.schema, &given)?))
+    }
+
+    fn give_key(&mut self, key: usize, watermark_us: i64) -> Result<Option<RecordBatch>> {
+        let places = std::mem::take(&mut self.rows.entry_mut(key).places);
+        let rows = self.rows.gather(&places)?;
+        let times = self.times_of(&rows)?;
+        let mut order: Vec<u32> = (0_u32..).take(rows.num_rows()).collect();
+        order.sort_by_key(|row| times.value(*row as usize));
+        let sorted: Vec<i64> = order.iter().map(|row| times.value(*row as usize)).collect();
+        let sessions = sessions(&sorted, self.spec.gap_us);
+        let over = sessions.iter().take_while(|session| self.over_at(sorted[session.end - 1]) <= watermark_us);
+        let done = over.map(|session| session.end).last().unwrap_or(0);
+        let kept = order[done..].iter().map(|row| places[*row as usize]).collect();
+        self.rows.entry_mut(key).places = places;
+        self.rows.keep(key, kept);
+        if done == 0 {
+            return Ok(None);
+        }
+        let given = take_record_batch(&rows, &UInt32Array::from(order[..done].to_vec()))?;
+        let mut columns = given.columns().to_vec();
+        for is_end in &self.spec.is_end {
+            let edges = sessions.iter().take_while(|session| session.end <= done).flat_map(|session| {
+                let edge = match is_end {
+                    true => sorted[session.end - 1].saturating_add(self.spec.gap_us),
+                    false => sorted[session.start],
+                };
+                std::iter::repeat_n(edge, session.len())
+            });
+            let edges = TimestampMicrosecondArray::from(edges.collect::<Vec<_>>());
+            columns.push(Arc::new(edges.with_data_type(event_time_type())));
+        }
+        Ok(Some(record_batch(&self.spec.schema, columns, done)?))
+    }
+
+    fn find_due(&mut self) -> Result<()> {
+        self.due.clear();
+        let rows = self.rows.all()?.rows;
+        let (keys, times) = (self.keys_of(&rows)?, self.times_of(&rows)?);
+        let numbers = self.rows.number(&keys, rows.num_rows())?.to_vec();
+        self.note_due(numbers.into_iter().zip(times.values().iter().copied()));
+        Ok(())
+    }
+
+    /// The rows of open sessions, to be taken in again by [`push`](Self::push).
+    pub(crate) fn dump(&mut self) -> Result<RecordBatch> {
+        let rows = self.rows.all()?.rows;
+        self.find_due()?;
+        Ok(rows)
+    }
+}
