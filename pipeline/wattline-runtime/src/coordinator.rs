@@ -132,8 +132,8 @@ pub struct RulePlan {
     pub version: String,
     /// Hash of everything that decides its output; names its progress.
     pub fingerprint: String,
-    /// Number of its stream.
-    pub stream: usize,
+    /// Numbers of its streams, at least one.
+    pub streams: Vec<usize>,
     /// Its delay.
     pub delay_ms: i64,
     /// How far a result may reach back in event time before the moment at which it is final, if it has windows.
@@ -149,7 +149,7 @@ pub struct RulePlan {
 pub struct StatePlan {
     /// Hash of everything that decides what it means; names its rows in snapshots.
     pub fingerprint: String,
-    /// Numbers of its rules, at least one; all have one stream and one delay.
+    /// Numbers of its rules, at least one; all have the same streams and one delay.
     pub rules: Vec<usize>,
 }
 
@@ -531,10 +531,11 @@ impl Coordinator {
         self.awaited(stream).map(|(_, section)| section.resume_reached_us).fold(assigned_us, i64::min)
     }
 
-    /// How far the stream of a rule has come, less the rule's delay.
+    /// How far the slowest stream of a rule has come, less the rule's delay.
     fn rule_watermark_us(&self, rule: usize) -> i64 {
         let plan = &self.rules[rule];
-        watermark_us(self.reached_us(plan.stream), plan.delay_ms)
+        let reached_us = plan.streams.iter().map(|stream| self.reached_us(*stream)).min();
+        watermark_us(reached_us.unwrap_or(BEFORE_TIME), plan.delay_ms)
     }
 
     /// The watermark to which a state is to be advanced; all its rules have it.

@@ -51,7 +51,7 @@ pub mod code {
     pub const UNBOUNDED_AGGREGATE: &str = "WL-2205";
     /// A function whose value changes from call to call.
     pub const VOLATILE: &str = "WL-2206";
-    /// A join of two streams.
+    /// A join of two streams without a time bound.
     pub const STREAM_JOIN: &str = "WL-2207";
     /// An outer join that keeps unmatched rows of a reference table.
     pub const PRESERVED_REFERENCE: &str = "WL-2208";

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use datafusion::common::JoinType;
 use wattline_core::time::HumanDuration;
 
 use crate::operators::{AggregateSpec, Keep, Operator, OverFunction, OverSpec, RefJoinKind};
@@ -20,7 +21,7 @@ pub fn explain(set: &RuleSet, rule: &str) -> Option<String> {
 fn write_all(text: &mut String, set: &RuleSet, rule: &CompiledRule) -> std::fmt::Result {
     let header = &rule.header;
     writeln!(text, "{} ({})", header.id, header.title)?;
-    writeln!(text, "  reads      {}", rule.stream)?;
+    writeln!(text, "  reads      {}", rule.streams.join(", "))?;
     writeln!(text, "  delay      {}", HumanDuration(rule.delay_ms))?;
     writeln!(text, "  final      {}", rule.final_at)?;
     writeln!(text, "  keeps      {}", kept(rule))?;
@@ -32,7 +33,7 @@ fn write_all(text: &mut String, set: &RuleSet, rule: &CompiledRule) -> std::fmt:
     for (number, feed) in (1..).zip(&rule.plan.feeds) {
         match rule.plan.feeds.len() {
             1 => writeln!(text, "  steps in each lane")?,
-            _ => writeln!(text, "  steps in each lane, feed {number}")?,
+            _ => writeln!(text, "  steps in each lane of {}, feed {number}", feed.stream)?,
         }
         writeln!(text, "    read {} columns", feed.columns.len())?;
         write_steps(text, &feed.steps)?;
@@ -92,11 +93,35 @@ fn write_node(text: &mut String, node: &Node, names_feeds: bool) -> std::fmt::Re
             writeln!(text, "    sessions without a pause of {gap}")?;
             writeln!(text, "      keeping the rows of open sessions")
         }
+        Node::Join(left, right, join) => {
+            write_node(text, left, names_feeds)?;
+            write_node(text, right, names_feeds)?;
+            let (left, right) = (kept_for(join.left.kept_us), kept_for(join.right.kept_us));
+            writeln!(text, "    {}", join_in_words(join.kind))?;
+            writeln!(text, "      keeping left rows for {left}, right rows for {right} after their time")
+        }
         Node::Union(inputs, _) => {
             inputs.iter().try_for_each(|input| write_node(text, input, names_feeds))?;
             writeln!(text, "    put the rows of {} inputs together", inputs.len())
         }
     }
+}
+
+fn join_in_words(kind: JoinType) -> &'static str {
+    match kind {
+        JoinType::LeftSemi => "keep left rows with a partner on the right",
+        JoinType::RightSemi => "keep right rows with a partner on the left",
+        JoinType::LeftAnti => "keep left rows without a partner on the right",
+        JoinType::RightAnti => "keep right rows without a partner on the left",
+        JoinType::Left => "join left and right, keep left rows without a partner too",
+        JoinType::Right => "join left and right, keep right rows without a partner too",
+        JoinType::Full => "join left and right, keep rows without a partner of both",
+        _ => "join left and right",
+    }
+}
+
+fn kept_for(us: i64) -> HumanDuration {
+    HumanDuration(us.max(0) / 1_000)
 }
 
 fn kept_of_partition(over: &OverSpec) -> String {

@@ -86,12 +86,12 @@ impl LaneProgram {
     pub(crate) fn new(rules: Arc<Vec<CompiledRule>>, shared: Arc<Vec<SharedState>>) -> Self {
         let mut by_stream: BTreeMap<String, Vec<Step>> = BTreeMap::new();
         for (number, rule) in rules.iter().enumerate() {
-            if let [Feed { hold: Hold::Nothing, .. }] = &rule.plan.feeds[..] {
-                by_stream.entry(rule.stream.clone()).or_default().push(Step::Rule(number));
+            if let [Feed { hold: Hold::Nothing, stream, .. }] = &rule.plan.feeds[..] {
+                by_stream.entry(stream.clone()).or_default().push(Step::Rule(number));
             }
         }
         for (number, state) in shared.iter().enumerate() {
-            by_stream.entry(state.rule(&rules).stream.clone()).or_default().push(Step::State(number));
+            by_stream.entry(state.feed(&rules).stream.clone()).or_default().push(Step::State(number));
         }
         let mut key_numbers: Vec<KeyNumbers> = Vec::new();
         let mut states = Vec::with_capacity(shared.len());
@@ -260,7 +260,6 @@ impl LaneProgram {
 
     fn run_chunk(&mut self, step: Step, input: Input<'_>, chunk: &Chunk) -> Result<Option<RuleRows>, Failure> {
         let Input { batch: source, lookups } = input;
-        let compiled = self.rule_of(step);
         let feed = match step {
             Step::Rule(rule) => &self.rules[rule].plan.feeds[0],
             Step::State(state) => self.shared[state].feed(&self.rules),
@@ -269,7 +268,7 @@ impl LaneProgram {
         let read = Chunk { batch: read, rows: chunk.rows.clone() };
         let Some(result) = run_all(&feed.steps, read, lookups)? else { return Ok(None) };
         let schema = Arc::clone(&feed.schema);
-        let time_column = compiled.stream_time_column;
+        let time_column = feed.time_column;
         let state = match step {
             Step::Rule(rule) => {
                 let identity = Some(identity_of(source, &result)?);

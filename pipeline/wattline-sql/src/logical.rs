@@ -30,19 +30,21 @@ mod mistakes;
 mod params;
 mod refusal;
 mod tie_break;
+mod time_bound;
 mod view;
 mod window_tables;
 
 pub(crate) use as_of::{join_as_of_event_time, time_of_output};
 pub(crate) use distinct::spell_out_distinct;
 pub(crate) use lineage::{
-    TimeBin, as_bin_of, contains_aggregate, contains_stream, find_time_bins, hold_back_us, interval_us, is_session,
-    lag_us, resolve, resolve_column, streams_of, time_bin_of,
+    TimeBin, all_streams_of, as_bin_of, contains_aggregate, contains_stream, find_time_bins, hold_back_us, interval_us,
+    is_session, lag_in, lag_us, resolve, resolve_column, streams_of, time_bin_of,
 };
 pub(crate) use mistakes::{parse_mistake, planning_mistakes};
 pub(crate) use params::replace_params;
 pub(crate) use refusal::{Anchor, Anchors, Refusal, span_in};
 pub(crate) use tie_break::break_ties_by_identity;
+pub(crate) use time_bound::join_bound_of;
 use view::ViewSource;
 use window_tables::WindowTablePlanner;
 

@@ -18,6 +18,7 @@ mod order_buffer;
 mod over;
 mod ref_join;
 mod session;
+mod stream_join;
 mod unnest;
 mod window_aggregate;
 
@@ -26,6 +27,7 @@ pub(crate) use order_buffer::{OrderBuffer, identity_schema};
 pub(crate) use over::{Counted, Keep, OverFunction, OverSpec, OverStage};
 pub(crate) use ref_join::{KeyIndexes, Lookups, RefJoin, RefJoinKind, RefTable, compact_columns};
 pub(crate) use session::{SessionSpec, SessionStage};
+pub(crate) use stream_join::{JoinSide, StreamJoinSpec, StreamJoinStage};
 pub(crate) use unnest::Unnest;
 pub(crate) use window_aggregate::{AggregateSpec, Aggregated, FinalPanes, KeyNumbers, LanePanes};
 

@@ -34,14 +34,17 @@ use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
+use crate::catalog::{Stream, StreamSource};
 use crate::diagnostic::code;
-use crate::logical::{Anchor, Refusal, contains_stream, hold_back_us, resolve, streams_of};
+use crate::logical::{Anchor, Refusal, all_streams_of, contains_stream, hold_back_us, resolve, streams_of};
 use crate::operators::{
-    AggregateSpec, Aggregated, Operator, OverSpec, RefJoin, RefJoinKind, SessionSpec, Unnest, compact_columns, nullable,
+    AggregateSpec, Aggregated, Operator, OverSpec, RefJoin, RefJoinKind, SessionSpec, StreamJoinSpec, Unnest,
+    compact_columns, nullable,
 };
 
 mod over;
 mod reference;
+mod stream_join;
 mod window_keys;
 
 pub(crate) use reference::{References, block_on};
@@ -81,6 +84,10 @@ pub(crate) struct StreamPlan {
 /// A branch of the plan that runs in the lanes of one stream.
 #[derive(Debug)]
 pub(crate) struct Feed {
+    /// The stream.
+    pub(crate) stream: String,
+    /// Position of its event time in its schema.
+    pub(crate) time_column: usize,
     /// The stream's columns that the branch reads, as positions in its schema.
     pub(crate) columns: Vec<usize>,
     pub(crate) steps: Vec<Operator>,
@@ -115,6 +122,8 @@ pub(crate) enum Node {
     Over(Box<Node>, Arc<OverSpec>),
     /// Sessions.
     Sessions(Box<Node>, Arc<SessionSpec>),
+    /// A join of two flows.
+    Join(Box<Node>, Box<Node>, Arc<StreamJoinSpec>),
     /// The rows of all inputs.
     Union(Vec<Node>, SchemaRef),
 }
@@ -144,6 +153,10 @@ impl Node {
                 let own_us = spec.final_after_us.saturating_add(spec.keep.within_us.unwrap_or(0));
                 Some(input.span_us(feeds).unwrap_or(0).saturating_add(own_us))
             }
+            Self::Join(left, right, spec) => {
+                let inputs_us = left.span_us(feeds).max(right.span_us(feeds)).unwrap_or(0);
+                Some(inputs_us.saturating_add(spec.left.kept_us.max(spec.right.kept_us).max(0)))
+            }
             Self::Union(inputs, _) => inputs.iter().filter_map(|input| input.span_us(feeds)).max(),
         }
     }
@@ -153,7 +166,7 @@ impl Node {
         match self {
             Self::Feed(_) => false,
             Self::Steps(input, _) => input.keeps_state(),
-            Self::Windows(..) | Self::Over(..) | Self::Sessions(..) => true,
+            Self::Windows(..) | Self::Over(..) | Self::Sessions(..) | Self::Join(..) => true,
             Self::Union(inputs, _) => inputs.iter().any(Self::keeps_state),
         }
     }
@@ -186,24 +199,15 @@ pub(crate) fn lower(
 }
 
 fn check_streams(plan: &LogicalPlan) -> std::result::Result<(), Refusal> {
-    let streams = streams_of(plan);
-    let Some(first) = streams.first() else {
-        return Err(Refusal::new(
-            code::NO_STREAM,
-            Anchor::From,
-            "the query reads no stream, so nothing would ever start it",
-            "read a stream or a rule over a stream in FROM, or make it a view",
-        ));
-    };
-    if streams.iter().any(|other| other.stream.name != first.stream.name) {
-        return Err(Refusal::new(
-            code::STREAM_JOIN,
-            Anchor::Join(None),
-            "the query reads more than one stream",
-            "read one stream and join reference tables to it; compare streams in the archive with `wattline query`",
-        ));
+    if !all_streams_of(plan).is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(Refusal::new(
+        code::NO_STREAM,
+        Anchor::From,
+        "the query reads no stream, so nothing would ever start it",
+        "read a stream or a rule over a stream in FROM, or make it a view",
+    ))
 }
 
 fn optimize(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -240,6 +244,8 @@ enum Part {
 
 /// A branch that runs in the lanes.
 struct Lane {
+    stream: String,
+    time_column: usize,
     columns: Vec<usize>,
     steps: Vec<Operator>,
 }
@@ -264,9 +270,11 @@ impl Lowering<'_> {
     fn lower(&mut self, plan: &LogicalPlan) -> std::result::Result<Part, Problem> {
         match plan {
             LogicalPlan::TableScan(scan) => {
-                let all = || (0..scan.source.schema().fields().len()).collect();
-                let columns = scan.projection.clone().unwrap_or_else(all);
-                Ok(Part::Lane(Lane { columns, steps: Vec::new() }))
+                let Some(source) = StreamSource::of(&scan.source) else { return Err(unsupported(plan).into()) };
+                let Stream { name, schema, event_time, .. } = &source.stream;
+                let columns = scan.projection.clone().unwrap_or_else(|| (0..schema.fields().len()).collect());
+                let time_column = schema.index_of(event_time).map_err(DataFusionError::from)?;
+                Ok(Part::Lane(Lane { stream: name.clone(), time_column, columns, steps: Vec::new() }))
             }
             LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
             LogicalPlan::Projection(projection) => {
@@ -310,7 +318,8 @@ impl Lowering<'_> {
     fn hold(&mut self, lane: Lane, hold: Hold, plan: &LogicalPlan) -> Node {
         let schema = nullable(plan.schema().as_arrow());
         let text = plan.display_indent_schema().to_string();
-        self.feeds.push(Feed { columns: lane.columns, steps: lane.steps, hold, schema, text });
+        let Lane { stream, time_column, columns, steps } = lane;
+        self.feeds.push(Feed { stream, time_column, columns, steps, hold, schema, text });
         Node::Feed(self.feeds.len() - 1)
     }
 
@@ -339,7 +348,7 @@ impl Lowering<'_> {
     fn lower_join(&mut self, join: &Join) -> std::result::Result<Part, Problem> {
         let stream_is_left = contains_stream(&join.left);
         if stream_is_left && contains_stream(&join.right) {
-            return Err(stream_join().into());
+            return self.lower_stream_join(join).map(Part::Final);
         }
         let kind = join_kind(join, stream_is_left)?;
         let (stream, table) = if stream_is_left { (&join.left, &join.right) } else { (&join.right, &join.left) };
@@ -464,15 +473,6 @@ fn lower_unnest(unnest: &datafusion::logical_expr::Unnest) -> std::result::Resul
         nulls: unnest.options.null_handling,
         schema: nullable(unnest.schema.as_arrow()),
     })
-}
-
-fn stream_join() -> Refusal {
-    Refusal::new(
-        code::STREAM_JOIN,
-        Anchor::Join(None),
-        "a join of streams needs a time bound",
-        "read one stream and join reference tables to it; compare streams in the archive with `wattline query`",
-    )
 }
 
 fn unsupported(plan: &LogicalPlan) -> Refusal {

@@ -19,8 +19,8 @@ use crate::diagnostic::{Diagnostic, Severity, code};
 use crate::final_program::FinalProgram;
 use crate::lane_program::LaneProgram;
 use crate::logical::{
-    Anchors, Refusal, Scope, break_ties_by_identity, join_as_of_event_time, parse, parse_mistake, planning_mistakes,
-    replace_params, span_in, spell_out_distinct, streams_of, tables_of,
+    Anchors, Refusal, Scope, all_streams_of, break_ties_by_identity, join_as_of_event_time, parse, parse_mistake,
+    planning_mistakes, replace_params, span_in, spell_out_distinct, tables_of,
 };
 use crate::output::{OutputColumns, find_columns, project_for_archive};
 use crate::planner::{Feed, Hold, Node, Problem, References, StreamPlan, analyze, lower};
@@ -38,8 +38,8 @@ pub struct CompiledRule {
     pub sql: String,
     /// The columns it gives, all nullable, in types that the archive holds.
     pub output_schema: SchemaRef,
-    /// The stream it reads.
-    pub stream: String,
+    /// The streams it reads, at least one.
+    pub streams: Vec<String>,
     /// Lateness it tolerates, milliseconds.
     pub delay_ms: i64,
     /// 32 hex digits of a hash over plan, parameters and delay: what its state is addressed by.
@@ -59,8 +59,6 @@ pub struct CompiledRule {
     pub final_at: String,
     /// For each feed of its plan 32 hex digits that name what it holds. Rules with the same one share it.
     pub(crate) feed_fingerprints: Vec<String>,
-    /// Position of the event time in the stream's schema.
-    pub(crate) stream_time_column: usize,
     pub(crate) plan: StreamPlan,
     /// The analysed plan, which batch runs execute.
     pub(crate) logical: LogicalPlan,
@@ -348,7 +346,8 @@ impl<'a> Compiler<'a> {
             }
             (Some((_, delay)), _) => Ok(Some(delay)),
             (None, Some(own)) => Ok(Some(own)),
-            (None, None) => Ok(streams_of(plan).first().map(|source| source.stream.delay_ms)),
+            // The slower of several streams is waited for.
+            (None, None) => Ok(all_streams_of(plan).iter().map(|stream| stream.delay_ms).max()),
         }
     }
 
@@ -392,20 +391,20 @@ fn assemble(
     columns: OutputColumns,
     delay_ms: i64,
 ) -> CompiledRule {
-    let source = streams_of(&logical).first().map(|source| source.stream.clone());
-    let (stream, stream_time_column) = source.map_or_else(Default::default, |stream| {
-        let index = stream.schema.index_of(&stream.event_time).unwrap_or_default();
-        (stream.name, index)
-    });
+    let mut streams: Vec<String> = plan.feeds.iter().map(|feed| feed.stream.clone()).collect();
+    streams.sort_unstable();
+    streams.dedup();
+    // The watermark goes by all streams of a rule, so what it holds of one is not what a rule over that one holds.
+    let sources = streams.join("\n");
     let span_us = plan.span_us();
     let ordered = matches!((&plan.root, &plan.feeds[..]), (Node::Feed(_), [Feed { hold: Hold::Rows, .. }]));
-    let fingerprint = fingerprint(&stream, delay_ms, &plan.optimized.display_indent_schema().to_string());
+    let fingerprint = fingerprint(&sources, delay_ms, &plan.optimized.display_indent_schema().to_string());
     let feed_fingerprints = plan.feeds.iter().map(|feed| {
         let kind = match feed.hold {
             Hold::Nothing | Hold::Rows => "rows",
             Hold::Windows(_) => "windows",
         };
-        self::fingerprint(&stream, delay_ms, &format!("{kind}\n{}", feed.text))
+        self::fingerprint(&sources, delay_ms, &format!("{kind}\n{}\n{}", feed.stream, feed.text))
     });
     let feed_fingerprints = feed_fingerprints.collect();
     CompiledRule {
@@ -419,20 +418,19 @@ fn assemble(
         entity_columns: columns.entity,
         firing_column: columns.firing,
         header,
-        stream,
+        streams,
         delay_ms,
         span_us,
         ordered,
-        stream_time_column,
         plan,
         logical,
     }
 }
 
 /// Parameters are literals of a plan by now, so its text covers them.
-fn fingerprint(stream: &str, delay_ms: i64, plan: &str) -> String {
+fn fingerprint(streams: &str, delay_ms: i64, plan: &str) -> String {
     let mut hash = Sha256::new();
-    hash.update(stream.as_bytes());
+    hash.update(streams.as_bytes());
     hash.update(delay_ms.to_le_bytes());
     hash.update(plan.as_bytes());
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()

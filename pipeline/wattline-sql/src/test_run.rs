@@ -58,16 +58,21 @@ pub fn run_rule_test(
         }
     };
     let (index, compiled) = set.rule(rule).ok_or_else(|| Error::UnknownRule { rule: rule.to_owned() })?;
-    let rows = case.given.get(&compiled.stream).map_or(&[][..], Vec::as_slice);
-    let given = match given_rows(&compiled.stream, rows) {
-        Ok(given) => given,
-        Err(problem) => {
-            outcome.failures.push(format!("given rows of `{}`: {problem}", compiled.stream));
-            return Ok(outcome);
-        }
-    };
-    let given = if case.as_given { given } else { in_time_order(&given, compiled.stream_time_column)? };
-    let streams = BTreeMap::from([(compiled.stream.clone(), vec![given.clone()])]);
+    let mut given = Vec::with_capacity(compiled.streams.len());
+    for stream in &compiled.streams {
+        let rows = case.given.get(stream).map_or(&[][..], Vec::as_slice);
+        let rows = match given_rows(stream, rows) {
+            Ok(rows) => rows,
+            Err(problem) => {
+                outcome.failures.push(format!("given rows of `{stream}`: {problem}"));
+                return Ok(outcome);
+            }
+        };
+        let time_column = time_column(&set, stream)?;
+        let rows = if case.as_given { rows } else { in_time_order(&rows, time_column)? };
+        given.push(Given { stream: stream.clone(), time_column, rows });
+    }
+    let streams = given.iter().map(|of| (of.stream.clone(), vec![of.rows.clone()])).collect();
     match oracle::run_rule_blocking(&set, rule, &streams) {
         Ok(batch) => {
             compare(&mut outcome.failures, "batch (plain DataFusion)", case.expect.as_deref(), &batch)?;
@@ -79,6 +84,19 @@ pub fn run_rule_test(
         }
     }
     Ok(outcome)
+}
+
+/// The rows of one stream.
+struct Given {
+    stream: String,
+    time_column: usize,
+    rows: RecordBatch,
+}
+
+fn time_column(set: &RuleSet, stream: &str) -> Result<usize, Error> {
+    let unknown = || Error::Stream { stream: stream.to_owned(), problem: "is not in the catalog".to_owned() };
+    let stream = set.catalog().stream(stream).ok_or_else(unknown)?;
+    Ok(stream.schema.index_of(&stream.event_time)?)
 }
 
 /// The rows sorted by event time, numbered anew and none of them late.
@@ -101,7 +119,7 @@ fn in_time_order(given: &RecordBatch, time_column: usize) -> Result<RecordBatch,
 fn run_all_cuts(
     set: &RuleSet,
     rule: usize,
-    given: &RecordBatch,
+    given: &[Given],
     case: &TestCase,
     batch_result: Option<&RecordBatch>,
     outcome: &mut TestOutcome,
@@ -133,34 +151,49 @@ struct StreamRun {
     errors: Vec<String>,
 }
 
+/// A lane of a stream.
+struct GivenLane<'a> {
+    of: &'a Given,
+    rows: RecordBatch,
+    reached_us: i64,
+}
+
+impl<'a> GivenLane<'a> {
+    fn all(given: &'a [Given], lanes: usize) -> Result<Vec<Self>, Error> {
+        let each = given.iter().flat_map(|of| (0..lanes).map(move |lane| (of, lane)));
+        each.map(|(of, lane)| {
+            let rows = (lane..of.rows.num_rows()).step_by(lanes).map(|row| u32::try_from(row).unwrap_or(u32::MAX));
+            let rows = take_record_batch(&of.rows, &UInt32Array::from_iter_values(rows))?;
+            Ok(Self { of, rows, reached_us: BEFORE_TIME })
+        })
+        .collect()
+    }
+}
+
 /// Pushes the rows of all lanes in turn; the rule's watermark follows the slowest lane.
-fn stream(set: &RuleSet, rule: usize, given: &RecordBatch, lanes: usize, size: usize) -> Result<StreamRun, Error> {
+fn stream(set: &RuleSet, rule: usize, given: &[Given], lanes: usize, size: usize) -> Result<StreamRun, Error> {
     let compiled = &set.rules()[rule];
     let mut program = set.lane_program();
     let mut last = set.final_program();
     let mut run = StreamRun { rows: Vec::new(), errors: Vec::new() };
-    let mut reached = vec![BEFORE_TIME; lanes];
-    let parts: Vec<RecordBatch> = (0..lanes)
-        .map(|lane| {
-            let rows = (lane..given.num_rows()).step_by(lanes).map(|row| u32::try_from(row).unwrap_or(u32::MAX));
-            take_record_batch(given, &UInt32Array::from_iter_values(rows))
-        })
-        .collect::<Result<_, _>>()?;
-    let longest = parts.iter().map(RecordBatch::num_rows).max().unwrap_or(0);
+    let mut lanes = GivenLane::all(given, lanes)?;
+    let longest = lanes.iter().map(|lane| lane.rows.num_rows()).max().unwrap_or(0);
     let mut start = 0;
     while start < longest {
-        for (lane, part) in parts.iter().enumerate().filter(|(_, part)| start < part.num_rows()) {
-            let batch = part.slice(start, size.min(part.num_rows() - start));
-            let output = program.push(u32::try_from(lane).unwrap_or(u32::MAX), &compiled.stream, &batch);
+        for (number, lane) in (0_u32..).zip(&mut lanes).filter(|(_, lane)| start < lane.rows.num_rows()) {
+            let batch = lane.rows.slice(start, size.min(lane.rows.num_rows() - start));
+            let output = program.push(number, &lane.of.stream, &batch);
             run.rows.extend(output.rows.into_iter().filter(|rows| rows.rule == rule));
             run.errors.extend(output.errors.into_iter().filter(|e| e.rule == rule).map(|error| error.message));
-            let times = batch.column(compiled.stream_time_column).as_primitive::<TimestampMicrosecondType>();
-            reached[lane] = times.values().iter().copied().fold(reached[lane], i64::max);
+            let times = batch.column(lane.of.time_column).as_primitive::<TimestampMicrosecondType>();
+            lane.reached_us = times.values().iter().copied().fold(lane.reached_us, i64::max);
         }
-        let slowest = reached.iter().copied().min().unwrap_or(BEFORE_TIME);
+        start = start.saturating_add(size);
+        // A lane without further rows holds nobody up.
+        let open = lanes.iter().filter(|lane| start < lane.rows.num_rows()).map(|lane| lane.reached_us);
+        let slowest = open.min().unwrap_or(BEFORE_TIME);
         let watermark_us = slowest.saturating_sub(compiled.delay_ms * 1_000);
         collect_final(&mut run, &mut last, (set, rule), program.seal()?, watermark_us)?;
-        start = start.saturating_add(size);
     }
     collect_final(&mut run, &mut last, (set, rule), Vec::new(), END_OF_TIME)?;
     Ok(run)

@@ -240,7 +240,7 @@ pub(crate) fn rule_plans(rules: &RuleSet, streams: &[String]) -> Vec<RulePlan> {
             id: rule.header.id.clone(),
             version: rule.header.version.clone(),
             fingerprint: rule.fingerprint.clone(),
-            stream: streams.iter().position(|name| *name == rule.stream).unwrap_or_default(),
+            streams: rule.streams.iter().filter_map(|of| streams.iter().position(|name| name == of)).collect(),
             delay_ms: rule.delay_ms,
             span_us: rule.span_us,
             table: (rule.header.kind == RuleKind::Table).then(|| result_table(rule)),

@@ -149,10 +149,11 @@ fn rules_revision(rules: &[RulePlan]) -> String {
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Where each rule continues; a rule that the past does not know begins where its stream stands.
+/// Where each rule continues; a rule that the past does not know begins where its streams stand.
 fn progress_of_rules(rules: &[RulePlan], streams: &[StreamPlan], past: &Past, fresh: bool) -> Vec<RuleProgress> {
     let begin = |rule: &RulePlan| {
-        let reached = past.reached_max_us(&streams[rule.stream].name).filter(|_| !fresh);
+        let reached = rule.streams.iter().filter_map(|stream| past.reached_max_us(&streams[*stream].name)).max();
+        let reached = reached.filter(|_| !fresh);
         RuleProgress {
             id: rule.id.clone(),
             final_until_us: BEFORE_TIME,
@@ -369,7 +370,7 @@ impl Coordinator {
 
     /// The time that the lanes of a stream had reached when its rules emitted last, if any did.
     fn watermark_base(&self, stream: usize) -> Option<i64> {
-        let of_stream = (0..self.rules.len()).filter(|rule| self.rules[*rule].stream == stream);
+        let of_stream = (0..self.rules.len()).filter(|rule| self.rules[*rule].streams.contains(&stream));
         of_stream
             .map(|rule| (self.progress_of_rules[rule].final_until_us, self.rules[rule].delay_ms))
             .filter(|(final_until_us, _)| *final_until_us != BEFORE_TIME && *final_until_us != END_OF_TIME)

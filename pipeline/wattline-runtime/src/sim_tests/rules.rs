@@ -84,7 +84,7 @@ pub(super) fn plans() -> Vec<RulePlan> {
         id: id.into(),
         version: "1".into(),
         fingerprint: format!("fingerprint of {id}"),
-        stream: 0,
+        streams: vec![0],
         delay_ms: DELAYS_MS[rule],
         span_us,
         table,

@@ -11,7 +11,9 @@ use arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
 use wattline_core::time::BEFORE_TIME;
 
-use crate::operators::{Chunk, FinalPanes, Lookups, Operator, OverStage, SessionStage, record_batch, run_all};
+use crate::operators::{
+    Chunk, FinalPanes, Lookups, Operator, OverStage, SessionStage, StreamJoinStage, record_batch, run_all,
+};
 use crate::planner::Node;
 
 /// What a state has given out for one watermark.
@@ -38,6 +40,7 @@ pub(super) enum Stage {
     Windows(Box<Stage>, FinalPanes),
     Over(Box<Stage>, OverStage),
     Sessions(Box<Stage>, SessionStage),
+    Join(Box<(Stage, Stage)>, StreamJoinStage),
     Union(Vec<Stage>, SchemaRef),
 }
 
@@ -50,6 +53,10 @@ impl Stage {
             Node::Over(input, spec) => Self::Over(Box::new(Self::new(input)), OverStage::new(Arc::clone(spec))),
             Node::Sessions(input, spec) => {
                 Self::Sessions(Box::new(Self::new(input)), SessionStage::new(Arc::clone(spec)))
+            }
+            Node::Join(left, right, spec) => {
+                let inputs = (Self::new(left), Self::new(right));
+                Self::Join(Box::new(inputs), StreamJoinStage::new(Arc::clone(spec)))
             }
             Node::Union(inputs, schema) => Self::Union(inputs.iter().map(Self::new).collect(), Arc::clone(schema)),
         }
@@ -101,6 +108,11 @@ impl Stage {
                 }
                 Ok(stage.give(watermark_us)?.into_iter().collect())
             }
+            Self::Join(inputs, stage) => {
+                let left = inputs.0.advance(feeds, watermark_us, lookups, failures)?;
+                let right = inputs.1.advance(feeds, watermark_us, lookups, failures)?;
+                stage.advance(&left, &right, watermark_us)
+            }
             Self::Union(inputs, schema) => {
                 let mut given = Vec::new();
                 for input in inputs {
@@ -119,6 +131,7 @@ impl Stage {
             Self::Steps(input, _) | Self::Windows(input, _) | Self::Over(input, _) | Self::Sessions(input, _) => {
                 vec![input]
             }
+            Self::Join(inputs, _) => vec![&mut inputs.0, &mut inputs.1],
             Self::Union(inputs, _) => inputs.iter_mut().collect(),
         }
     }
@@ -140,6 +153,10 @@ impl Stage {
                     parts.extend(dumped.map(|(part, batch)| (number * PARTS + part, batch)));
                 }
                 Self::Sessions(_, stage) => parts.push((number * PARTS, stage.dump()?)),
+                Self::Join(_, stage) => {
+                    let dumped = stage.dump()?.into_iter().enumerate();
+                    parts.extend(dumped.map(|(part, batch)| (number * PARTS + part, batch)));
+                }
                 Self::Feed(_) | Self::Steps(..) | Self::Union(..) => {}
             }
             Ok(())
@@ -154,6 +171,7 @@ impl Stage {
             Self::Windows(_, panes) => panes.merge(batch, BEFORE_TIME),
             Self::Over(_, stage) => stage.restore(part % PARTS, batch, given_us),
             Self::Sessions(_, stage) => stage.push(batch),
+            Self::Join(_, stage) => stage.restore(part % PARTS, batch),
             Self::Feed(_) | Self::Steps(..) | Self::Union(..) => Ok(()),
         })
     }
@@ -171,6 +189,7 @@ impl Stage {
             Self::Windows(input, panes) => input.rows() + panes.rows(),
             Self::Over(input, stage) => input.rows() + stage.rows(),
             Self::Sessions(input, stage) => input.rows() + stage.rows(),
+            Self::Join(inputs, stage) => inputs.0.rows() + inputs.1.rows() + stage.rows(),
             Self::Union(inputs, _) => inputs.iter().map(Self::rows).sum(),
         }
     }
@@ -182,6 +201,7 @@ impl Stage {
             Self::Windows(input, panes) => input.bytes() + panes.bytes(),
             Self::Over(input, stage) => input.bytes() + stage.bytes(),
             Self::Sessions(input, stage) => input.bytes() + stage.bytes(),
+            Self::Join(inputs, stage) => inputs.0.bytes() + inputs.1.bytes() + stage.bytes(),
             Self::Union(inputs, _) => inputs.iter().map(Self::bytes).sum(),
         }
     }

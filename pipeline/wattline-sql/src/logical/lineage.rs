@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, ScalarValue};
+use datafusion::common::{Column, ScalarValue, TableReference};
 use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, Window, WindowFrameBound, lit};
 
-use crate::catalog::{StreamSource, event_time_type};
+use super::time_bound::join_hold_back_us;
+use crate::catalog::{Stream, StreamSource, event_time_type};
 
 /// The relation that stands for "the result of an aggregate" in a resolved expression.
 const AGGREGATE: &str = "__aggregate";
@@ -38,6 +39,22 @@ impl TimeBin {
 pub(crate) fn streams_of(plan: &LogicalPlan) -> Vec<&StreamSource> {
     let mut streams = Vec::new();
     collect_streams(plan, &mut streams);
+    streams
+}
+
+/// All streams that `plan` reads, also in subqueries, each once.
+pub(crate) fn all_streams_of(plan: &LogicalPlan) -> Vec<Stream> {
+    let mut streams: Vec<Stream> = Vec::new();
+    let walked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(source) = StreamSource::of(&scan.source)
+            && streams.iter().all(|known| known.name != source.stream.name)
+        {
+            streams.push(source.stream.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(walked.is_ok(), "walking a plan does not fail");
     streams
 }
 
@@ -87,11 +104,13 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
         },
         LogicalPlan::Join(join) => {
             let left = join.left.schema();
-            let (side, index) = match index.checked_sub(left.fields().len()) {
-                None => (&join.left, index),
-                Some(index) => (&join.right, index),
+            let (side, index, is_right) = match index.checked_sub(left.fields().len()) {
+                None => (&join.left, index, false),
+                Some(index) => (&join.right, index, true),
             };
-            resolve_column(side, &Column::from(side.schema().qualified_field(index)))
+            let resolved = resolve_column(side, &Column::from(side.schema().qualified_field(index)));
+            let two_flows = is_right && contains_stream(&join.left) && contains_stream(&join.right);
+            if two_flows { of_second_flow(resolved) } else { resolved }
         }
         LogicalPlan::Filter(filter) => resolve_column(&filter.input, column),
         LogicalPlan::Window(window) => match window.input.schema().fields().len() {
@@ -108,7 +127,12 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
         LogicalPlan::Union(union) => {
             let of_input =
                 |input: &Arc<LogicalPlan>| resolve_column(input, &Column::from(input.schema().qualified_field(index)));
-            let mut resolved = union.inputs.iter().map(of_input);
+            // The event times of several streams are one time of the union.
+            let time = streams_of(plan).first().map(|source| time_column_of(source));
+            let mut resolved = union.inputs.iter().map(|input| match &time {
+                Some(time) => with_time(of_input(input), &streams_of(input), time),
+                None => of_input(input),
+            });
             match resolved.next() {
                 Some(first) if resolved.all(|other| other == first) => first,
                 _ => unresolved(),
@@ -119,6 +143,33 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
         }
         _ => unresolved(),
     }
+}
+
+/// Both sides of a join may be of one stream: what comes from the second is marked, or its windows would be those of the first.
+fn of_second_flow(resolved: Expr) -> Expr {
+    let marked = resolved.clone().transform_up(|expr| {
+        Ok(match expr {
+            Expr::Column(Column { relation: Some(relation), name, spans }) => {
+                let mark = format!("{}2", relation.schema().unwrap_or_default());
+                let relation = Some(TableReference::partial(mark, relation.table()));
+                Transformed::yes(Expr::Column(Column { relation, name, spans }))
+            }
+            other => Transformed::no(other),
+        })
+    });
+    marked.map_or(resolved, |marked| marked.data)
+}
+
+fn time_column_of(source: &StreamSource) -> Expr {
+    Expr::Column(Column::new(Some(source.stream.name.clone()), source.stream.event_time.clone()))
+}
+
+/// A resolved expression with `time` in place of the event time of its streams.
+fn with_time(resolved: Expr, streams: &[&StreamSource], time: &Expr) -> Expr {
+    let replaced = resolved.clone().transform_up(|expr| {
+        Ok(if is_event_time(&expr, streams) { Transformed::yes(time.clone()) } else { Transformed::no(expr) })
+    });
+    replaced.map_or(resolved, |replaced| replaced.data)
 }
 
 /// The beginning and end of a session say what they are the session of; other window functions are opaque.
@@ -168,6 +219,11 @@ pub(crate) fn lag_us(resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> 
     }
 }
 
+/// How far behind the watermark a row of `input` may come with this instant.
+pub(crate) fn lag_in(input: &LogicalPlan, resolved: &Expr) -> Option<i64> {
+    lag_us(resolved, &streams_of(input))?.checked_add(hold_back_us(input, resolved)?)
+}
+
 /// How much longer the rows of `plan` are held back than the instants in them say: window functions that look ahead give a
 /// row out later, those of a window only with the window. `None` if it is not bounded.
 pub(crate) fn hold_back_us(plan: &LogicalPlan, resolved: &Expr) -> Option<i64> {
@@ -175,7 +231,13 @@ pub(crate) fn hold_back_us(plan: &LogicalPlan, resolved: &Expr) -> Option<i64> {
     for input in plan.inputs() {
         held_us = held_us.max(hold_back_us(input, resolved)?);
     }
-    let LogicalPlan::Window(window) = plan else { return Some(held_us) };
+    let window = match plan {
+        LogicalPlan::Window(window) => window,
+        LogicalPlan::Join(join) if contains_stream(&join.left) && contains_stream(&join.right) => {
+            return join_hold_back_us(join)?.checked_add(held_us);
+        }
+        _ => return Some(held_us),
+    };
     let own_us = window.window_expr.iter().map(|expr| own_hold_back_us(window, expr, resolved));
     own_us.collect::<Option<Vec<i64>>>()?.into_iter().max().unwrap_or(0).checked_add(held_us)
 }

@@ -116,6 +116,21 @@ impl<T> KeyedRows<T> {
         Ok(&self.numbers)
     }
 
+    /// How many keys have a number.
+    pub(crate) fn keys(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The first number of the places that the next batch will have.
+    pub(crate) fn next_batch(&self) -> u32 {
+        u32::try_from(self.batches.len()).unwrap_or(u32::MAX)
+    }
+
+    /// What is kept of a key.
+    pub(crate) fn entry(&self, key: usize) -> &Entry<T> {
+        &self.entries[key]
+    }
+
     /// What is kept of a key.
     pub(crate) fn entry_mut(&mut self, key: usize) -> &mut Entry<T> {
         &mut self.entries[key]

@@ -26,9 +26,7 @@ use datafusion::physical_planner::create_window_expr;
 use super::{Lowering, Node, Problem};
 use crate::diagnostic::code;
 use crate::functions::gap_us;
-use crate::logical::{
-    Anchor, Refusal, find_time_bins, hold_back_us, interval_us, is_session, lag_us, resolve, streams_of,
-};
+use crate::logical::{Anchor, Refusal, find_time_bins, interval_us, is_session, lag_in, resolve, streams_of};
 use crate::operators::{Aggregated, Counted, Keep, Operator, OverFunction, OverSpec, SessionSpec, nullable};
 
 /// Functions with the same partitions and order, by their places in the node.
@@ -192,7 +190,7 @@ impl Lowering<'_> {
     }
 }
 
-fn key_schema(keys: &[Arc<dyn PhysicalExpr>], input: &Schema) -> datafusion::error::Result<SchemaRef> {
+pub(super) fn key_schema(keys: &[Arc<dyn PhysicalExpr>], input: &Schema) -> datafusion::error::Result<SchemaRef> {
     let field =
         |(at, key): (usize, &Arc<dyn PhysicalExpr>)| Ok(Field::new(format!("key_{at}"), key.data_type(input)?, true));
     Ok(Arc::new(Schema::new(keys.iter().enumerate().map(field).collect::<datafusion::error::Result<Vec<_>>>()?)))
@@ -204,11 +202,6 @@ fn window_function(expr: &Expr) -> Result<&WindowFunction, Problem> {
         Expr::Alias(alias) => window_function(&alias.expr),
         other => Err(Problem::Failed(datafusion::common::internal_datafusion_err!("`{other}` is no window function"))),
     }
-}
-
-/// How far behind the watermark a row of `input` may come with this instant.
-fn lag_in(input: &LogicalPlan, resolved: &Expr) -> Option<i64> {
-    lag_us(resolved, &streams_of(input))?.checked_add(hold_back_us(input, resolved)?)
 }
 
 /// When the rows of a group are final.

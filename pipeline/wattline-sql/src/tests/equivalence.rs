@@ -11,7 +11,7 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 use super::fleet::{Lcg, compile, lane, rule};
 use super::shapes::{ALERT, PATIENT, TABLE, shapes};
 use crate::test_run::text_rows;
-use crate::{RuleSet, StageState, StateDelta, oracle};
+use crate::{CompiledRule, RuleSet, StageState, StateDelta, oracle};
 
 struct Cut {
     workers: usize,
@@ -29,8 +29,14 @@ fn stream_equals_batch_for_every_shape_and_cut() {
     ];
     for seed in 0..4 {
         let mut random = Lcg(seed);
-        let lanes: Vec<RecordBatch> = (0..3).map(|partition| lane(partition, 160, &mut random)).collect();
-        let streams = BTreeMap::from([("meter_readings".to_owned(), lanes.clone())]);
+        let lanes: Vec<Lane> = (0..5)
+            .map(|number| match number {
+                0..3 => Lane { stream: "meter_readings", rows: lane(number, 160, &mut random) },
+                _ => Lane { stream: "other_readings", rows: lane(number - 3, 90, &mut random) },
+            })
+            .collect();
+        let mut streams: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
+        lanes.iter().for_each(|lane| streams.entry(lane.stream.to_owned()).or_default().push(lane.rows.clone()));
         let expected: Vec<Vec<String>> = set
             .rules()
             .iter()
@@ -49,28 +55,58 @@ fn stream_equals_batch_for_every_shape_and_cut() {
     }
 }
 
+/// The events of one lane.
+struct Lane {
+    stream: &'static str,
+    rows: RecordBatch,
+}
+
+/// The time that the slowest lane of each stream has reached.
+struct Reached(BTreeMap<&'static str, i64>);
+
+impl Reached {
+    fn of(lanes: &[Lane], reached_us: &[i64]) -> Self {
+        let mut slowest = BTreeMap::new();
+        for (lane, reached_us) in lanes.iter().zip(reached_us) {
+            let slowest_us = slowest.entry(lane.stream).or_insert(*reached_us);
+            *slowest_us = (*slowest_us).min(*reached_us);
+        }
+        Self(slowest)
+    }
+
+    /// The watermark of a rule.
+    fn watermark(&self, rule: &CompiledRule) -> i64 {
+        let reached_us = rule.streams.iter().map(|stream| self.0[stream.as_str()]).min().expect("a stream");
+        if reached_us == END_OF_TIME { reached_us } else { reached_us.saturating_sub(rule.delay_ms * 1_000) }
+    }
+
+    /// The watermark of each state.
+    fn watermarks(&self, set: &RuleSet) -> Vec<i64> {
+        set.states().iter().map(|state| self.watermark(&set.rules()[state.rules[0]])).collect()
+    }
+}
+
 fn sorted(mut rows: Vec<String>) -> Vec<String> {
     rows.sort();
     rows
 }
 
 /// Runs all rules over lanes in random order and cuts; returns the rows of each rule as text.
-fn run(set: &RuleSet, lanes: &[RecordBatch], cut: &Cut, random: &mut Lcg) -> Vec<Vec<String>> {
+fn run(set: &RuleSet, lanes: &[Lane], cut: &Cut, random: &mut Lcg) -> Vec<Vec<String>> {
     let mut workers: Vec<_> = (0..cut.workers).map(|_| set.lane_program()).collect();
     let mut last = set.final_program();
     let mut checkpoint = Checkpoint::default();
     let mut rows = vec![Vec::new(); set.rules().len()];
     let mut at = vec![0; lanes.len()];
     let mut reached = vec![BEFORE_TIME; lanes.len()];
-    while at.iter().zip(lanes).any(|(&at, lane)| at < lane.num_rows()) {
+    while at.iter().zip(lanes).any(|(&at, lane)| at < lane.rows.num_rows()) {
         let lane = usize::try_from(random.below(lanes.len() as u64)).expect("small");
-        let size =
-            usize::try_from(1 + random.below(cut.batch_max)).expect("small").min(lanes[lane].num_rows() - at[lane]);
+        let Lane { stream, rows: all } = &lanes[lane];
+        let size = usize::try_from(1 + random.below(cut.batch_max)).expect("small").min(all.num_rows() - at[lane]);
         if size > 0 {
-            let batch = lanes[lane].slice(at[lane], size);
+            let batch = all.slice(at[lane], size);
             at[lane] += size;
-            let output =
-                workers[lane % cut.workers].push(u32::try_from(lane).expect("small"), "meter_readings", &batch);
+            let output = workers[lane % cut.workers].push(u32::try_from(lane).expect("small"), stream, &batch);
             assert_eq!(output.errors, []);
             for result in output.rows {
                 let identity = result.identity.expect("stateless rows know their event");
@@ -81,9 +117,9 @@ fn run(set: &RuleSet, lanes: &[RecordBatch], cut: &Cut, random: &mut Lcg) -> Vec
             reached[lane] = times.values().iter().copied().fold(reached[lane], i64::max);
         }
         if random.below(3) == 0 {
-            let slowest = reached.iter().copied().min().expect("lanes");
+            let slowest = Reached::of(lanes, &reached);
             let whole = random.below(2) == 0;
-            let watermarks: Vec<i64> = (0..set.states().len()).map(|state| watermark(set, state, slowest)).collect();
+            let watermarks = slowest.watermarks(set);
             let taken = |worker: &mut crate::LaneProgram| {
                 if whole { worker.seal() } else { worker.close(&watermarks) }.expect("gives its state")
             };
@@ -92,43 +128,37 @@ fn run(set: &RuleSet, lanes: &[RecordBatch], cut: &Cut, random: &mut Lcg) -> Vec
                 assert!(first > watermarks[state], "nothing that is final stays behind");
             }
             checkpoint.since.extend(deltas.iter().cloned());
-            tick(set, &mut last, deltas, slowest, &mut rows);
+            tick(set, &mut last, deltas, &slowest, &mut rows);
             match random.below(8) {
                 0 if cut.restore && whole => checkpoint.take(&mut last),
-                1 | 2 if cut.restore => last = checkpoint.restored(set, slowest),
+                1 | 2 if cut.restore => last = checkpoint.restored(set, &slowest),
                 _ => {}
             }
         }
     }
     let deltas = workers.iter_mut().flat_map(|worker| worker.seal().expect("seals")).collect();
-    tick(set, &mut last, deltas, END_OF_TIME, &mut rows);
+    tick(set, &mut last, deltas, &Reached::of(lanes, &vec![END_OF_TIME; lanes.len()]), &mut rows);
     assert_eq!(last.state_rows(), 0, "nothing is kept at the end of time");
     rows
-}
-
-/// The watermark of a state.
-fn watermark(set: &RuleSet, state: usize, reached_us: i64) -> i64 {
-    let rule = &set.rules()[set.states()[state].rules[0]];
-    if reached_us == END_OF_TIME { reached_us } else { reached_us.saturating_sub(rule.delay_ms * 1_000) }
 }
 
 fn tick(
     set: &RuleSet,
     last: &mut crate::FinalProgram,
     deltas: Vec<StateDelta>,
-    reached_us: i64,
+    reached: &Reached,
     rows: &mut [Vec<String>],
 ) {
     for delta in &deltas {
         last.merge(delta).expect("merges");
     }
-    let watermarks_us: Vec<i64> = (0..set.states().len()).map(|state| watermark(set, state, reached_us)).collect();
+    let watermarks_us = reached.watermarks(set);
     let output = last.advance(&watermarks_us);
     assert_eq!(output.errors, []);
     assert_eq!(output.stopped, []);
     for result in output.rows {
         let rule = &set.rules()[result.rule];
-        let watermark_us = if reached_us == END_OF_TIME { reached_us } else { reached_us - rule.delay_ms * 1_000 };
+        let watermark_us = reached.watermark(rule);
         let times = result.batch.column(rule.event_time_column).as_primitive::<TimestampMicrosecondType>();
         // Groups of an inner window are final before the outer window that they name is over.
         let early = rule.header.id != "both_windows" && times.values().iter().any(|&time| time > watermark_us);
@@ -140,7 +170,7 @@ fn tick(
     }
     for delta in &deltas {
         let before = last.state_rows();
-        if delta.final_at_us <= watermark(set, delta.state, reached_us) && delta.final_at_us != END_OF_TIME {
+        if delta.final_at_us <= watermarks_us[delta.state] && delta.final_at_us != END_OF_TIME {
             last.merge(delta).expect("merges");
             assert_eq!(last.state_rows(), before, "state that was final is ignored");
         }
@@ -164,11 +194,11 @@ impl Checkpoint {
         assert_eq!(last.state_rows(), rows, "a dump leaves the state in place");
     }
 
-    /// A program that knows the checkpoint, and what has come in again since; everything up to `reached_us` is out.
-    fn restored(&self, set: &RuleSet, reached_us: i64) -> crate::FinalProgram {
+    /// A program that knows the checkpoint, and what has come in again since; everything up to `reached` is out.
+    fn restored(&self, set: &RuleSet, reached: &Reached) -> crate::FinalProgram {
         let mut fresh = set.final_program();
-        for state in 0..set.states().len() {
-            fresh.set_given(state, watermark(set, state, reached_us));
+        for (state, watermark_us) in reached.watermarks(set).into_iter().enumerate() {
+            fresh.set_given(state, watermark_us);
         }
         for stage in &self.stages {
             let batch = if stage.batch.num_rows() > 0 { through_ipc(&stage.batch) } else { stage.batch.clone() };

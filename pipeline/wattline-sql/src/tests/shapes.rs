@@ -73,6 +73,8 @@ pub(super) fn shapes() -> Vec<RuleFile> {
     shapes.extend(unions_and_distinct());
     shapes.extend(other_windows());
     shapes.extend(sessions_and_lists());
+    shapes.extend(stream_joins());
+    shapes.extend(absences());
     shapes
 }
 
@@ -356,6 +358,87 @@ fn sessions_and_lists() -> Vec<RuleFile> {
             "window_of_unnest",
             TABLE,
             "SELECT window_end, item, count(*) AS n FROM TUMBLE((SELECT ts, unnest(make_array(seq_no, 0)) AS item FROM meter_readings), ts, INTERVAL '1 minute') GROUP BY window_end, item",
+        ),
+    ]
+}
+
+fn stream_joins() -> Vec<RuleFile> {
+    let join = |id: &str, kind: &str, bound: &str| {
+        let sql = format!(
+            "SELECT a.ts, a.meter_id, a.seq_no, b.ts AS b_ts, b.seq_no AS b_seq FROM meter_readings a\n\
+             {kind} JOIN other_readings b ON a.meter_id = b.meter_id AND {bound}"
+        );
+        rule(id, TABLE, &sql)
+    };
+    let around = "b.ts BETWEEN a.ts - INTERVAL '3 seconds' AND a.ts + INTERVAL '7 seconds'";
+    vec![
+        join("interval_inner", "", around),
+        join("interval_left", "LEFT", around),
+        join("interval_right", "RIGHT", "a.ts >= b.ts AND a.ts < b.ts + INTERVAL '4 seconds' AND a.seq_no = b.seq_no"),
+        join("interval_full", "FULL", "b.ts > a.ts AND b.ts - INTERVAL '5 seconds' <= a.ts AND a.u_a_v > b.u_a_v"),
+        join("interval_before", "LEFT", "b.ts BETWEEN a.ts - INTERVAL '20 seconds' AND a.ts - INTERVAL '10 seconds'"),
+        rule(
+            "followed",
+            TABLE,
+            "SELECT ts, meter_id, u_a_v FROM meter_readings a WHERE EXISTS (SELECT 1 FROM other_readings b\n\
+             WHERE b.meter_id = a.meter_id AND b.ts BETWEEN a.ts AND a.ts + INTERVAL '3 seconds' AND b.seq_no < 2)",
+        ),
+        rule(
+            "self_join",
+            TABLE,
+            "SELECT a.ts, a.meter_id, b.ts AS next FROM meter_readings a JOIN meter_readings b\n\
+             ON a.meter_id = b.meter_id AND b.ts > a.ts AND b.ts < a.ts + INTERVAL '4 seconds' AND a._partition = b._partition",
+        ),
+        rule(
+            "join_without_key",
+            TABLE,
+            "SELECT a.ts, b.ts AS b_ts FROM meter_readings a, other_readings b WHERE a.seq_no = 2 AND b.seq_no = 3\n\
+             AND b.ts BETWEEN a.ts AND a.ts + INTERVAL '2 seconds'",
+        ),
+        rule(
+            "window_join",
+            TABLE,
+            "SELECT a.window_start, a.window_end, a.meter_id, a.n, b.n AS others FROM\n\
+               (SELECT meter_id, window_start, window_end, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_start, window_end) a\n\
+             LEFT JOIN (SELECT meter_id, window_start, window_end, count(*) AS n FROM TUMBLE(other_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_start, window_end) b\n\
+             ON a.meter_id = b.meter_id AND a.window_start = b.window_start",
+        ),
+        rule(
+            "window_of_join",
+            TABLE,
+            "SELECT window_start, window_end, count(*) AS n, count(b_seq) AS matched FROM TUMBLE(interval_left, ts, INTERVAL '1 minute') GROUP BY window_start, window_end",
+        ),
+        rule(
+            "over_of_join",
+            TABLE,
+            "SELECT ts, meter_id, b_ts, row_number() OVER (PARTITION BY meter_id ORDER BY ts, b_ts, seq_no, b_seq) AS nth FROM interval_inner WHERE seq_no > 0 AND b_seq > 0",
+        ),
+        rule(
+            "union_of_streams",
+            TABLE,
+            "SELECT ts, meter_id, seq_no FROM meter_readings WHERE seq_no = 5 UNION ALL SELECT ts, meter_id, seq_no FROM other_readings WHERE seq_no = 1",
+        ),
+    ]
+}
+
+/// Rows that say that something did not come.
+fn absences() -> Vec<RuleFile> {
+    vec![
+        rule(
+            "not_followed",
+            TABLE,
+            "SELECT ts, meter_id FROM meter_readings a WHERE seq_no = 1 AND NOT EXISTS (SELECT 1 FROM other_readings b\n\
+             WHERE b.meter_id = a.meter_id AND b.ts > a.ts AND b.ts <= a.ts + INTERVAL '15 seconds')",
+        ),
+        rule(
+            "expected_but_absent",
+            TABLE,
+            "SELECT w.window_start, w.window_end, m.meter_id, p.n FROM\n\
+               (SELECT DISTINCT window_start, window_end FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute')) w\n\
+             CROSS JOIN meters m\n\
+             LEFT JOIN (SELECT meter_id, window_start, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute')\n\
+                        WHERE seq_no = 3 GROUP BY meter_id, window_start) p\n\
+             ON p.meter_id = m.meter_id AND p.window_start = w.window_start WHERE p.n IS NULL",
         ),
     ]
 }

@@ -1,0 +1,111 @@
+//! How far apart in time the two rows of a join can be.
+//!
+//! Read from ON (or from WHERE, which the optimiser moves there): comparisons between an instant of the left side and one
+//! of the right, each perhaps shifted by an interval. `b.ts BETWEEN a.ts AND a.ts + INTERVAL '1 hour'` says that the
+//! difference is between nothing and an hour; equality of two windows that it is nothing.
+
+use datafusion::common::Column;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
+
+use super::lineage::{interval_us, lag_in, resolve};
+
+/// The right instant less the left one lies between these, microseconds.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct JoinBound {
+    pub(crate) left: Column,
+    pub(crate) right: Column,
+    pub(crate) lowest_us: i64,
+    pub(crate) highest_us: i64,
+}
+
+/// What is known so far of two instants.
+struct Found {
+    left: Column,
+    right: Column,
+    lowest_us: Option<i64>,
+    highest_us: Option<i64>,
+}
+
+/// How much longer the rows of a join are held back than its instants say; `None` without a bound.
+pub(super) fn join_hold_back_us(join: &Join) -> Option<i64> {
+    let bound = join_bound_of(join)?;
+    let left_lag_us = lag_in(&join.left, &resolve(&join.left, &Expr::Column(bound.left)))?;
+    let right_lag_us = lag_in(&join.right, &resolve(&join.right, &Expr::Column(bound.right)))?;
+    let left_us = bound.highest_us.saturating_add(right_lag_us);
+    let right_us = left_lag_us.saturating_sub(bound.lowest_us);
+    Some(left_us.max(right_us).max(0).saturating_add(1))
+}
+
+/// The bound between two instants of the sides, if the join states one.
+pub(crate) fn join_bound_of(join: &Join) -> Option<JoinBound> {
+    let mut bounds: Vec<Found> = Vec::new();
+    for (left, right) in &join.on {
+        compare(join, left, Operator::Eq, right, &mut bounds);
+    }
+    for conjunct in join.filter.iter().flat_map(split_conjunction) {
+        match conjunct {
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => compare(join, left, *op, right, &mut bounds),
+            Expr::Between(between) if !between.negated => {
+                compare(join, &between.low, Operator::LtEq, &between.expr, &mut bounds);
+                compare(join, &between.expr, Operator::LtEq, &between.high, &mut bounds);
+            }
+            _ => {}
+        }
+    }
+    bounds.into_iter().find_map(|Found { left, right, lowest_us, highest_us }| {
+        Some(JoinBound { left, right, lowest_us: lowest_us?, highest_us: highest_us? })
+    })
+}
+
+/// Takes one comparison into account.
+fn compare(join: &Join, a: &Expr, op: Operator, b: &Expr, bounds: &mut Vec<Found>) {
+    let (Some((a, a_us)), Some((b, b_us))) = (shifted(a), shifted(b)) else { return };
+    let is_left = |column: &Column| join.left.schema().has_column(column);
+    let is_right = |column: &Column| join.right.schema().has_column(column);
+    // left + x op right + y
+    let (left, right, x_us, y_us, op) = if is_left(&a) && is_right(&b) {
+        (a, b, a_us, b_us, op)
+    } else if is_left(&b) && is_right(&a) {
+        let Some(op) = op.swap() else { return };
+        (b, a, b_us, a_us, op)
+    } else {
+        return;
+    };
+    let has_time =
+        |plan: &LogicalPlan, column: &Column| lag_in(plan, &resolve(plan, &Expr::Column(column.clone()))).is_some();
+    if !has_time(&join.left, &left) || !has_time(&join.right, &right) {
+        return;
+    }
+    let Some(shift_us) = x_us.checked_sub(y_us) else { return };
+    let at = bounds.iter().position(|bound| bound.left == left && bound.right == right).unwrap_or_else(|| {
+        bounds.push(Found { left, right, lowest_us: None, highest_us: None });
+        bounds.len() - 1
+    });
+    let bound = &mut bounds[at];
+    if matches!(op, Operator::Eq | Operator::Lt | Operator::LtEq) {
+        bound.lowest_us = bound.lowest_us.max(Some(shift_us));
+    }
+    if matches!(op, Operator::Eq | Operator::Gt | Operator::GtEq) {
+        bound.highest_us = Some(bound.highest_us.map_or(shift_us, |highest_us| highest_us.min(shift_us)));
+    }
+}
+
+/// A column plus a constant interval.
+fn shifted(expr: &Expr) -> Option<(Column, i64)> {
+    match expr {
+        Expr::Column(column) => Some((column.clone(), 0)),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => {
+            if let Some(us) = interval_us(right) {
+                return shifted(left).and_then(|(column, shift)| Some((column, shift.checked_add(us)?)));
+            }
+            let us = interval_us(left)?;
+            shifted(right).and_then(|(column, shift)| Some((column, shift.checked_add(us)?)))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => {
+            let us = interval_us(right)?;
+            shifted(left).and_then(|(column, shift)| Some((column, shift.checked_sub(us)?)))
+        }
+        _ => None,
+    }
+}

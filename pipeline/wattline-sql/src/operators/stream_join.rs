@@ -1,0 +1,356 @@
+//! Joins of two flows of final rows whose times lie within a bound of each other.
+//!
+//! ```text
+//!   left  ──▶ pairs with the right rows that are there ──▶ kept until no right row to come can match it
+//!   right ──▶ pairs with the left rows that are there  ──▶ kept until no left row to come can match it
+//! ```
+//! A pair comes out as soon as both of its rows are final. A row that found no partner comes out, where the join keeps such
+//! rows, when the watermark has passed the last moment at which one could have come: that is how "no payment within three
+//! days" becomes known without any event. Rows are kept by the columns of the equalities in ON; all other conditions, the
+//! time bound too, are evaluated on the candidate pairs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use datafusion::common::cast::as_boolean_array;
+use datafusion::common::{JoinType, internal_datafusion_err};
+use datafusion::error::Result;
+use datafusion::physical_expr::PhysicalExpr;
+use wattline_core::time::END_OF_TIME;
+
+use super::keyed_rows::{KeyedRows, Place};
+use super::record_batch;
+
+/// Candidate pairs evaluated at once.
+const PAIRS_MAX: usize = 65_536;
+
+/// One input of a join.
+#[derive(Debug)]
+pub(crate) struct JoinSide {
+    pub(crate) keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// The instant that the bound is about.
+    pub(crate) time: Arc<dyn PhysicalExpr>,
+    /// How far past its time the watermark must be, so that no row to come on the other side can match a row; microseconds.
+    pub(crate) kept_us: i64,
+    pub(crate) schema: SchemaRef,
+}
+
+/// What to join.
+#[derive(Debug)]
+pub(crate) struct StreamJoinSpec {
+    pub(crate) kind: JoinType,
+    pub(crate) left: JoinSide,
+    pub(crate) right: JoinSide,
+    pub(crate) key_schema: SchemaRef,
+    pub(crate) null_matches_null: bool,
+    /// The rest of ON over the columns of both sides, left first.
+    pub(crate) condition: Option<Arc<dyn PhysicalExpr>>,
+    pub(crate) both_schema: SchemaRef,
+    pub(crate) schema: SchemaRef,
+}
+
+impl StreamJoinSpec {
+    fn gives_pairs(&self) -> bool {
+        matches!(self.kind, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full)
+    }
+
+    /// What becomes of the rows of one side on their own.
+    fn alone(&self, is_left: bool) -> Alone {
+        match (self.kind, is_left) {
+            (JoinType::Left | JoinType::Full, true) | (JoinType::Right | JoinType::Full, false) => Alone::Unmatched,
+            (JoinType::LeftAnti, true) | (JoinType::RightAnti, false) => Alone::Unmatched,
+            (JoinType::LeftSemi, true) | (JoinType::RightSemi, false) => Alone::FirstMatch,
+            _ => Alone::Never,
+        }
+    }
+
+    fn side(&self, is_left: bool) -> &JoinSide {
+        if is_left { &self.left } else { &self.right }
+    }
+}
+
+/// When a row comes out without its partner's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    Never,
+    FirstMatch,
+    Unmatched,
+}
+
+/// What is remembered of a kept row.
+#[derive(Debug, Clone, Copy)]
+struct Note {
+    time_us: i64,
+    matched: bool,
+}
+
+/// The kept rows of one side; the notes of a key stand beside the places of its rows.
+#[derive(Debug)]
+struct Kept {
+    rows: KeyedRows<Vec<Note>>,
+    /// Keys by the watermark at which a row of theirs is of no use any more.
+    due: BTreeMap<i64, Vec<usize>>,
+}
+
+impl Kept {
+    fn note_due(&mut self, kept_us: i64, key: usize, time_us: i64) {
+        let keys = self.due.entry(time_us.saturating_add(kept_us)).or_default();
+        if keys.last() != Some(&key) {
+            keys.push(key);
+        }
+    }
+
+    fn push(&mut self, side: &JoinSide, keys: &[ArrayRef], rows: &RecordBatch, notes: &[Note]) -> Result<Vec<usize>> {
+        let numbers = self.rows.push(keys, rows)?.to_vec();
+        for (key, note) in numbers.iter().zip(notes) {
+            self.rows.entry_mut(*key).memory.get_or_insert_default().push(*note);
+            self.note_due(side.kept_us, *key, note.time_us);
+        }
+        Ok(numbers)
+    }
+
+    fn find_due(&mut self, kept_us: i64) {
+        self.due.clear();
+        let notes = (0..self.rows.keys()).flat_map(|key| {
+            let memory = self.rows.entry(key).memory.as_deref().unwrap_or_default();
+            memory.iter().map(move |note| (key, note.time_us)).collect::<Vec<_>>()
+        });
+        for (key, time_us) in notes.collect::<Vec<_>>() {
+            self.note_due(kept_us, key, time_us);
+        }
+    }
+}
+
+/// A pair of places, left first.
+type Pair = (Place, Place);
+
+/// The rows of both sides that may still find a partner.
+#[derive(Debug)]
+pub(crate) struct StreamJoinStage {
+    spec: Arc<StreamJoinSpec>,
+    left: Kept,
+    right: Kept,
+}
+
+impl StreamJoinStage {
+    pub(crate) fn new(spec: Arc<StreamJoinSpec>) -> Self {
+        let kept = |side: &JoinSide| Kept {
+            rows: KeyedRows::new(Arc::clone(&side.schema), Arc::clone(&spec.key_schema)),
+            due: BTreeMap::new(),
+        };
+        let (left, right) = (kept(&spec.left), kept(&spec.right));
+        Self { spec, left, right }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.left.rows.rows() + self.right.rows.rows()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.left.rows.bytes() + self.right.rows.bytes()
+    }
+
+    /// Takes the new rows of both sides in; gives out the pairs that they make, and the rows that are known to stay alone.
+    pub(crate) fn advance(
+        &mut self,
+        left: &[RecordBatch],
+        right: &[RecordBatch],
+        watermark_us: i64,
+    ) -> Result<Vec<RecordBatch>> {
+        let mut given = Vec::new();
+        for batch in left {
+            self.take_in(true, batch, &mut given)?;
+        }
+        for batch in right {
+            self.take_in(false, batch, &mut given)?;
+        }
+        for is_left in [true, false] {
+            given.extend(self.drop_dead(is_left, watermark_us)?);
+        }
+        let spec = Arc::clone(&self.spec);
+        for (kept, side) in [(&mut self.left, &spec.left), (&mut self.right, &spec.right)] {
+            if kept.rows.compact_if_worth()? {
+                kept.find_due(side.kept_us);
+            }
+        }
+        Ok(given)
+    }
+
+    fn kept_mut(&mut self, is_left: bool) -> &mut Kept {
+        if is_left { &mut self.left } else { &mut self.right }
+    }
+
+    fn take_in(&mut self, is_left: bool, batch: &RecordBatch, given: &mut Vec<RecordBatch>) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let spec = Arc::clone(&self.spec);
+        let side = spec.side(is_left);
+        let batch = record_batch(&side.schema, batch.columns().to_vec(), batch.num_rows())?;
+        let keys = evaluate(&side.keys, &batch)?;
+        let times = times_of(side, &batch)?;
+        let notes: Vec<Note> = times.into_iter().map(|time_us| Note { time_us, matched: false }).collect();
+        let can_match: Vec<bool> = (0..batch.num_rows())
+            .map(|row| spec.null_matches_null || keys.iter().all(|key| key.is_valid(row)))
+            .collect();
+        let first_place: u32 = self.kept_mut(is_left).rows.next_batch();
+        let numbers = self.kept_mut(is_left).push(side, &keys, &batch, &notes)?;
+        let other_numbers = self.kept_mut(!is_left).rows.number(&keys, batch.num_rows())?.to_vec();
+        let mut pairs: Vec<(Pair, usize, usize)> = Vec::new();
+        for (row, ((number, other), can_match)) in (0_u32..).zip(numbers.iter().zip(&other_numbers).zip(can_match)) {
+            if !can_match {
+                continue;
+            }
+            let own = (first_place, row);
+            for at in 0..self.kept_mut(!is_left).rows.entry(*other).places.len() {
+                let place = self.kept_mut(!is_left).rows.entry(*other).places[at];
+                let pair = if is_left { (own, place) } else { (place, own) };
+                let (left_key, right_key) = if is_left { (*number, *other) } else { (*other, *number) };
+                pairs.push((pair, left_key, right_key));
+                if pairs.len() == PAIRS_MAX {
+                    self.match_pairs(&std::mem::take(&mut pairs), given)?;
+                }
+            }
+        }
+        self.match_pairs(&pairs, given)
+    }
+
+    /// Gives out the pairs that meet the condition, and rows that have found their first partner.
+    fn match_pairs(&mut self, pairs: &[(Pair, usize, usize)], given: &mut Vec<RecordBatch>) -> Result<()> {
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let spec = Arc::clone(&self.spec);
+        let (left, right): (Vec<Place>, Vec<Place>) = pairs.iter().map(|(pair, _, _)| *pair).unzip();
+        let both = [self.left.rows.gather(&left)?.columns(), self.right.rows.gather(&right)?.columns()].concat();
+        let both = record_batch(&spec.both_schema, both, pairs.len())?;
+        let mask = match &spec.condition {
+            None => BooleanArray::from(vec![true; pairs.len()]),
+            Some(condition) => as_boolean_array(&condition.evaluate(&both)?.into_array(pairs.len())?)?.clone(),
+        };
+        if spec.gives_pairs() {
+            let matched = arrow::compute::filter_record_batch(&both, &mask)?;
+            given.push(record_batch(&spec.schema, matched.columns().to_vec(), matched.num_rows())?);
+        }
+        for is_left in [true, false] {
+            if spec.alone(is_left) == Alone::Never {
+                continue;
+            }
+            let mut first = Vec::new();
+            for (at, ((left, right), left_key, right_key)) in pairs.iter().enumerate() {
+                let (place, key) = if is_left { (left, left_key) } else { (right, right_key) };
+                let matches = mask.is_valid(at) && mask.value(at);
+                if matches && self.kept_mut(is_left).mark(*key, *place) {
+                    first.push(*place);
+                }
+            }
+            if spec.alone(is_left) == Alone::FirstMatch && !first.is_empty() {
+                let rows = self.kept_mut(is_left).rows.gather(&first)?;
+                given.push(record_batch(&spec.schema, rows.columns().to_vec(), rows.num_rows())?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the rows that no row to come can match, and gives out those that stayed alone.
+    fn drop_dead(&mut self, is_left: bool, watermark_us: i64) -> Result<Option<RecordBatch>> {
+        let spec = Arc::clone(&self.spec);
+        let kept_us = spec.side(is_left).kept_us;
+        let kept = self.kept_mut(is_left);
+        let mut keys = Vec::new();
+        while let Some(first) = kept.due.first_entry() {
+            if watermark_us != END_OF_TIME && *first.key() > watermark_us {
+                break;
+            }
+            keys.extend(first.remove());
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        let is_dead = |note: &Note| watermark_us == END_OF_TIME || note.time_us.saturating_add(kept_us) <= watermark_us;
+        let mut alone = Vec::new();
+        for key in keys {
+            let entry = kept.rows.entry_mut(key);
+            let notes = entry.memory.take().unwrap_or_default();
+            let rows = entry.places.iter().copied().zip(notes);
+            let (dead, live): (Vec<_>, Vec<_>) = rows.partition(|(_, note)| is_dead(note));
+            alone.extend(dead.iter().filter(|(_, note)| !note.matched).map(|(place, _)| *place));
+            let (places, notes): (Vec<Place>, Vec<Note>) = live.into_iter().unzip();
+            entry.memory = (!notes.is_empty()).then_some(notes);
+            kept.rows.keep(key, places);
+        }
+        if alone.is_empty() || spec.alone(is_left) != Alone::Unmatched {
+            return Ok(None);
+        }
+        let rows = kept.rows.gather(&alone)?;
+        let nulls = |side: &JoinSide| -> Vec<ArrayRef> {
+            side.schema.fields().iter().map(|field| new_null_array(field.data_type(), rows.num_rows())).collect()
+        };
+        let columns = match (spec.gives_pairs(), is_left) {
+            (false, _) => rows.columns().to_vec(),
+            (true, true) => [rows.columns().to_vec(), nulls(&spec.right)].concat(),
+            (true, false) => [nulls(&spec.left), rows.columns().to_vec()].concat(),
+        };
+        Ok(Some(record_batch(&spec.schema, columns, rows.num_rows())?))
+    }
+
+    /// The kept rows of each side with a last column that says which have found a partner.
+    pub(crate) fn dump(&mut self) -> Result<Vec<RecordBatch>> {
+        let spec = Arc::clone(&self.spec);
+        let mut parts = Vec::new();
+        for (kept, side) in [(&mut self.left, &spec.left), (&mut self.right, &spec.right)] {
+            let all = kept.rows.all()?;
+            let matched = all.entries.iter().flat_map(|entry| entry.memory.iter().flatten().map(|note| note.matched));
+            let matched: BooleanArray = matched.collect::<Vec<_>>().into();
+            let columns = [all.rows.columns().to_vec(), vec![Arc::new(matched) as ArrayRef]].concat();
+            parts.push(record_batch(&dumped_schema(side), columns, all.rows.num_rows())?);
+            kept.find_due(side.kept_us);
+        }
+        Ok(parts)
+    }
+
+    /// Takes back one part of what [`dump`](Self::dump) gave.
+    pub(crate) fn restore(&mut self, part: usize, state: &RecordBatch) -> Result<()> {
+        let spec = Arc::clone(&self.spec);
+        let side = spec.side(part == 0);
+        let (rows, matched) = state.columns().split_at(side.schema.fields().len());
+        let matched = matched.first().ok_or_else(|| internal_datafusion_err!("the state of a join lacks a column"))?;
+        let matched = as_boolean_array(matched)?;
+        let rows = concat_batches(&side.schema, &[record_batch(&side.schema, rows.to_vec(), state.num_rows())?])?;
+        let times = times_of(side, &rows)?;
+        let notes = times.into_iter().zip(matched.values()).map(|(time_us, matched)| Note { time_us, matched });
+        let notes: Vec<Note> = notes.collect();
+        let keys = evaluate(&side.keys, &rows)?;
+        self.kept_mut(part == 0).push(side, &keys, &rows, &notes)?;
+        Ok(())
+    }
+}
+
+impl Kept {
+    /// Marks a row as matched; true if it was not before. The places of a key ascend.
+    fn mark(&mut self, key: usize, place: Place) -> bool {
+        let entry = self.rows.entry_mut(key);
+        let at = entry.places.binary_search(&place).ok();
+        let note = at.and_then(|at| entry.memory.as_mut()?.get_mut(at));
+        note.is_some_and(|note| !std::mem::replace(&mut note.matched, true))
+    }
+}
+
+fn dumped_schema(side: &JoinSide) -> SchemaRef {
+    let mut fields: Vec<Arc<Field>> = side.schema.fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new("__matched", DataType::Boolean, false)));
+    Arc::new(Schema::new(fields))
+}
+
+fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    exprs.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
+}
+
+fn times_of(side: &JoinSide, rows: &RecordBatch) -> Result<Vec<i64>> {
+    let values = side.time.evaluate(rows)?.into_array(rows.num_rows())?;
+    let values = values.as_primitive_opt::<TimestampMicrosecondType>();
+    let values = values.ok_or_else(|| internal_datafusion_err!("the time of a join is no timestamp"))?;
+    Ok(values.values().to_vec())
+}
