@@ -79,19 +79,19 @@ impl SyntaxCheck<'_> {
     }
 
     fn check_ordered(&mut self, name: &str, ordered: bool, span: Span) {
-        if !name.starts_with("first") && !name.starts_with("last") {
+        if name == "nth_value" {
             self.refuse(
                 code::ORDER_SENSITIVE,
                 span,
                 format!("`{name}` depends on the order in which lanes deliver events"),
-                "use an aggregate without order (`min`, `max`, `count(DISTINCT x)`), or `first_value(x ORDER BY ts)`",
+                "use `first_value(x ORDER BY ts)`, or `nth_value(x, 2) OVER (…)`",
             );
         } else if !ordered {
             self.refuse(
                 code::ORDER_SENSITIVE,
                 span,
                 format!("`{name}` without ORDER BY depends on the order in which lanes deliver events"),
-                "write the order inside: `first_value(x ORDER BY ts)`",
+                "write the order inside: `array_agg(x ORDER BY ts)`",
             );
         }
     }

@@ -42,6 +42,7 @@ use crate::operators::{
     compact_columns, nullable,
 };
 
+mod grouping_sets;
 mod over;
 mod reference;
 mod stream_join;
@@ -185,7 +186,7 @@ pub(crate) fn lower(
     references: &mut References,
 ) -> std::result::Result<StreamPlan, Problem> {
     check_streams(&plan)?;
-    let plan = window_keys::reduce(plan)?;
+    let plan = window_keys::reduce(grouping_sets::expand(plan)?)?;
     let optimized = optimize(session, plan)?;
     let mut lowering = Lowering { session, references, feeds: Vec::new() };
     let root = match lowering.lower(&optimized)? {

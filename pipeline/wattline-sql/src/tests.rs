@@ -3,5 +3,6 @@
 mod diagnostics;
 mod equivalence;
 mod fleet;
+mod random_queries;
 mod rule_tests;
 mod shapes;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue, TableReference};
 use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, Window, WindowFrameBound, lit};
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
+use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Window, WindowFrameBound, lit};
 
 use super::time_bound::join_hold_back_us;
 use crate::catalog::{Stream, StreamSource, event_time_type};
@@ -98,7 +99,7 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
         LogicalPlan::SubqueryAlias(alias) => {
             resolve_column(&alias.input, &Column::from(alias.input.schema().qualified_field(index)))
         }
-        LogicalPlan::Aggregate(aggregate) => match aggregate.group_expr.get(index) {
+        LogicalPlan::Aggregate(aggregate) => match grouped(aggregate).get(index) {
             Some(group) => resolve(&aggregate.input, group),
             None => Expr::Column(Column::new(Some(AGGREGATE), &column.name)),
         },
@@ -143,6 +144,11 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
         }
         _ => unresolved(),
     }
+}
+
+/// What an aggregate groups by, column by column, also with grouping sets.
+fn grouped(aggregate: &Aggregate) -> Vec<&Expr> {
+    grouping_set_to_exprlist(&aggregate.group_expr).unwrap_or_default()
 }
 
 /// Both sides of a join may be of one stream: what comes from the second is marked, or its windows would be those of the first.
@@ -250,14 +256,13 @@ fn own_hold_back_us(window: &Window, expr: &Expr, resolved: &Expr) -> Option<i64
     }
     let streams = streams_of(&window.input);
     for partition in &function.params.partition_by {
-        let bin = resolve(&window.input, partition);
-        let bins = find_time_bins(&bin, &streams);
-        if bins.is_empty() {
-            continue;
-        }
+        let window = resolve(&window.input, partition);
+        let Some(lag_us) = lag_us(&window, &streams) else { continue };
         // Of the windows themselves none is given out that does not come whole.
-        let same = bins.iter().any(|of| resolved.exists(|expr| Ok(*expr == of.expr)).unwrap_or(false));
-        return if same { Some(0) } else { lag_us(&bin, &streams)?.checked_add(1) };
+        let bins = find_time_bins(&window, &streams);
+        let is_window = |expr: &Expr| *expr == window || bins.iter().any(|bin| *expr == bin.expr);
+        let same = resolved.exists(|expr| Ok(is_window(expr))).unwrap_or(false);
+        return if same { Some(0) } else { lag_us.checked_add(1) };
     }
     match &function.params.window_frame.end_bound {
         WindowFrameBound::Following(bound) if !bound.is_null() => interval_us(&lit(bound.clone())),

@@ -165,6 +165,11 @@ impl<T> KeyedRows<T> {
         Ok(All { keys, entries: &self.entries, rows })
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new(SchemaRef::clone(&self.schema), SchemaRef::clone(&self.key_schema));
+    }
+
     /// Copies what is kept together if that is worth it; true if the numbers of the keys have changed.
     pub(crate) fn compact_if_worth(&mut self) -> Result<bool> {
         let worth = self.held >= COMPACT_ROWS_MIN && self.live * 2 < self.held;

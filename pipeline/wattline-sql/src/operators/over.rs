@@ -126,16 +126,18 @@ impl OverStage {
     pub(crate) fn give(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
         let mut ready = self.take_ready(watermark_us);
         let given_us = std::mem::replace(&mut self.given_us, watermark_us);
-        if ready.is_empty() {
-            return Ok(None);
-        }
         ready.sort_unstable();
         ready.dedup();
-        let output = self.evaluate(&ready, given_us, watermark_us)?;
-        if self.rows.compact_if_worth()? {
+        let output = match ready.is_empty() {
+            true => None,
+            false => Some(self.evaluate(&ready, given_us, watermark_us)?),
+        };
+        if watermark_us == END_OF_TIME {
+            self.rows.clear();
+        } else if self.rows.compact_if_worth()? {
             self.find_waiting()?;
         }
-        Ok(Some(output))
+        Ok(output)
     }
 
     /// Takes rows in.

@@ -26,7 +26,7 @@ use datafusion::physical_planner::create_window_expr;
 use super::{Lowering, Node, Problem};
 use crate::diagnostic::code;
 use crate::functions::gap_us;
-use crate::logical::{Anchor, Refusal, find_time_bins, interval_us, is_session, lag_in, resolve, streams_of};
+use crate::logical::{Anchor, Refusal, interval_us, is_session, lag_in, resolve, streams_of};
 use crate::operators::{Aggregated, Counted, Keep, Operator, OverFunction, OverSpec, SessionSpec, nullable};
 
 /// Functions with the same partitions and order, by their places in the node.
@@ -216,11 +216,7 @@ impl Ready {
     fn of(input: &LogicalPlan, group: &Group) -> Result<Self, Refusal> {
         let streams = streams_of(input);
         for expr in &group.partition {
-            let resolved = resolve(input, expr);
-            if find_time_bins(&resolved, &streams).is_empty() {
-                continue;
-            }
-            if let Some(lag_us) = lag_in(input, &resolved) {
+            if let Some(lag_us) = lag_in(input, &resolve(input, expr)) {
                 return Ok(Self { instant: expr.clone(), final_after_us: lag_us.saturating_add(1), whole: true });
             }
         }

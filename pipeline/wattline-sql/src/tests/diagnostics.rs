@@ -118,7 +118,9 @@ fn aggregates_that_depend_on_order_or_estimate_are_refused() {
     check(ALERT, &sql, code::APPROXIMATE, "approx_distinct(seq_no)");
     let sql = format!("SELECT window_end, first_value(seq_no) AS x FROM {WINDOW} GROUP BY window_end");
     check(TABLE, &sql, code::ORDER_SENSITIVE, "first_value(seq_no)");
-    let sql = format!("SELECT window_end, array_agg(seq_no ORDER BY ts) AS x FROM {WINDOW} GROUP BY window_end");
+    let sql = format!("SELECT window_end, array_agg(seq_no) AS x FROM {WINDOW} GROUP BY window_end");
+    check(TABLE, &sql, code::ORDER_SENSITIVE, "array_agg(seq_no)");
+    let sql = format!("SELECT window_end, nth_value(seq_no, 2 ORDER BY ts) AS x FROM {WINDOW} GROUP BY window_end");
     let file = rule("r", TABLE, &sql);
     assert_eq!(mistakes(&[file])[0].code, code::ORDER_SENSITIVE);
 }

@@ -13,10 +13,12 @@ use super::shapes::{ALERT, PATIENT, TABLE, shapes};
 use crate::test_run::text_rows;
 use crate::{CompiledRule, RuleSet, StageState, StateDelta, oracle};
 
-struct Cut {
-    workers: usize,
-    batch_max: u64,
-    restore: bool,
+/// How a run is cut.
+pub(super) struct Cut {
+    pub(super) workers: usize,
+    pub(super) batch_max: u64,
+    /// Whether it is restored from checkpoints now and then.
+    pub(super) restore: bool,
 }
 
 #[test]
@@ -56,9 +58,9 @@ fn stream_equals_batch_for_every_shape_and_cut() {
 }
 
 /// The events of one lane.
-struct Lane {
-    stream: &'static str,
-    rows: RecordBatch,
+pub(super) struct Lane {
+    pub(super) stream: &'static str,
+    pub(super) rows: RecordBatch,
 }
 
 /// The time that the slowest lane of each stream has reached.
@@ -86,13 +88,13 @@ impl Reached {
     }
 }
 
-fn sorted(mut rows: Vec<String>) -> Vec<String> {
+pub(super) fn sorted(mut rows: Vec<String>) -> Vec<String> {
     rows.sort();
     rows
 }
 
 /// Runs all rules over lanes in random order and cuts; returns the rows of each rule as text.
-fn run(set: &RuleSet, lanes: &[Lane], cut: &Cut, random: &mut Lcg) -> Vec<Vec<String>> {
+pub(super) fn run(set: &RuleSet, lanes: &[Lane], cut: &Cut, random: &mut Lcg) -> Vec<Vec<String>> {
     let mut workers: Vec<_> = (0..cut.workers).map(|_| set.lane_program()).collect();
     let mut last = set.final_program();
     let mut checkpoint = Checkpoint::default();

@@ -75,6 +75,7 @@ pub(super) fn shapes() -> Vec<RuleFile> {
     shapes.extend(sessions_and_lists());
     shapes.extend(stream_joins());
     shapes.extend(absences());
+    shapes.extend(other_aggregates());
     shapes
 }
 
@@ -439,6 +440,42 @@ fn absences() -> Vec<RuleFile> {
              LEFT JOIN (SELECT meter_id, window_start, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute')\n\
                         WHERE seq_no = 3 GROUP BY meter_id, window_start) p\n\
              ON p.meter_id = m.meter_id AND p.window_start = w.window_start WHERE p.n IS NULL",
+        ),
+    ]
+}
+
+fn other_aggregates() -> Vec<RuleFile> {
+    vec![
+        rule(
+            "in_order",
+            TABLE,
+            "SELECT meter_id, window_end, array_agg(seq_no ORDER BY ts) AS seqs, string_agg(meter_id || '-' || seq_no, ',' ORDER BY ts DESC) AS text\n\
+             FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_end",
+        ),
+        rule(
+            "percentiles",
+            TABLE,
+            "SELECT window_end, percentile_cont(0.95) WITHIN GROUP (ORDER BY seq_no) AS p95, median(seq_no) AS middle, count(DISTINCT meter_id) AS meters,\n\
+                bool_and(seq_no > 0) AS positive, bit_or(seq_no) AS bits, var_pop(seq_no) AS spread, sum(DISTINCT seq_no) AS kinds\n\
+             FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY window_end",
+        ),
+        rule(
+            "rollup",
+            TABLE,
+            "SELECT window_start, window_end, meter_id, seq_no, count(*) AS n, grouping(seq_no) AS is_total\n\
+             FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY window_start, window_end, ROLLUP (meter_id, seq_no)",
+        ),
+        rule(
+            "grouping_sets",
+            TABLE,
+            "SELECT window_end, meter_id, seq_no, max(u_a_v) AS top FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute')\n\
+             GROUP BY GROUPING SETS ((window_end, meter_id), (window_end, seq_no), (window_end))",
+        ),
+        rule(
+            "having",
+            TABLE,
+            "WITH w AS (SELECT window_start, meter_id, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY window_start, meter_id HAVING count(*) > 2)\n\
+             SELECT window_start, count(*) AS busy FROM w GROUP BY window_start",
         ),
     ]
 }
