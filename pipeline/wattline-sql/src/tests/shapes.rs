@@ -356,6 +356,11 @@ fn sessions_and_lists() -> Vec<RuleFile> {
             "SELECT ts, unnest(CASE WHEN seq_no > 1 THEN make_array(seq_no, 7) END) AS a, unnest(make_array('x', 'y', meter_id)) AS b FROM meter_readings WHERE seq_no < 4",
         ),
         rule(
+            "unnest_null",
+            TABLE,
+            "SELECT ts, seq_no, unnest(CASE WHEN seq_no > 2 THEN make_array(seq_no, 0) WHEN seq_no = 1 THEN make_array() END) AS item FROM meter_readings",
+        ),
+        rule(
             "window_of_unnest",
             TABLE,
             "SELECT window_end, item, count(*) AS n FROM TUMBLE((SELECT ts, unnest(make_array(seq_no, 0)) AS item FROM meter_readings), ts, INTERVAL '1 minute') GROUP BY window_end, item",
