@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, ScalarValue, TableReference};
+use datafusion::common::{Column, JoinType, ScalarValue, TableReference};
 use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Window, WindowFrameBound, lit};
@@ -18,6 +18,11 @@ use crate::catalog::{Stream, StreamSource, event_time_type};
 const AGGREGATE: &str = "__aggregate";
 /// The relation that stands for "the result of a window function".
 const OVER: &str = "__over";
+/// Marks what comes from the second side of a join of streams: both sides may be of one stream, and the windows of one are not
+/// those of the other.
+const SECOND_FLOW: char = '2';
+/// Marks what an outer join of streams may have made NULL: it is no instant any more.
+const ABSENT: char = '?';
 
 /// A function of the event time that puts rows into windows: `date_bin`, or what HOP and CUMULATE unnest.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,14 +109,26 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
             None => Expr::Column(Column::new(Some(AGGREGATE), &column.name)),
         },
         LogicalPlan::Join(join) => {
-            let left = join.left.schema();
-            let (side, index, is_right) = match index.checked_sub(left.fields().len()) {
+            let width = match join.join_type {
+                JoinType::RightSemi | JoinType::RightAnti => 0,
+                _ => join.left.schema().fields().len(),
+            };
+            let (side, index, is_right) = match index.checked_sub(width) {
                 None => (&join.left, index, false),
                 Some(index) => (&join.right, index, true),
             };
             let resolved = resolve_column(side, &Column::from(side.schema().qualified_field(index)));
-            let two_flows = is_right && contains_stream(&join.left) && contains_stream(&join.right);
-            if two_flows { of_second_flow(resolved) } else { resolved }
+            if !contains_stream(&join.left) || !contains_stream(&join.right) {
+                return resolved;
+            }
+            let may_be_absent = match join.join_type {
+                JoinType::Full => true,
+                JoinType::Left => is_right,
+                JoinType::Right => !is_right,
+                _ => false,
+            };
+            let resolved = if is_right { marked(resolved, SECOND_FLOW) } else { resolved };
+            if may_be_absent { marked(resolved, ABSENT) } else { resolved }
         }
         LogicalPlan::Filter(filter) => resolve_column(&filter.input, column),
         LogicalPlan::Window(window) => match window.input.schema().fields().len() {
@@ -151,19 +168,37 @@ fn grouped(aggregate: &Aggregate) -> Vec<&Expr> {
     grouping_set_to_exprlist(&aggregate.group_expr).unwrap_or_default()
 }
 
-/// Both sides of a join may be of one stream: what comes from the second is marked, or its windows would be those of the first.
-fn of_second_flow(resolved: Expr) -> Expr {
-    let marked = resolved.clone().transform_up(|expr| {
+/// A resolved expression whose columns carry a mark.
+fn marked(resolved: Expr, mark: char) -> Expr {
+    let result = resolved.clone().transform_up(|expr| {
         Ok(match expr {
             Expr::Column(Column { relation: Some(relation), name, spans }) => {
-                let mark = format!("{}2", relation.schema().unwrap_or_default());
-                let relation = Some(TableReference::partial(mark, relation.table()));
+                let marks = format!("{}{mark}", relation.schema().unwrap_or_default());
+                let relation = Some(TableReference::partial(marks, relation.table()));
                 Transformed::yes(Expr::Column(Column { relation, name, spans }))
             }
             other => Transformed::no(other),
         })
     });
-    marked.map_or(resolved, |marked| marked.data)
+    result.map_or(resolved, |marked| marked.data)
+}
+
+/// Without the mark that it may be absent.
+fn as_if_present(resolved: &Expr) -> Expr {
+    let result = resolved.clone().transform_up(|expr| {
+        Ok(match expr {
+            Expr::Column(Column { relation: Some(relation), name, spans }) => {
+                let marks: String = relation.schema().unwrap_or_default().chars().filter(|c| *c != ABSENT).collect();
+                let relation = match marks.is_empty() {
+                    true => TableReference::bare(relation.table()),
+                    false => TableReference::partial(marks, relation.table()),
+                };
+                Transformed::yes(Expr::Column(Column { relation: Some(relation), name, spans }))
+            }
+            other => Transformed::no(other),
+        })
+    });
+    result.map_or_else(|_infallible| resolved.clone(), |present| present.data)
 }
 
 fn time_column_of(source: &StreamSource) -> Expr {
@@ -200,7 +235,9 @@ pub(crate) fn is_event_time(resolved: &Expr, streams: &[&StreamSource]) -> bool 
     let Expr::Column(column) = resolved else { return false };
     streams.iter().any(|source| {
         column.name == source.stream.event_time
-            && column.relation.as_ref().is_some_and(|relation| relation.table() == source.stream.name)
+            && column.relation.as_ref().is_some_and(|relation| {
+                relation.table() == source.stream.name && !relation.schema().is_some_and(|marks| marks.contains(ABSENT))
+            })
     })
 }
 
@@ -217,6 +254,19 @@ pub(crate) fn lag_us(resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> 
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => {
             lag_us(left, streams)?.checked_add(interval_us(right)?)
         }
+        // The time of whichever side of a FULL join is there.
+        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "coalesce" && args.len() == 2 => {
+            let lags = args.iter().map(|arg| lag_us(&as_if_present(arg), streams));
+            lags.collect::<Option<Vec<i64>>>()?.into_iter().max()
+        }
+        // The same as the optimiser writes it.
+        Expr::Case(case) => match (&case.expr, &case.when_then_expr[..], &case.else_expr) {
+            (None, [(when, then)], Some(other)) if **when == then.as_ref().clone().is_not_null() => {
+                let lag_us = |expr: &Expr| lag_us(&as_if_present(expr), streams);
+                Some(lag_us(then)?.max(lag_us(other)?))
+            }
+            _ => None,
+        },
         // A session that is not over yet ends after the watermark; when it began nobody knows.
         Expr::WindowFunction(function) if function.fun.name() == "session_end" => {
             lag_us(function.params.args.first()?, streams)?.checked_sub(1)

@@ -19,7 +19,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Arra
 use arrow::compute::{SortColumn, concat, lexsort_to_indices, partition, take_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use datafusion::common::cast::as_boolean_array;
-use datafusion::common::{ScalarValue, internal_datafusion_err};
+use datafusion::common::{ScalarValue, exec_err, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::Accumulator;
 use datafusion::physical_expr::window::WindowExpr;
@@ -456,5 +456,8 @@ fn instants_of(expr: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<Int64
     let values = values
         .as_primitive_opt::<TimestampMicrosecondType>()
         .ok_or_else(|| internal_datafusion_err!("the time of a row is {} and no timestamp", values.data_type()))?;
+    if values.null_count() > 0 {
+        return exec_err!("a row has no time, so nothing says when it is final");
+    }
     Ok(Int64Array::new(values.values().clone(), None))
 }

@@ -27,7 +27,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBat
 use arrow::compute::take;
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use datafusion::common::cast::as_boolean_array;
-use datafusion::common::internal_datafusion_err;
+use datafusion::common::{exec_err, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -78,6 +78,9 @@ impl AggregateSpec {
         let bins = bins
             .as_primitive_opt::<TimestampMicrosecondType>()
             .ok_or_else(|| internal_datafusion_err!("window start is {} and no timestamp", bins.data_type()))?;
+        if bins.null_count() > 0 {
+            return exec_err!("a row has no time, so it belongs to no window");
+        }
         Ok(Partial {
             starts: Int64Array::new(bins.values().clone(), None),
             keys: self.keys.iter().map(eval).collect::<Result<_>>()?,

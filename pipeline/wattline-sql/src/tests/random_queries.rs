@@ -306,7 +306,7 @@ impl Maker<'_> {
                 let kinds = [("", "inner join"), ("LEFT", "left join"), ("RIGHT", "right join"), ("FULL", "full join")];
                 let (kind, piece) = kinds[usize::try_from(kind - 2).expect("small")];
                 self.note(piece);
-                let columns = "a.ts, a.meter_id, a.seq_no, b.ts AS b_ts, b.meter_id AS b_meter, b.seq_no AS b_seq";
+                let columns = "coalesce(a.ts, b.ts) AS at, a.ts AS a_ts, a.meter_id, a.seq_no, b.ts AS b_ts, b.meter_id AS b_meter, b.seq_no AS b_seq";
                 format!("SELECT {columns} FROM {a} a {kind} JOIN {b} b ON {keys} AND {bound}{residual}")
             }
         }

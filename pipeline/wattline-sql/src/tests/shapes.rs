@@ -381,7 +381,12 @@ fn stream_joins() -> Vec<RuleFile> {
         join("interval_inner", "", around),
         join("interval_left", "LEFT", around),
         join("interval_right", "RIGHT", "a.ts >= b.ts AND a.ts < b.ts + INTERVAL '4 seconds' AND a.seq_no = b.seq_no"),
-        join("interval_full", "FULL", "b.ts > a.ts AND b.ts - INTERVAL '5 seconds' <= a.ts AND a.u_a_v > b.u_a_v"),
+        rule(
+            "interval_full",
+            TABLE,
+            "SELECT coalesce(a.ts, b.ts) AS at, a.ts AS a_ts, a.meter_id, a.seq_no, b.ts AS b_ts, b.seq_no AS b_seq FROM meter_readings a\n\
+             FULL JOIN other_readings b ON a.meter_id = b.meter_id AND b.ts > a.ts AND b.ts - INTERVAL '5 seconds' <= a.ts AND a.u_a_v > b.u_a_v",
+        ),
         join("interval_before", "LEFT", "b.ts BETWEEN a.ts - INTERVAL '20 seconds' AND a.ts - INTERVAL '10 seconds'"),
         rule(
             "followed",
@@ -413,6 +418,11 @@ fn stream_joins() -> Vec<RuleFile> {
             "window_of_join",
             TABLE,
             "SELECT window_start, window_end, count(*) AS n, count(b_seq) AS matched FROM TUMBLE(interval_left, ts, INTERVAL '1 minute') GROUP BY window_start, window_end",
+        ),
+        rule(
+            "window_of_full",
+            TABLE,
+            "SELECT date_bin(INTERVAL '1 minute', at) AS minute, count(*) AS n, count(a_ts) AS left_n FROM interval_full GROUP BY 1",
         ),
         rule(
             "over_of_join",
