@@ -262,6 +262,9 @@ pub trait FinalProgram: Send {
     /// given again.
     fn set_given(&mut self, state: usize, watermark_us: i64);
 
+    /// For a rule that begins in a running stream: what it gives final at the watermark would lack what came before it.
+    fn begin_at(&mut self, rule: usize, watermark_us: i64);
+
     /// The watermark up to which a state has been taken out: a snapshot leaves away what was final then.
     fn taken_us(&self, state: usize) -> i64;
 

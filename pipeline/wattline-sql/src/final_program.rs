@@ -107,7 +107,7 @@ impl FinalProgram {
     pub fn advance(&mut self, watermarks_us: &[i64]) -> FinalOutput {
         let mut output = FinalOutput::default();
         // Where a rule that goes through the past again begins to give.
-        let mut turns: Vec<i64> = self.stages.iter().filter(|of| of.keeps_state).map(|of| of.given_us).collect();
+        let mut turns: Vec<i64> = self.stages.iter().map(|of| of.given_us).collect();
         turns.push(END_OF_TIME);
         turns.sort_unstable();
         turns.dedup();
@@ -212,6 +212,15 @@ impl FinalProgram {
         }
         if !rules.iter().any(|rule| self.stages[*rule].keeps_state) {
             self.watermarks_us[state] = self.watermarks_us[state].max(watermark_us);
+        }
+    }
+
+    /// For a rule that begins in a running stream: what its stages would give before they have seen all of it is left out.
+    /// A rule without stages gives what the state that it shares holds.
+    pub fn begin_at(&mut self, rule: usize, watermark_us: i64) {
+        let stages = &mut self.stages[rule];
+        if stages.keeps_state {
+            stages.given_us = stages.given_us.max(watermark_us);
         }
     }
 

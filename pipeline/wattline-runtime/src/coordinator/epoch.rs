@@ -220,7 +220,10 @@ impl Coordinator {
     fn stage_frames(&mut self) -> Result<Vec<(String, RecordBatch)>> {
         let stages = self.final_program.dump_stages();
         let stages = stages.map_err(|reason| Error::BadObject { path: "stages of the rules".into(), reason })?;
-        let filled = stages.into_iter().filter(|stage| stage.batch.num_rows() > 0);
+        // Rules of one text have one fingerprint and keep the same: it is stored once.
+        let first = |rule: usize| self.rules.iter().position(|of| of.fingerprint == self.rules[rule].fingerprint);
+        let filled =
+            stages.into_iter().filter(|stage| stage.batch.num_rows() > 0 && first(stage.rule) == Some(stage.rule));
         Ok(filled.map(|stage| (stage_name(&self.rules[stage.rule].fingerprint, &stage), stage.batch)).collect())
     }
 

@@ -204,6 +204,12 @@ impl Coordinator {
                 self.final_program.set_given(state, watermark_us);
             }
         }
+        for rule in 0..self.rules.len() {
+            let began_us = self.began_before_us(rule);
+            if began_us != BEFORE_TIME {
+                self.final_program.begin_at(rule, began_us);
+            }
+        }
         if fresh {
             events::EndedBefore.emit();
             self.state_objects.clear();
@@ -248,9 +254,12 @@ impl Coordinator {
             let Some((fingerprint, taken_us, part)) = epoch::read_stage_name(&name) else {
                 return Err(Error::BadObject { path: format!("stage {name}"), reason: "it has no such name".into() });
             };
-            let Some(rule) = self.rules.iter().position(|rule| rule.fingerprint == fingerprint) else { continue };
-            let restored = self.final_program.restore_stage(&StageState { rule, taken_us, part, batch });
-            restored.map_err(|reason| Error::BadObject { path: format!("stage {name}"), reason })?;
+            // Rules of one text have one fingerprint, and keep the same.
+            for rule in (0..self.rules.len()).filter(|rule| self.rules[*rule].fingerprint == fingerprint) {
+                let state = StageState { rule, taken_us, part, batch: batch.clone() };
+                let restored = self.final_program.restore_stage(&state);
+                restored.map_err(|reason| Error::BadObject { path: format!("stage {name}"), reason })?;
+            }
         }
         Ok(())
     }
@@ -259,12 +268,16 @@ impl Coordinator {
     /// began before them; a new rule that shares the state of an older one finds these windows whole, and gives them too.
     fn ignored_until_us(&self, state: usize) -> i64 {
         let rules = &self.states[state].rules;
-        let began_before = |rule: &usize| match self.progress_of_rules[*rule].active_from_us {
-            BEFORE_TIME => BEFORE_TIME,
-            active_from_us => active_from_us.saturating_add(self.rules[*rule].span_us.unwrap_or(0) - 1),
-        };
-        let ignored = rules.iter().map(began_before).min().unwrap_or(BEFORE_TIME);
+        let ignored = rules.iter().map(|rule| self.began_before_us(*rule)).min().unwrap_or(BEFORE_TIME);
         self.final_until_us(state).max(ignored)
+    }
+
+    /// What is final at this watermark reaches back to before the rule began.
+    fn began_before_us(&self, rule: usize) -> i64 {
+        match self.progress_of_rules[rule].active_from_us {
+            BEFORE_TIME => BEFORE_TIME,
+            active_from_us => active_from_us.saturating_add(self.rules[rule].span_us.unwrap_or(0) - 1),
+        }
     }
 
     /// Takes lanes that a source assigned, and lets them flow.

@@ -349,6 +349,12 @@ impl FinalProgram for Merged {
         }
     }
 
+    fn begin_at(&mut self, rule: usize, watermark_us: i64) {
+        if rule == RUNNING {
+            self.given_us[rule] = self.given_us[rule].max(watermark_us);
+        }
+    }
+
     fn taken_us(&self, state: usize) -> i64 {
         self.taken_us[state]
     }

@@ -23,6 +23,8 @@ const OVER: &str = "__over";
 const SECOND_FLOW: char = '2';
 /// Marks what an outer join of streams may have made NULL: it is no instant any more.
 const ABSENT: char = '?';
+/// Marks what a FULL join may have made NULL: then the other side is there.
+const ONE_OF_TWO: char = '*';
 
 /// A function of the event time that puts rows into windows: `date_bin`, or what HOP and CUMULATE unnest.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,14 +123,12 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
             if !contains_stream(&join.left) || !contains_stream(&join.right) {
                 return resolved;
             }
-            let may_be_absent = match join.join_type {
-                JoinType::Full => true,
-                JoinType::Left => is_right,
-                JoinType::Right => !is_right,
-                _ => false,
-            };
             let resolved = if is_right { marked(resolved, SECOND_FLOW) } else { resolved };
-            if may_be_absent { marked(resolved, ABSENT) } else { resolved }
+            match (join.join_type, is_right) {
+                (JoinType::Full, _) => marked(resolved, ONE_OF_TWO),
+                (JoinType::Left, true) | (JoinType::Right, false) => marked(resolved, ABSENT),
+                _ => resolved,
+            }
         }
         LogicalPlan::Filter(filter) => resolve_column(&filter.input, column),
         LogicalPlan::Window(window) => match window.input.schema().fields().len() {
@@ -183,12 +183,15 @@ fn marked(resolved: Expr, mark: char) -> Expr {
     result.map_or(resolved, |marked| marked.data)
 }
 
-/// Without the mark that it may be absent.
-fn as_if_present(resolved: &Expr) -> Expr {
+/// One side of a FULL join as if it were there; `None` if it is none.
+fn as_if_present(resolved: &Expr) -> Option<Expr> {
+    let mut is_side = true;
     let result = resolved.clone().transform_up(|expr| {
         Ok(match expr {
             Expr::Column(Column { relation: Some(relation), name, spans }) => {
-                let marks: String = relation.schema().unwrap_or_default().chars().filter(|c| *c != ABSENT).collect();
+                let marks = relation.schema().unwrap_or_default();
+                is_side &= marks.ends_with(ONE_OF_TWO);
+                let marks = marks.strip_suffix(ONE_OF_TWO).unwrap_or(marks);
                 let relation = match marks.is_empty() {
                     true => TableReference::bare(relation.table()),
                     false => TableReference::partial(marks, relation.table()),
@@ -198,7 +201,17 @@ fn as_if_present(resolved: &Expr) -> Expr {
             other => Transformed::no(other),
         })
     });
-    result.map_or_else(|_infallible| resolved.clone(), |present| present.data)
+    result.ok().map(|present| present.data).filter(|_| is_side)
+}
+
+/// Whether two instants are those of the two sides of a FULL join.
+fn are_two_sides(a: &Expr, b: &Expr) -> bool {
+    let of_second = |expr: &Expr| {
+        expr.column_refs().iter().all(|column| {
+            column.relation.as_ref().and_then(|of| of.schema()).is_some_and(|marks| marks.ends_with("2*"))
+        })
+    };
+    of_second(a) != of_second(b)
 }
 
 fn time_column_of(source: &StreamSource) -> Expr {
@@ -236,7 +249,8 @@ pub(crate) fn is_event_time(resolved: &Expr, streams: &[&StreamSource]) -> bool 
     streams.iter().any(|source| {
         column.name == source.stream.event_time
             && column.relation.as_ref().is_some_and(|relation| {
-                relation.table() == source.stream.name && !relation.schema().is_some_and(|marks| marks.contains(ABSENT))
+                relation.table() == source.stream.name
+                    && !relation.schema().is_some_and(|marks| marks.contains([ABSENT, ONE_OF_TWO]))
             })
     })
 }
@@ -256,13 +270,15 @@ pub(crate) fn lag_us(resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> 
         }
         // The time of whichever side of a FULL join is there.
         Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "coalesce" && args.len() == 2 => {
-            let lags = args.iter().map(|arg| lag_us(&as_if_present(arg), streams));
-            lags.collect::<Option<Vec<i64>>>()?.into_iter().max()
+            let lag_us = |arg: &Expr| lag_us(&as_if_present(arg)?, streams);
+            if are_two_sides(&args[0], &args[1]) { Some(lag_us(&args[0])?.max(lag_us(&args[1])?)) } else { None }
         }
         // The same as the optimiser writes it.
         Expr::Case(case) => match (&case.expr, &case.when_then_expr[..], &case.else_expr) {
-            (None, [(when, then)], Some(other)) if **when == then.as_ref().clone().is_not_null() => {
-                let lag_us = |expr: &Expr| lag_us(&as_if_present(expr), streams);
+            (None, [(when, then)], Some(other))
+                if **when == then.as_ref().clone().is_not_null() && are_two_sides(then, other) =>
+            {
+                let lag_us = |expr: &Expr| lag_us(&as_if_present(expr)?, streams);
                 Some(lag_us(then)?.max(lag_us(other)?))
             }
             _ => None,
@@ -280,43 +296,91 @@ pub(crate) fn lag_in(input: &LogicalPlan, resolved: &Expr) -> Option<i64> {
     lag_us(resolved, &streams_of(input))?.checked_add(hold_back_us(input, resolved)?)
 }
 
-/// How much longer the rows of `plan` are held back than the instants in them say: window functions that look ahead give a
-/// row out later, those of a window only with the window. `None` if it is not bounded.
+/// How much longer the rows of `plan` are held back than the instant `resolved` in them says: what is computed of a window
+/// comes with the window, what looks ahead that much later, a pair of a join when both of its rows are there. `None` if it is
+/// not bounded. Too much is only late; too little would lose rows.
 pub(crate) fn hold_back_us(plan: &LogicalPlan, resolved: &Expr) -> Option<i64> {
     let mut held_us: i64 = 0;
     for input in plan.inputs() {
         held_us = held_us.max(hold_back_us(input, resolved)?);
     }
-    let window = match plan {
-        LogicalPlan::Window(window) => window,
-        LogicalPlan::Join(join) if contains_stream(&join.left) && contains_stream(&join.right) => {
-            return join_hold_back_us(join)?.checked_add(held_us);
+    let own_us = match plan {
+        LogicalPlan::Window(window) => {
+            let own_us = window.window_expr.iter().map(|expr| own_hold_back_us(window, expr, resolved));
+            own_us.collect::<Option<Vec<i64>>>()?.into_iter().max().unwrap_or(0)
         }
-        _ => return Some(held_us),
+        LogicalPlan::Aggregate(aggregate) if contains_stream(&aggregate.input) => {
+            let streams = streams_of(&aggregate.input);
+            let groups = grouped(aggregate).into_iter().map(|group| resolve(&aggregate.input, group));
+            let mut bins = groups.flat_map(|group| find_time_bins(&group, &streams));
+            bins.next().map_or(Some(0), |bin| held_with(&bin, resolved))?
+        }
+        LogicalPlan::Join(join) if contains_stream(&join.left) && contains_stream(&join.right) => {
+            join_hold_back_us(join, resolved)?
+        }
+        _ => 0,
     };
-    let own_us = window.window_expr.iter().map(|expr| own_hold_back_us(window, expr, resolved));
-    own_us.collect::<Option<Vec<i64>>>()?.into_iter().max().unwrap_or(0).checked_add(held_us)
+    own_us.checked_add(held_us)
+}
+
+/// How much later than `resolved` rows come that come with a window: with its own bin they are not late.
+fn held_with(bin: &TimeBin, resolved: &Expr) -> Option<i64> {
+    if contains(resolved, &bin.expr) { Some(0) } else { Some(bin.final_after_us().max(bin.size_us)) }
+}
+
+/// Whether an expression is part of another.
+pub(crate) fn contains(whole: &Expr, part: &Expr) -> bool {
+    whole.exists(|expr| Ok(expr == part)).unwrap_or(false)
 }
 
 fn own_hold_back_us(window: &Window, expr: &Expr, resolved: &Expr) -> Option<i64> {
     let Expr::WindowFunction(function) = expr.clone().unalias() else { return Some(0) };
     if is_session(&function) {
         let is_end = |expr: &Expr| matches!(expr, Expr::WindowFunction(of) if of.fun.name() == "session_end");
-        return resolved.exists(|expr| Ok(is_end(expr))).unwrap_or(false).then_some(0);
+        let ends = window.window_expr.iter().map(|expr| resolve_over(window, expr)).filter(is_end);
+        return ends.into_iter().any(|end| contains(resolved, &end)).then_some(0);
     }
     let streams = streams_of(&window.input);
     for partition in &function.params.partition_by {
-        let window = resolve(&window.input, partition);
-        let Some(lag_us) = lag_us(&window, &streams) else { continue };
-        // Of the windows themselves none is given out that does not come whole.
-        let bins = find_time_bins(&window, &streams);
-        let is_window = |expr: &Expr| *expr == window || bins.iter().any(|bin| *expr == bin.expr);
-        let same = resolved.exists(|expr| Ok(is_window(expr))).unwrap_or(false);
-        return if same { Some(0) } else { lag_us.checked_add(1) };
+        let partition = resolve(&window.input, partition);
+        if lag_us(&partition, &streams).is_none() {
+            continue;
+        }
+        return match find_time_bins(&partition, &streams).first() {
+            Some(bin) => held_with(bin, resolved),
+            // The rows of one instant; those of a session come with it, whenever that is.
+            None if is_event_time(&partition, &streams) || contains(resolved, &partition) => Some(0),
+            None => None,
+        };
     }
-    match &function.params.window_frame.end_bound {
-        WindowFrameBound::Following(bound) if !bound.is_null() => interval_us(&lit(bound.clone())),
-        _ => Some(0),
+    let ahead_us = match &function.params.window_frame.end_bound {
+        WindowFrameBound::Following(bound) if !bound.is_null() => interval_us(&lit(bound.clone()))?,
+        _ => 0,
+    };
+    let order = function.params.order_by.first().map(|order| resolve(&window.input, &order.expr));
+    let bins = order.map_or_else(Vec::new, |order| find_time_bins(&order, &streams));
+    bins.first().map_or(Some(0), |bin| held_with(bin, resolved))?.checked_add(ahead_us)
+}
+
+/// How far a resolved instant may lie ahead of the event time that it is computed from, microseconds.
+pub(crate) fn lead_us(resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> {
+    if is_event_time(resolved, streams) {
+        return Some(0);
+    }
+    match resolved {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => {
+            lead_us(left, streams)?.checked_add(interval_us(right)?)
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => {
+            lead_us(left, streams)?.checked_sub(interval_us(right)?)
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args }) => {
+            let bin = time_bin_of(resolved, streams)?;
+            let time = if ["date_bin", "local_bin_end", "local_bin_start"].contains(&func.name()) { 1 } else { 2 };
+            let by_end = ["cumulate_ends", "local_bin_end"].contains(&func.name());
+            lead_us(args.get(time)?, streams)?.checked_add(if by_end { bin.size_us } else { 0 })
+        }
+        _ => None,
     }
 }
 

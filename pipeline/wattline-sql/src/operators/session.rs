@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
-use datafusion::common::internal_datafusion_err;
+use datafusion::common::{exec_err, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 
@@ -78,6 +78,9 @@ impl SessionStage {
         let values = self.spec.time.evaluate(rows)?.into_array(rows.num_rows())?;
         let values = values.as_primitive_opt::<TimestampMicrosecondType>();
         let values = values.ok_or_else(|| internal_datafusion_err!("the time of a session is no timestamp"))?;
+        if values.null_count() > 0 {
+            return exec_err!("a row has no time, so it belongs to no session");
+        }
         Ok(Int64Array::new(values.values().clone(), None))
     }
 

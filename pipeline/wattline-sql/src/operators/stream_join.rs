@@ -16,7 +16,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use datafusion::common::cast::as_boolean_array;
-use datafusion::common::{JoinType, internal_datafusion_err};
+use datafusion::common::{JoinType, exec_err, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 use wattline_core::time::END_OF_TIME;
@@ -352,5 +352,8 @@ fn times_of(side: &JoinSide, rows: &RecordBatch) -> Result<Vec<i64>> {
     let values = side.time.evaluate(rows)?.into_array(rows.num_rows())?;
     let values = values.as_primitive_opt::<TimestampMicrosecondType>();
     let values = values.ok_or_else(|| internal_datafusion_err!("the time of a join is no timestamp"))?;
+    if values.null_count() > 0 {
+        return exec_err!("a row has no time, so nothing says how long it is kept for a partner");
+    }
     Ok(values.values().to_vec())
 }

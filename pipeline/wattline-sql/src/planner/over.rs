@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, WindowFunction};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -185,6 +185,11 @@ impl Lowering<'_> {
         let context = PhysicalPlanningContext::default();
         let (schema, props) = (input.schema(), self.session.execution_props());
         let lowered = LoweredAggregateBuilder::new(&expr, schema, schema.as_arrow(), props, &context).build()?;
+        // What keeps every value it has seen would keep all of them for ever.
+        let keeps_values = |field: &FieldRef| field.data_type().is_nested();
+        if params.distinct || lowered.aggregate.state_fields()?.iter().any(keeps_values) {
+            return Err(from_the_first_row(function).into());
+        }
         let args = lowered.aggregate.expressions();
         Ok(Aggregated { function: lowered.aggregate, args, filter: lowered.filter })
     }

@@ -67,6 +67,8 @@ fn unbounded_shapes_are_refused() {
         "sum(u_a_v) OVER (PARTITION BY meter_id ORDER BY ts ROWS BETWEEN CURRENT ROW AND 2 FOLLOWING)",
         "sum(u_a_v) OVER (PARTITION BY meter_id ORDER BY ts ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING)",
         "sum(u_a_v) OVER (PARTITION BY meter_id ORDER BY ts GROUPS 2 PRECEDING)",
+        "array_agg(u_a_v) OVER (PARTITION BY meter_id ORDER BY ts)",
+        "count(DISTINCT u_a_v) OVER (PARTITION BY meter_id ORDER BY ts)",
     ] {
         check(
             TABLE,
@@ -153,6 +155,10 @@ fn windows_are_over_the_event_time() {
         code::UNBOUNDED_AGGREGATE,
         "window_start",
     );
+    let nested = "SELECT window_end, max(began) AS began FROM TUMBLE((SELECT at, window_start AS began FROM SESSION(\n\
+        (SELECT meter_id, window_end AS at FROM SESSION(meter_readings, ts, INTERVAL '10 seconds', meter_id) GROUP BY meter_id, window_end),\n\
+        at, INTERVAL '10 minutes', meter_id)), at, INTERVAL '1 minute') GROUP BY window_end";
+    assert_eq!(mistakes(&[rule("r", TABLE, nested)])[0].code, code::UNBOUNDED_AGGREGATE, "rows of open sessions");
     let inner = format!("SELECT window_end, count(*) AS n FROM {WINDOW} GROUP BY window_end");
     let outer = rule("outer_rule", TABLE, "SELECT n, count(*) AS m FROM inner_rule GROUP BY n");
     let codes: Vec<_> = mistakes(&[rule("inner_rule", TABLE, &inner), outer]).iter().map(|m| m.code).collect();

@@ -83,8 +83,29 @@ impl Maker<'_> {
 
     fn source(&mut self) -> Source {
         let stream = self.stream();
-        match self.below(6) {
+        match self.below(9) {
             0 => Source { sql: format!("(SELECT * FROM {stream} WHERE {})", self.condition("")), identity: true },
+            2 => {
+                self.note("of distinct");
+                let columns = "ts, meter_id, seq_no, u_a_v, energy_imp_kwh";
+                let (window, from) = self.one_of(&[
+                    ("", "{}"),
+                    (", window_start AS w", "TUMBLE({}, ts, INTERVAL '40 seconds')"),
+                    (", window_end AS w", "HOP({}, ts, INTERVAL '25 seconds', INTERVAL '50 seconds')"),
+                ]);
+                let from = from.replace("{}", stream);
+                Source { sql: format!("(SELECT DISTINCT {columns}{window} FROM {from})"), identity: false }
+            }
+            3 => {
+                self.note("of top");
+                let edge = self.one_of(&["window_start", "window_end"]);
+                let columns = "ts, meter_id, seq_no, u_a_v, energy_imp_kwh";
+                let sql = format!(
+                    "(SELECT {columns} FROM TUMBLE({stream}, ts, INTERVAL '35 seconds')\n\
+                     QUALIFY rank() OVER (PARTITION BY {edge} ORDER BY u_a_v DESC) <= 5)"
+                );
+                Source { sql, identity: false }
+            }
             1 => {
                 self.note("union all");
                 let other = self.stream();

@@ -76,6 +76,7 @@ pub(super) fn shapes() -> Vec<RuleFile> {
     shapes.extend(stream_joins());
     shapes.extend(absences());
     shapes.extend(other_aggregates());
+    shapes.extend(held_back());
     shapes
 }
 
@@ -491,6 +492,54 @@ fn other_aggregates() -> Vec<RuleFile> {
             TABLE,
             "WITH w AS (SELECT window_start, meter_id, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY window_start, meter_id HAVING count(*) > 2)\n\
              SELECT window_start, count(*) AS busy FROM w GROUP BY window_start",
+        ),
+    ]
+}
+
+/// What comes later than its time says.
+fn held_back() -> Vec<RuleFile> {
+    vec![
+        rule(
+            "over_of_distinct",
+            TABLE,
+            "SELECT ts, meter_id, lag(ts) OVER (PARTITION BY meter_id ORDER BY ts) AS before FROM (SELECT DISTINCT ts, meter_id FROM meter_readings)",
+        ),
+        rule(
+            "over_of_distinct_window",
+            TABLE,
+            "SELECT ts, meter_id, count(*) OVER (PARTITION BY meter_id ORDER BY ts) AS n FROM\n\
+               (SELECT DISTINCT window_start, ts, meter_id FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute'))",
+        ),
+        rule(
+            "over_of_top",
+            TABLE,
+            "SELECT ts, meter_id, sum(seq_no) OVER (PARTITION BY meter_id ORDER BY ts RANGE INTERVAL '90 seconds' PRECEDING) AS s FROM\n\
+               (SELECT * FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') QUALIFY row_number() OVER (PARTITION BY window_end ORDER BY u_a_v DESC, ts) <= 3)",
+        ),
+        rule(
+            "window_of_top_of_end",
+            TABLE,
+            "SELECT w, count(*) AS n FROM (SELECT date_bin(INTERVAL '45 seconds', ts) AS w FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute')\n\
+               QUALIFY rank() OVER (PARTITION BY window_end ORDER BY u_a_v DESC) <= 9) GROUP BY w",
+        ),
+        rule(
+            "window_of_window_join",
+            TABLE,
+            "SELECT date_bin(INTERVAL '45 seconds', a.ts) AS w, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') a\n\
+             JOIN (SELECT meter_id, window_end, min(u_a_v) AS low FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_end) b\n\
+             ON a.meter_id = b.meter_id AND a.window_end = b.window_end AND a.u_a_v > b.low GROUP BY 1",
+        ),
+        rule(
+            "window_of_due",
+            TABLE,
+            "SELECT date_bin(INTERVAL '1 minute', a.ts) AS w, count(*) AS n, count(b.seq_no) AS matched FROM\n\
+               (SELECT ts, meter_id, ts + INTERVAL '2 minutes' AS due FROM meter_readings) a\n\
+             LEFT JOIN other_readings b ON a.meter_id = b.meter_id AND b.ts BETWEEN a.due AND a.due + INTERVAL '5 seconds' GROUP BY 1",
+        ),
+        rule(
+            "over_of_session",
+            TABLE,
+            "SELECT ts, meter_id, window_end, row_number() OVER (PARTITION BY window_end, meter_id ORDER BY seq_no, ts, _partition, _offset) AS nth FROM SESSION(meter_readings, ts, INTERVAL '6 seconds', meter_id)",
         ),
     ]
 }

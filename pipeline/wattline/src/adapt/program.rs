@@ -53,6 +53,10 @@ impl port::FinalProgram for Merged {
         self.0.set_given(state, watermark_us);
     }
 
+    fn begin_at(&mut self, rule: usize, watermark_us: i64) {
+        self.0.begin_at(rule, watermark_us);
+    }
+
     fn taken_us(&self, state: usize) -> i64 {
         self.0.taken_us(state)
     }
