@@ -20,7 +20,7 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use crate::error::Error;
 use crate::lane_program::state_error;
-use crate::operators::{FinalPanes, Lookups, OrderBuffer, record_batch};
+use crate::operators::{FinalPanes, OrderBuffer, record_batch};
 use crate::planner::{Hold, Node};
 use crate::program::{FinalOutput, RuleFailure, RuleRows, StageState, StateDelta};
 use crate::rule_set::CompiledRule;
@@ -127,7 +127,7 @@ impl FinalProgram {
         for (state, moves) in moved.iter().enumerate() {
             released.push(if *moves { self.release(state, targets_us[state], output) } else { Released::default() });
         }
-        let lookups = Lookups::default();
+        let none = Released::default();
         for rule in 0..self.rules.len() {
             let stages = &mut self.stages[rule];
             let Some(state) = stages.feeds.iter().flatten().copied().find(|state| moved[*state]) else { continue };
@@ -137,8 +137,8 @@ impl FinalProgram {
             }
             let mut failures = Vec::new();
             let of_feeds: Vec<&Released> =
-                stages.feeds.iter().map(|state| state.map_or(Released::none(), |state| &released[state])).collect();
-            let rows = stages.root.advance(&of_feeds, watermark_us, &lookups, &mut failures);
+                stages.feeds.iter().map(|state| state.map_or(&none, |state| &released[state])).collect();
+            let rows = stages.root.advance(&of_feeds, watermark_us, &mut failures);
             let is_new = watermark_us > stages.given_us;
             stages.given_us = stages.given_us.max(watermark_us);
             let identity = match (&self.rules[rule].plan.root, &of_feeds[..]) {
@@ -171,11 +171,9 @@ impl FinalProgram {
     fn release(&mut self, state: usize, watermark_us: i64, output: &mut FinalOutput) -> Released {
         self.watermarks_us[state] = watermark_us;
         let released = match &mut self.states[state] {
-            FinalState::Windows(panes) => {
-                panes.close_until(watermark_us).map(|batches| Released { batches, identity: None })
-            }
+            FinalState::Windows(panes) => panes.close_until(watermark_us).map(|batches| Released::new(batches, None)),
             FinalState::Ordered(buffer) => buffer.release_before(watermark_us).map(|rows| match rows {
-                Some((batch, identity)) => Released { batches: vec![batch], identity: Some(identity) },
+                Some((batch, identity)) => Released::new(vec![batch], Some(identity)),
                 None => Released::default(),
             }),
         };

@@ -20,15 +20,16 @@ use crate::planner::Node;
 #[derive(Debug, Default)]
 pub(super) struct Released {
     pub(super) batches: Vec<RecordBatch>,
+    /// For each batch what rules have looked up for its rows: one asks, the others that share the state have the answer.
+    pub(super) lookups: Vec<Lookups>,
     /// Row by row the event, for rows in order.
     pub(super) identity: Option<RecordBatch>,
 }
 
 impl Released {
-    /// Nothing.
-    pub(super) fn none() -> &'static Self {
-        static NONE: Released = Released { batches: Vec::new(), identity: None };
-        &NONE
+    pub(super) fn new(batches: Vec<RecordBatch>, identity: Option<RecordBatch>) -> Self {
+        let lookups = batches.iter().map(|_batch| Lookups::default()).collect();
+        Self { batches, lookups, identity }
     }
 }
 
@@ -70,14 +71,19 @@ impl Stage {
         &mut self,
         feeds: &[&Released],
         watermark_us: i64,
-        lookups: &Lookups,
         failures: &mut Vec<String>,
     ) -> Result<Vec<RecordBatch>> {
         match self {
             Self::Feed(feed) => Ok(feeds[*feed].batches.clone()),
             Self::Steps(input, steps) => {
+                let shared = match input.as_ref() {
+                    Self::Feed(feed) => &feeds[*feed].lookups[..],
+                    _ => &[],
+                };
                 let mut given = Vec::new();
-                for batch in input.advance(feeds, watermark_us, lookups, failures)? {
+                for (at, batch) in input.advance(feeds, watermark_us, failures)?.into_iter().enumerate() {
+                    let own = Lookups::default();
+                    let lookups = shared.get(at).unwrap_or(&own);
                     halving(Chunk::whole(batch), failures, |chunk| {
                         given.extend(run_all(steps, chunk, lookups)?.map(|chunk| chunk.batch));
                         Ok(())
@@ -86,7 +92,7 @@ impl Stage {
                 Ok(given)
             }
             Self::Windows(input, panes) => {
-                for batch in input.advance(feeds, watermark_us, lookups, failures)? {
+                for batch in input.advance(feeds, watermark_us, failures)? {
                     let mut evaluated = Vec::new();
                     halving(Chunk::whole(batch), failures, |chunk| {
                         evaluated.push(panes.spec().evaluate(&chunk)?);
@@ -97,26 +103,26 @@ impl Stage {
                 panes.close_until(watermark_us)
             }
             Self::Over(input, stage) => {
-                for batch in input.advance(feeds, watermark_us, lookups, failures)? {
+                for batch in input.advance(feeds, watermark_us, failures)? {
                     stage.push(&batch)?;
                 }
                 Ok(stage.give(watermark_us)?.into_iter().collect())
             }
             Self::Sessions(input, stage) => {
-                for batch in input.advance(feeds, watermark_us, lookups, failures)? {
+                for batch in input.advance(feeds, watermark_us, failures)? {
                     stage.push(&batch)?;
                 }
                 Ok(stage.give(watermark_us)?.into_iter().collect())
             }
             Self::Join(inputs, stage) => {
-                let left = inputs.0.advance(feeds, watermark_us, lookups, failures)?;
-                let right = inputs.1.advance(feeds, watermark_us, lookups, failures)?;
+                let left = inputs.0.advance(feeds, watermark_us, failures)?;
+                let right = inputs.1.advance(feeds, watermark_us, failures)?;
                 stage.advance(&left, &right, watermark_us)
             }
             Self::Union(inputs, schema) => {
                 let mut given = Vec::new();
                 for input in inputs {
-                    for batch in input.advance(feeds, watermark_us, lookups, failures)? {
+                    for batch in input.advance(feeds, watermark_us, failures)? {
                         given.push(record_batch(schema, batch.columns().to_vec(), batch.num_rows())?);
                     }
                 }
