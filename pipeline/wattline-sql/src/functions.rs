@@ -17,6 +17,7 @@
 
 use std::sync::Arc;
 
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
 mod date_bin;
@@ -75,4 +76,19 @@ pub(crate) fn date_bin() -> ScalarUDF {
 
 pub(crate) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     vec![Arc::new(AggregateUDF::from(rms_mean::RmsMean::new()))]
+}
+
+/// The microseconds of an interval without months; `None` if it has months, or parts of a microsecond.
+pub(crate) fn interval_us(interval: &ScalarValue) -> Option<i64> {
+    match interval {
+        ScalarValue::IntervalMonthDayNano(Some(interval)) if interval.months == 0 => {
+            let days_us = i64::from(interval.days).checked_mul(86_400_000_000)?;
+            (interval.nanoseconds % 1_000 == 0).then(|| days_us.checked_add(interval.nanoseconds / 1_000)).flatten()
+        }
+        ScalarValue::IntervalDayTime(Some(interval)) => {
+            let ms = i64::from(interval.days).checked_mul(86_400_000)?.checked_add(i64::from(interval.milliseconds))?;
+            ms.checked_mul(1_000)
+        }
+        _ => None,
+    }
 }

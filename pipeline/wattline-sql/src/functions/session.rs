@@ -14,6 +14,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::{PartitionEvaluator, Signature, Volatility, WindowUDFImpl};
 
+use super::interval_us;
+
 /// Which end of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Edge {
@@ -106,12 +108,10 @@ pub(crate) fn sessions(instants: &[i64], gap_us: i64) -> Vec<Range<usize>> {
 
 /// The microseconds of a gap.
 pub(crate) fn gap_us(gap: &ScalarValue) -> Result<i64> {
-    match gap {
-        ScalarValue::IntervalMonthDayNano(Some(gap)) if gap.months == 0 => {
-            let us = i64::from(gap.days).saturating_mul(86_400_000_000) + gap.nanoseconds / 1_000;
-            if us > 0 { Ok(us) } else { exec_err!("the gap of a session is not positive") }
-        }
-        _ => exec_err!("the gap of a session is no interval without months: write `INTERVAL '30 minutes'`"),
+    match interval_us(gap) {
+        Some(us) if us > 0 => Ok(us),
+        Some(_) => exec_err!("the gap of a session is not positive"),
+        None => exec_err!("the gap of a session is no interval without months: write `INTERVAL '30 minutes'`"),
     }
 }
 

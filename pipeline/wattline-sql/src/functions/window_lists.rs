@@ -9,9 +9,11 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, TimestampMicrosecondArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit, TimestampMicrosecondType};
-use datafusion::common::{ScalarValue, exec_err, plan_err};
+use datafusion::common::{exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+
+use super::interval_us;
 
 /// Windows that an instant may be in, so that a slip in an interval cannot fill the memory.
 const WINDOWS_MAX: i64 = 10_000;
@@ -63,7 +65,7 @@ impl ScalarUDFImpl for WindowList {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let (step, size) = (interval_us(self.name(), &args.args[0])?, interval_us(self.name(), &args.args[1])?);
+        let (step, size) = (step_us(self.name(), &args.args[0])?, step_us(self.name(), &args.args[1])?);
         if size / step >= WINDOWS_MAX {
             return exec_err!("{} would put each event into {} windows", self.name(), size / step);
         }
@@ -109,16 +111,15 @@ fn push_cumulate_ends(step: i64, size: i64, instant: i64, origin: i64, ends: &mu
     ends.extend((into / step + 1..=size / step).map(|k| start + k * step));
 }
 
-fn interval_us(function: &str, interval: &ColumnarValue) -> Result<i64> {
-    match interval {
-        ColumnarValue::Scalar(ScalarValue::IntervalMonthDayNano(Some(interval))) if interval.months == 0 => {
-            let us = i64::from(interval.days).saturating_mul(86_400_000_000) + interval.nanoseconds / 1_000;
-            match us > 0 && interval.nanoseconds % 1_000 == 0 {
-                true => Ok(us),
-                false => exec_err!("an interval of {function} is not a positive number of microseconds"),
-            }
-        }
-        _ => exec_err!("an interval of {function} is no literal without months: write `INTERVAL '10 minutes'`"),
+fn step_us(function: &str, interval: &ColumnarValue) -> Result<i64> {
+    let us = match interval {
+        ColumnarValue::Scalar(interval) => interval_us(interval),
+        ColumnarValue::Array(_) => None,
+    };
+    match us {
+        Some(us) if us > 0 => Ok(us),
+        Some(_) => exec_err!("an interval of {function} is not positive"),
+        None => exec_err!("an interval of {function} is no literal without months: write `INTERVAL '10 minutes'`"),
     }
 }
 

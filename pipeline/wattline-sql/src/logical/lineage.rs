@@ -496,14 +496,7 @@ pub(crate) fn find_time_bins(resolved: &Expr, streams: &[&StreamSource]) -> Vec<
 /// The microseconds of an interval literal without months.
 pub(crate) fn interval_us(expr: &Expr) -> Option<i64> {
     match expr {
-        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if interval.months == 0 => {
-            let days_us = i64::from(interval.days).checked_mul(86_400_000_000)?;
-            (interval.nanoseconds % 1_000 == 0).then(|| days_us.checked_add(interval.nanoseconds / 1_000)).flatten()
-        }
-        Expr::Literal(ScalarValue::IntervalDayTime(Some(interval)), _) => {
-            let ms = i64::from(interval.days).checked_mul(86_400_000)?.checked_add(i64::from(interval.milliseconds))?;
-            ms.checked_mul(1_000)
-        }
+        Expr::Literal(value, _) => crate::functions::interval_us(value),
         _ => None,
     }
 }
