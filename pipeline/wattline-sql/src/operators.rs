@@ -19,6 +19,7 @@ mod over;
 mod ref_join;
 mod session;
 mod stream_join;
+mod try_decimal;
 mod unnest;
 mod window_aggregate;
 
@@ -28,6 +29,7 @@ pub(crate) use over::{Counted, Keep, OverFunction, OverSpec, OverStage};
 pub(crate) use ref_join::{KeyIndexes, Lookups, RefJoin, RefJoinKind, RefTable, compact_columns};
 pub(crate) use session::{SessionSpec, SessionStage};
 pub(crate) use stream_join::{JoinSide, StreamJoinSpec, StreamJoinStage};
+pub(crate) use try_decimal::with_quick_casts;
 pub(crate) use unnest::Unnest;
 pub(crate) use window_aggregate::{AggregateSpec, Aggregated, FinalPanes, KeyNumbers, LanePanes};
 

@@ -39,7 +39,7 @@ use crate::diagnostic::code;
 use crate::logical::{Anchor, Refusal, all_streams_of, contains_stream, hold_back_us, resolve, streams_of};
 use crate::operators::{
     AggregateSpec, Aggregated, Operator, OverSpec, RefJoin, RefJoinKind, SessionSpec, StreamJoinSpec, Unnest,
-    compact_columns, nullable,
+    compact_columns, nullable, with_quick_casts,
 };
 
 mod grouping_sets;
@@ -335,7 +335,8 @@ impl Lowering<'_> {
             .into());
         }
         let context = PhysicalPlanningContext::default();
-        Ok(create_physical_expr(expr, schema, self.session.execution_props(), &context)?)
+        let planned = create_physical_expr(expr, schema, self.session.execution_props(), &context)?;
+        Ok(with_quick_casts(planned)?)
     }
 
     fn physical_all(
@@ -395,6 +396,7 @@ impl Lowering<'_> {
                     .build()?;
             let mut args = lowered.aggregate.expressions();
             args.extend(lowered.aggregate.order_bys().iter().map(|order| Arc::clone(&order.expr)));
+            let args = args.into_iter().map(with_quick_casts).collect::<Result<_>>()?;
             aggregates.push(Aggregated { function: lowered.aggregate, args, filter: lowered.filter });
         }
         let output_schema = nullable(aggregate.schema.as_arrow());

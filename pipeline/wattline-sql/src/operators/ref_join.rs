@@ -22,6 +22,10 @@ use hashbrown::HashMap;
 
 use super::{Chunk, record_batch};
 
+mod validity;
+
+use validity::{Instanced, Validity};
+
 /// Candidate pairs per step of a join without keys.
 const PAIRS_MAX: usize = 262_144;
 
@@ -282,6 +286,9 @@ impl RefJoin {
         if candidates.stream.is_empty() {
             return Ok(candidates);
         }
+        if let Some(valid) = self.valid_pairs(batch, condition, columns, &candidates) {
+            return Ok(valid);
+        }
         let stream = UInt32Array::from(candidates.stream);
         let table = UInt32Array::from(candidates.table);
         let mut fields = Vec::with_capacity(columns.len());
@@ -298,6 +305,30 @@ impl RefJoin {
             (0..mask.len()).filter(|&i| mask.is_valid(i) && mask.value(i)).map(|i| rows.value(i)).collect()
         };
         Ok(Pairs { stream: kept(&stream), table: kept(&table) })
+    }
+
+    /// The pairs whose version was valid, if that is what the condition asks.
+    fn valid_pairs(
+        &self,
+        batch: &RecordBatch,
+        condition: &Arc<dyn PhysicalExpr>,
+        columns: &[usize],
+        candidates: &Pairs,
+    ) -> Option<Pairs> {
+        let Validity { from, to, at } = Validity::of(condition)?;
+        let [(false, from), (false, to), (true, at)] = [from, to, at].map(|at| self.source_of(columns[at], batch))
+        else {
+            return None;
+        };
+        let instants = Instanced::new(from, to, at)?;
+        let pairs = candidates.stream.iter().zip(&candidates.table);
+        let valid = pairs.filter(|(stream, table)| instants.is_valid(**stream as usize, **table as usize));
+        let mut kept = Pairs::with_capacity(candidates.stream.len());
+        for (&stream, &table) in valid {
+            kept.stream.push(stream);
+            kept.table.push(table);
+        }
+        Some(kept)
     }
 
     /// A column of the pairs, numbered left side first: whether it is the stream's, and the whole column it is taken from.
@@ -360,6 +391,10 @@ struct Pairs {
 }
 
 impl Pairs {
+    fn with_capacity(pairs: usize) -> Self {
+        Self { stream: Vec::with_capacity(pairs), table: Vec::with_capacity(pairs) }
+    }
+
     fn append(&mut self, other: Self) {
         if self.stream.is_empty() {
             *self = other;
@@ -410,7 +445,7 @@ impl Pairs {
 fn candidates_by_key(index: &KeyIndex, keys: &[ArrayRef]) -> Result<Pairs> {
     let encoded = index.encode(keys)?;
     let rows = keys[0].len();
-    let mut pairs = Pairs { stream: Vec::with_capacity(rows), table: Vec::with_capacity(rows) };
+    let mut pairs = Pairs::with_capacity(rows);
     for row in 0..rows {
         if !index.can_match(keys, row) {
             continue;
