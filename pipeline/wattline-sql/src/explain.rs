@@ -93,6 +93,12 @@ fn write_node(text: &mut String, node: &Node, names_feeds: bool) -> std::fmt::Re
             writeln!(text, "    sessions without a pause of {gap}")?;
             writeln!(text, "      keeping the rows of open sessions")
         }
+        Node::Patterns(input, spec) => {
+            write_node(text, input, names_feeds)?;
+            let bound = HumanDuration(spec.pattern.bound_us / 1_000);
+            writeln!(text, "    match {}", spec.pattern)?;
+            writeln!(text, "      keeping the rows of a match that can still go on, {bound} at most")
+        }
         Node::Join(left, right, join) => {
             write_node(text, left, names_feeds)?;
             write_node(text, right, names_feeds)?;

@@ -22,11 +22,13 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
 mod date_bin;
 mod local_bin;
+mod match_rows;
 mod rms_mean;
 mod session;
 mod unbalance;
 mod window_lists;
 
+pub(crate) use match_rows::MatchRows;
 pub(crate) use session::{gap_us, sessions};
 
 pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {

@@ -28,6 +28,7 @@ mod logical;
 mod operators;
 pub mod oracle;
 mod output;
+mod pattern;
 mod planner;
 mod program;
 pub mod query;

@@ -1,7 +1,7 @@
 //! From the text of one query to one logical plan: the only road, for streaming, batch, tests and `query`.
 //!
 //! ```text
-//! text ─parse─▶ AST ─params─▶ AST ─SqlToRel (TUMBLE, views)─▶ plan ─DISTINCT, as-of joins, tie breaks─▶ plan
+//! text ─parse─▶ AST ─params─▶ AST ─SqlToRel (TUMBLE, MATCH_RECOGNIZE, views)─▶ plan ─DISTINCT, as-of joins, tie breaks─▶ plan
 //! ```
 //! Views and other rules are inlined by name, so a rule that reads a rule is one plan over one stream.
 
@@ -26,6 +26,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 mod as_of;
 mod distinct;
 mod lineage;
+mod match_recognize;
 mod mistakes;
 mod params;
 mod refusal;
@@ -40,11 +41,12 @@ pub(crate) use lineage::{
     TimeBin, all_streams_of, as_bin_of, contains_aggregate, contains_stream, find_time_bins, hold_back_us, interval_us,
     is_session, lag_in, lag_us, resolve, resolve_column, streams_of, time_bin_of,
 };
+use match_recognize::PatternPlanner;
 pub(crate) use mistakes::{parse_mistake, planning_mistakes};
 pub(crate) use params::replace_params;
 pub(crate) use refusal::{Anchor, Anchors, Refusal, span_in};
 pub(crate) use tie_break::break_ties_by_identity;
-pub(crate) use time_bound::join_bound_of;
+pub(crate) use time_bound::{join_bound_of, shifted};
 use view::ViewSource;
 use window_tables::WindowTablePlanner;
 
@@ -100,7 +102,8 @@ pub(crate) struct Scope {
 
 impl Scope {
     pub(crate) fn new(session: Arc<SessionState>, tables: BTreeMap<String, Arc<dyn TableSource>>) -> Self {
-        Self { session, tables, relation_planners: vec![Arc::new(WindowTablePlanner)] }
+        let patterns = PatternPlanner::new(Arc::clone(&session));
+        Self { session, tables, relation_planners: vec![Arc::new(WindowTablePlanner), Arc::new(patterns)] }
     }
 
     /// Makes a planned rule readable under its id.

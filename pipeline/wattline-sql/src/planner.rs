@@ -38,12 +38,13 @@ use crate::catalog::{Stream, StreamSource};
 use crate::diagnostic::code;
 use crate::logical::{Anchor, Refusal, all_streams_of, contains_stream, hold_back_us, resolve, streams_of};
 use crate::operators::{
-    AggregateSpec, Aggregated, Operator, OverSpec, RefJoin, RefJoinKind, SessionSpec, StreamJoinSpec, Unnest,
-    compact_columns, nullable, with_quick_casts,
+    AggregateSpec, Aggregated, Operator, OverSpec, PatternSpec, RefJoin, RefJoinKind, SessionSpec, StreamJoinSpec,
+    Unnest, compact_columns, nullable, with_quick_casts,
 };
 
 mod grouping_sets;
 mod over;
+mod pattern;
 mod reference;
 mod stream_join;
 mod window_keys;
@@ -123,6 +124,8 @@ pub(crate) enum Node {
     Over(Box<Node>, Arc<OverSpec>),
     /// Sessions.
     Sessions(Box<Node>, Arc<SessionSpec>),
+    /// Row patterns (`MATCH_RECOGNIZE`).
+    Patterns(Box<Node>, Arc<PatternSpec>),
     /// A join of two flows.
     Join(Box<Node>, Box<Node>, Arc<StreamJoinSpec>),
     /// The rows of all inputs.
@@ -154,6 +157,9 @@ impl Node {
                 let own_us = spec.final_after_us.saturating_add(spec.keep.within_us.unwrap_or(0));
                 Some(input.span_us(feeds).unwrap_or(0).saturating_add(own_us))
             }
+            Self::Patterns(input, spec) => {
+                Some(input.span_us(feeds).unwrap_or(0).saturating_add(spec.pattern.bound_us))
+            }
             Self::Join(left, right, spec) => {
                 let inputs_us = left.span_us(feeds).max(right.span_us(feeds)).unwrap_or(0);
                 Some(inputs_us.saturating_add(spec.left.kept_us.max(spec.right.kept_us).max(0)))
@@ -167,7 +173,7 @@ impl Node {
         match self {
             Self::Feed(_) => false,
             Self::Steps(input, _) => input.keeps_state(),
-            Self::Windows(..) | Self::Over(..) | Self::Sessions(..) | Self::Join(..) => true,
+            Self::Windows(..) | Self::Over(..) | Self::Sessions(..) | Self::Patterns(..) | Self::Join(..) => true,
             Self::Union(inputs, _) => inputs.iter().any(Self::keeps_state),
         }
     }

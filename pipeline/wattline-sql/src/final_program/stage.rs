@@ -12,7 +12,7 @@ use datafusion::error::Result;
 use wattline_core::time::BEFORE_TIME;
 
 use crate::operators::{
-    Chunk, FinalPanes, Lookups, Operator, OverStage, SessionStage, StreamJoinStage, record_batch, run_all,
+    Chunk, FinalPanes, Lookups, Operator, OverStage, PatternStage, SessionStage, StreamJoinStage, record_batch, run_all,
 };
 use crate::planner::Node;
 
@@ -41,6 +41,7 @@ pub(super) enum Stage {
     Windows(Box<Stage>, FinalPanes),
     Over(Box<Stage>, OverStage),
     Sessions(Box<Stage>, SessionStage),
+    Patterns(Box<Stage>, PatternStage),
     Join(Box<(Stage, Stage)>, StreamJoinStage),
     Union(Vec<Stage>, SchemaRef),
 }
@@ -54,6 +55,9 @@ impl Stage {
             Node::Over(input, spec) => Self::Over(Box::new(Self::new(input)), OverStage::new(Arc::clone(spec))),
             Node::Sessions(input, spec) => {
                 Self::Sessions(Box::new(Self::new(input)), SessionStage::new(Arc::clone(spec)))
+            }
+            Node::Patterns(input, spec) => {
+                Self::Patterns(Box::new(Self::new(input)), PatternStage::new(Arc::clone(spec)))
             }
             Node::Join(left, right, spec) => {
                 let inputs = (Self::new(left), Self::new(right));
@@ -114,6 +118,12 @@ impl Stage {
                 }
                 Ok(stage.give(watermark_us)?.into_iter().collect())
             }
+            Self::Patterns(input, stage) => {
+                for batch in input.advance(feeds, watermark_us, failures)? {
+                    stage.push(&batch)?;
+                }
+                Ok(stage.give(watermark_us)?.into_iter().collect())
+            }
             Self::Join(inputs, stage) => {
                 let left = inputs.0.advance(feeds, watermark_us, failures)?;
                 let right = inputs.1.advance(feeds, watermark_us, failures)?;
@@ -134,9 +144,11 @@ impl Stage {
     fn inputs(&mut self) -> Vec<&mut Self> {
         match self {
             Self::Feed(_) => Vec::new(),
-            Self::Steps(input, _) | Self::Windows(input, _) | Self::Over(input, _) | Self::Sessions(input, _) => {
-                vec![input]
-            }
+            Self::Steps(input, _)
+            | Self::Windows(input, _)
+            | Self::Over(input, _)
+            | Self::Sessions(input, _)
+            | Self::Patterns(input, _) => vec![input],
             Self::Join(inputs, _) => vec![&mut inputs.0, &mut inputs.1],
             Self::Union(inputs, _) => inputs.iter_mut().collect(),
         }
@@ -159,6 +171,10 @@ impl Stage {
                     parts.extend(dumped.map(|(part, batch)| (number * PARTS + part, batch)));
                 }
                 Self::Sessions(_, stage) => parts.push((number * PARTS, stage.dump()?)),
+                Self::Patterns(_, stage) => {
+                    let dumped = stage.dump()?.into_iter().enumerate();
+                    parts.extend(dumped.map(|(part, batch)| (number * PARTS + part, batch)));
+                }
                 Self::Join(_, stage) => {
                     let dumped = stage.dump()?.into_iter().enumerate();
                     parts.extend(dumped.map(|(part, batch)| (number * PARTS + part, batch)));
@@ -177,6 +193,7 @@ impl Stage {
             Self::Windows(_, panes) => panes.merge(batch, BEFORE_TIME),
             Self::Over(_, stage) => stage.restore(part % PARTS, batch, given_us),
             Self::Sessions(_, stage) => stage.push(batch),
+            Self::Patterns(_, stage) => stage.restore(part % PARTS, batch, given_us),
             Self::Join(_, stage) => stage.restore(part % PARTS, batch),
             Self::Feed(_) | Self::Steps(..) | Self::Union(..) => Ok(()),
         })
@@ -195,6 +212,7 @@ impl Stage {
             Self::Windows(input, panes) => input.rows() + panes.rows(),
             Self::Over(input, stage) => input.rows() + stage.rows(),
             Self::Sessions(input, stage) => input.rows() + stage.rows(),
+            Self::Patterns(input, stage) => input.rows() + stage.rows(),
             Self::Join(inputs, stage) => inputs.0.rows() + inputs.1.rows() + stage.rows(),
             Self::Union(inputs, _) => inputs.iter().map(Self::rows).sum(),
         }
@@ -207,6 +225,7 @@ impl Stage {
             Self::Windows(input, panes) => input.bytes() + panes.bytes(),
             Self::Over(input, stage) => input.bytes() + stage.bytes(),
             Self::Sessions(input, stage) => input.bytes() + stage.bytes(),
+            Self::Patterns(input, stage) => input.bytes() + stage.bytes(),
             Self::Join(inputs, stage) => inputs.0.bytes() + inputs.1.bytes() + stage.bytes(),
             Self::Union(inputs, _) => inputs.iter().map(Self::bytes).sum(),
         }

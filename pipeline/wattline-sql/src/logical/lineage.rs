@@ -13,6 +13,7 @@ use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operato
 
 use super::time_bound::join_hold_back_us;
 use crate::catalog::{Stream, StreamSource, event_time_type};
+use crate::functions::MatchRows;
 
 /// The relation that stands for "the result of an aggregate" in a resolved expression.
 const AGGREGATE: &str = "__aggregate";
@@ -341,7 +342,10 @@ fn own_hold_back_us(window: &Window, expr: &Expr, resolved: &Expr) -> Option<i64
         return ends.into_iter().any(|end| contains(resolved, &end)).then_some(0);
     }
     let streams = streams_of(&window.input);
-    for partition in &function.params.partition_by {
+    // The rows of a pattern come when no later row can change their matches, whatever their partition is.
+    let pattern = MatchRows::pattern_of(&function);
+    let partitions = if pattern.is_some() { &[][..] } else { &function.params.partition_by[..] };
+    for partition in partitions {
         let partition = resolve(&window.input, partition);
         if lag_us(&partition, &streams).is_none() {
             continue;
@@ -353,9 +357,10 @@ fn own_hold_back_us(window: &Window, expr: &Expr, resolved: &Expr) -> Option<i64
             None => None,
         };
     }
-    let ahead_us = match &function.params.window_frame.end_bound {
-        WindowFrameBound::Following(bound) if !bound.is_null() => interval_us(&lit(bound.clone()))?,
-        _ => 0,
+    let ahead_us = match (pattern, &function.params.window_frame.end_bound) {
+        (Some(pattern), _) => pattern.bound_us,
+        (None, WindowFrameBound::Following(bound)) if !bound.is_null() => interval_us(&lit(bound.clone()))?,
+        (None, _) => 0,
     };
     let order = function.params.order_by.first().map(|order| resolve(&window.input, &order.expr));
     let bins = order.map_or_else(Vec::new, |order| find_time_bins(&order, &streams));

@@ -102,7 +102,7 @@ fn compare(join: &Join, a: &Expr, op: Operator, b: &Expr, bounds: &mut Vec<Found
 }
 
 /// A column plus a constant interval.
-fn shifted(expr: &Expr) -> Option<(Column, i64)> {
+pub(crate) fn shifted(expr: &Expr) -> Option<(Column, i64)> {
     match expr {
         Expr::Column(column) => Some((column.clone(), 0)),
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => {

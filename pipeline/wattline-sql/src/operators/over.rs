@@ -440,7 +440,7 @@ fn update(
 }
 
 /// Positions by (partition, order, arrival).
-fn sorted_order(rows: &RecordBatch, ordinals: &[u32], order: &[PhysicalSortExpr]) -> Result<UInt32Array> {
+pub(super) fn sorted_order(rows: &RecordBatch, ordinals: &[u32], order: &[PhysicalSortExpr]) -> Result<UInt32Array> {
     let plain = |values: ArrayRef| SortColumn { values, options: None };
     let mut columns = vec![plain(Arc::new(UInt32Array::from(ordinals.to_vec())))];
     for expr in order {
@@ -451,7 +451,7 @@ fn sorted_order(rows: &RecordBatch, ordinals: &[u32], order: &[PhysicalSortExpr]
     Ok(lexsort_to_indices(&columns, None)?)
 }
 
-fn instants_of(expr: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<Int64Array> {
+pub(super) fn instants_of(expr: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<Int64Array> {
     let values = expr.evaluate(rows)?.into_array(rows.num_rows())?;
     let values = values
         .as_primitive_opt::<TimestampMicrosecondType>()

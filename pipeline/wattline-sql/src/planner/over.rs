@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
-use datafusion::common::ScalarValue;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, WindowFunction};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
@@ -25,7 +25,7 @@ use datafusion::physical_planner::create_window_expr;
 
 use super::{Lowering, Node, Problem};
 use crate::diagnostic::code;
-use crate::functions::gap_us;
+use crate::functions::{MatchRows, gap_us};
 use crate::logical::{Anchor, Refusal, interval_us, is_session, lag_in, resolve, streams_of};
 use crate::operators::{Aggregated, Counted, Keep, Operator, OverFunction, OverSpec, SessionSpec, nullable};
 
@@ -40,7 +40,9 @@ impl Lowering<'_> {
     /// The functions of a node have one order, and those of a session come alone.
     pub(super) fn lower_window(&mut self, window: &Window) -> Result<Node, Problem> {
         let functions = window.window_expr.iter().map(window_function).collect::<Result<Vec<_>, _>>()?;
-        if functions.iter().any(|function| is_session(function)) {
+        if let Some(pattern) = functions.iter().find_map(|function| MatchRows::pattern_of(function)) {
+            self.lower_pattern(window, functions[0], pattern)
+        } else if functions.iter().any(|function| is_session(function)) {
             self.lower_session(window, &functions)
         } else {
             self.lower_over(window)
@@ -138,14 +140,7 @@ impl Lowering<'_> {
             });
         }
         let partition = self.physical_all(&group.partition, input)?;
-        let order = group
-            .order
-            .iter()
-            .map(|sort| {
-                let options = arrow::compute::SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
-                Ok(PhysicalSortExpr { expr: self.physical(&sort.expr, input)?, options })
-            })
-            .collect::<Result<Vec<_>, Problem>>()?;
+        let order = self.physical_order(&group.order, input)?;
         Ok(OverSpec {
             partition_schema: key_schema(&partition, input.as_arrow())?,
             partition,
@@ -157,6 +152,18 @@ impl Lowering<'_> {
             input_schema: nullable(input.as_arrow()),
             schema: nullable(window.schema.as_arrow()),
         })
+    }
+
+    pub(super) fn physical_order(
+        &self,
+        order: &[SortExpr],
+        input: &DFSchema,
+    ) -> Result<Vec<PhysicalSortExpr>, Problem> {
+        let each = |sort: &SortExpr| {
+            let options = arrow::compute::SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
+            Ok(PhysicalSortExpr { expr: self.physical(&sort.expr, input)?, options })
+        };
+        order.iter().map(each).collect()
     }
 
     fn window_expr(
@@ -350,7 +357,7 @@ fn session_of_what() -> Refusal {
     )
 }
 
-fn not_in_time_order(streams: &[&crate::catalog::StreamSource]) -> Refusal {
+pub(super) fn not_in_time_order(streams: &[&crate::catalog::StreamSource]) -> Refusal {
     let time = streams.first().map_or("ts", |source| source.stream.event_time.as_str());
     refuse(
         None,

@@ -77,6 +77,7 @@ pub(super) fn shapes() -> Vec<RuleFile> {
     shapes.extend(absences());
     shapes.extend(other_aggregates());
     shapes.extend(held_back());
+    shapes.extend(patterns());
     shapes
 }
 
@@ -540,6 +541,78 @@ fn held_back() -> Vec<RuleFile> {
             "over_of_session",
             TABLE,
             "SELECT ts, meter_id, window_end, row_number() OVER (PARTITION BY window_end, meter_id ORDER BY seq_no, ts, _partition, _offset) AS nth FROM SESSION(meter_readings, ts, INTERVAL '6 seconds', meter_id)",
+        ),
+    ]
+}
+
+fn patterns() -> Vec<RuleFile> {
+    let of = |id: &str, clauses: &str| {
+        let select =
+            format!("SELECT * FROM meter_readings MATCH_RECOGNIZE (PARTITION BY meter_id ORDER BY ts {clauses})");
+        rule(id, TABLE, &select)
+    };
+    vec![
+        of(
+            "pattern_rise",
+            "MEASURES first(a.ts) AS began, last(ts) AS ended, a.u_a_v AS from_v, last(up.u_a_v) AS to_v, count(up.*) AS steps\n\
+             PATTERN (a up{2,}) DEFINE up AS up.u_a_v > prev(u_a_v) AND up.ts <= first(ts) + INTERVAL '5 minutes'",
+        ),
+        of(
+            "pattern_workflow",
+            "MEASURES low.ts AS low_ts, high.ts AS high_ts, high.u_a_v - low.u_a_v AS jump, classifier() AS last_symbol\n\
+             AFTER MATCH SKIP TO NEXT ROW PATTERN (low other*? high)\n\
+             DEFINE low AS u_a_v < 218, other AS other.ts <= low.ts + INTERVAL '3 minutes',\n\
+             high AS high.u_a_v > low.u_a_v + 4 AND high.ts - low.ts <= INTERVAL '3 minutes'",
+        ),
+        of(
+            "pattern_all_rows",
+            "MEASURES classifier() AS is_a, match_number() AS number, avg(down.u_a_v) AS mean, first(u_a_v, 1) AS second\n\
+             ALL ROWS PER MATCH WITH UNMATCHED ROWS AFTER MATCH SKIP PAST LAST ROW\n\
+             PATTERN (top ({- down -}) (down | same){1,3}) DEFINE\n\
+             down AS u_a_v < prev(u_a_v, 1) AND ts < prev(ts) + INTERVAL '2 minutes',\n\
+             same AS same.seq_no = top.seq_no AND same.ts BETWEEN top.ts AND top.ts + INTERVAL '4 minutes'",
+        ),
+        of(
+            "pattern_overlapping_rows",
+            "MEASURES match_number() AS number, last(b.seq_no) AS b_no, sum(seq_no) AS total\n\
+             ALL ROWS PER MATCH AFTER MATCH SKIP TO FIRST b PATTERN (a b+ c)\n\
+             DEFINE b AS b.u_a_v >= a.u_a_v - 3 AND b.ts <= first(a.ts) + INTERVAL '3 minutes',\n\
+             c AS c.u_a_v < avg(b.u_a_v) AND c.ts <= first(ts) + INTERVAL '3 minutes'",
+        ),
+        of(
+            "pattern_any_order",
+            "MEASURES first(ts) AS ts, max(u_a_v) AS top, min(x.seq_no) AS x_no\n\
+             PATTERN (PERMUTE(x, y, z)) DEFINE x AS seq_no % 3 = 0 AND ts <= first(ts) + INTERVAL '6 minutes',\n\
+             y AS seq_no % 3 = 1 AND ts <= first(ts) + INTERVAL '6 minutes',\n\
+             z AS seq_no % 3 = 2 AND ts <= first(ts) + INTERVAL '6 minutes'",
+        ),
+        rule(
+            "pattern_unanswered",
+            TABLE,
+            "WITH known AS (SELECT * FROM meter_readings WHERE u_a_v IS NOT NULL)\n\
+             SELECT m.meter_id, m.ts, m.u_a_v FROM known MATCH_RECOGNIZE (\n\
+               PARTITION BY meter_id ORDER BY ts MEASURES classifier() AS part ALL ROWS PER MATCH WITH UNMATCHED ROWS\n\
+               PATTERN (high calm) DEFINE high AS u_a_v > 222,\n\
+               calm AS calm.u_a_v < 221 AND calm.ts <= high.ts + INTERVAL '90 seconds') m\n\
+             WHERE m.part IS NULL AND m.u_a_v > 222",
+        ),
+        rule(
+            "pattern_then_window",
+            TABLE,
+            "SELECT window_start, count(*) AS falls, max(steps) AS longest FROM TUMBLE(\n\
+               (SELECT * FROM meter_readings MATCH_RECOGNIZE (PARTITION BY meter_id ORDER BY ts\n\
+                  MEASURES first(ts) AS began, count(*) AS steps PATTERN (a down+)\n\
+                  DEFINE down AS u_a_v < prev(u_a_v) AND ts <= first(ts) + INTERVAL '2 minutes')),\n\
+               began, INTERVAL '5 minutes') GROUP BY window_start",
+        ),
+        rule(
+            "pattern_of_windows",
+            TABLE,
+            "WITH means AS (SELECT meter_id, window_start, window_end, avg(u_a_v) AS mean\n\
+               FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_start, window_end)\n\
+             SELECT * FROM means MATCH_RECOGNIZE (\n\
+               PARTITION BY meter_id ORDER BY window_end MEASURES first(window_end) AS began, last(window_end) AS ended, count(*) AS n\n\
+               PATTERN (a b{1,4}) DEFINE b AS b.mean > prev(mean) AND b.window_end <= prev(window_end) + INTERVAL '2 minutes')",
         ),
     ]
 }

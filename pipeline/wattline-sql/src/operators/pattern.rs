@@ -1,0 +1,237 @@
+//! Row patterns over final rows: each row is given out with the matches that it stands for, when they are decided.
+//!
+//! ```text
+//!   partition:  │ looked back at │ done, needed to come to the same │ open │ rows that wait │
+//!                                 └ resume                           └ given out up to here
+//! ```
+//! Rows wait until the watermark has passed them. Then the partitions with new rows, and those whose first open row can
+//! have no later rows any more, are scanned again from where the last scan said. What is kept of a partition is bounded by the
+//! time bound of the pattern, and by the rows that `prev` looks back at.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type};
+use datafusion::common::internal_datafusion_err;
+use datafusion::error::Result;
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
+use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
+
+use super::keyed_rows::{All, KeyedRows, Place};
+use super::over::{instants_of, sorted_order};
+use super::record_batch;
+use crate::pattern::{Horizon, Resume, RowPattern, scan};
+
+/// A pattern with its partitions and order.
+#[derive(Debug)]
+pub(crate) struct PatternSpec {
+    pub(crate) pattern: Arc<RowPattern>,
+    pub(crate) partition: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) partition_schema: SchemaRef,
+    pub(crate) order: Vec<PhysicalSortExpr>,
+    /// The inputs of the pattern; the first is the time of a row.
+    pub(crate) inputs: Vec<Arc<dyn PhysicalExpr>>,
+    /// How far past the time of a row the watermark must be, microseconds.
+    pub(crate) final_after_us: i64,
+    pub(crate) input_schema: SchemaRef,
+    /// The columns of the input, then the list of matches.
+    pub(crate) schema: SchemaRef,
+}
+
+/// What is known of a partition besides its rows.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    /// Where the next scan begins, among the rows that are kept.
+    resume: Resume,
+    /// Rows given out, among those that are kept.
+    given: usize,
+}
+
+/// The rows that are kept for a [`PatternSpec`].
+#[derive(Debug)]
+pub(crate) struct PatternStage {
+    spec: Arc<PatternSpec>,
+    rows: KeyedRows<Progress>,
+    /// Partitions to be looked at, by the instant that the horizon must have reached.
+    due: BTreeMap<i64, Vec<usize>>,
+    /// All rows up to this instant have been looked at.
+    horizon_us: i64,
+}
+
+impl PatternStage {
+    pub(crate) fn new(spec: Arc<PatternSpec>) -> Self {
+        let rows = KeyedRows::new(Arc::clone(&spec.input_schema), Arc::clone(&spec.partition_schema));
+        Self { spec, rows, due: BTreeMap::new(), horizon_us: BEFORE_TIME }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.rows()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
+    /// Takes rows in.
+    pub(crate) fn push(&mut self, input: &RecordBatch) -> Result<()> {
+        if input.num_rows() == 0 {
+            return Ok(());
+        }
+        let input = record_batch(&self.spec.input_schema, input.columns().to_vec(), input.num_rows())?;
+        let keys = self.keys_of(&input)?;
+        let times = instants_of(&self.spec.inputs[0], &input)?;
+        let numbers = self.rows.push(&keys, &input)?.to_vec();
+        for (key, time_us) in numbers.into_iter().zip(times.values()) {
+            self.note_due(*time_us, key);
+        }
+        Ok(())
+    }
+
+    fn note_due(&mut self, at_us: i64, key: usize) {
+        let due = self.due.entry(at_us).or_default();
+        if due.last() != Some(&key) {
+            due.push(key);
+        }
+    }
+
+    fn keys_of(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        self.spec.partition.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
+    }
+
+    /// Gives out the rows that are decided at the watermark.
+    pub(crate) fn give(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
+        let over = watermark_us == END_OF_TIME;
+        // Rows at this instant are final, rows after it are not.
+        self.horizon_us = if over { END_OF_TIME } else { watermark_us.saturating_sub(self.spec.final_after_us) };
+        let mut keys = Vec::new();
+        while let Some(first) = self.due.first_entry() {
+            if *first.key() > self.horizon_us {
+                break;
+            }
+            keys.extend(first.remove());
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        let mut given = Vec::new();
+        for key in keys {
+            given.extend(self.give_key(key)?);
+        }
+        if over {
+            self.rows.clear();
+        } else if self.rows.compact_if_worth()? {
+            self.find_due()?;
+        }
+        if given.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(concat_batches(&self.spec.schema, &given)?))
+    }
+
+    fn give_key(&mut self, key: usize) -> Result<Option<RecordBatch>> {
+        let spec = Arc::clone(&self.spec);
+        let before = self.rows.entry_mut(key).memory.take().unwrap_or_default();
+        let places = self.rows.entry_mut(key).places.clone();
+        let rows = self.rows.gather(&places)?;
+        let order = sorted_order(&rows, &vec![0; rows.num_rows()], &spec.order)?;
+        let rows = take_record_batch(&rows, &order)?;
+        let places: Vec<Place> = order.values().iter().map(|row| places[*row as usize]).collect();
+        let times = instants_of(&spec.inputs[0], &rows)?;
+        let ripe = times.values().partition_point(|us| *us <= self.horizon_us);
+        let ready = rows.slice(0, ripe);
+        let inputs =
+            spec.inputs.iter().map(|expr| expr.evaluate(&ready)?.into_array(ripe)).collect::<Result<Vec<_>>>()?;
+        let horizon = if self.horizon_us == END_OF_TIME { Horizon::End } else { Horizon::At(self.horizon_us) };
+        let scanned = scan(&spec.pattern, &times.values()[..ripe], &inputs, before.resume, horizon)?;
+        let output = match scanned.done > before.given {
+            true => {
+                let of_given = before.given - before.resume.row..scanned.done - before.resume.row;
+                let mut columns = rows.slice(before.given, scanned.done - before.given).columns().to_vec();
+                columns.push(Arc::new(scanned.lists.slice(of_given.start, of_given.len())));
+                Some(record_batch(&spec.schema, columns, scanned.done - before.given)?)
+            }
+            false => None,
+        };
+        let given = scanned.done.max(before.given);
+        let dropped = scanned.resume.row.saturating_sub(spec.pattern.rows_before());
+        let progress = Progress {
+            resume: Resume { row: scanned.resume.row - dropped, matches: scanned.resume.matches },
+            given: given - dropped,
+        };
+        self.rows.keep(key, places[dropped..].to_vec());
+        let forgets = places.len() == dropped && !spec.pattern.counts_matches();
+        self.rows.entry_mut(key).memory = (!forgets).then_some(progress);
+        if given < ripe {
+            // Open for want of rows: decided at the latest when there can be none.
+            self.note_due(times.value(given).saturating_add(spec.pattern.bound_us), key);
+        }
+        Ok(output)
+    }
+
+    fn find_due(&mut self) -> Result<()> {
+        self.due.clear();
+        let (mut due, bound_us) = (Vec::new(), self.spec.pattern.bound_us);
+        for key in 0..self.rows.keys() {
+            let given = self.rows.entry(key).memory.unwrap_or_default().given;
+            // Kept in order up to where they were looked at.
+            let open = self.rows.entry(key).places[given.min(self.rows.entry(key).places.len())..].to_vec();
+            let times = instants_of(&self.spec.inputs[0], &self.rows.gather(&open)?)?;
+            due.extend(times.values().iter().map(|us| {
+                let looked_at = *us <= self.horizon_us;
+                (if looked_at { us.saturating_add(bound_us) } else { *us }, key)
+            }));
+        }
+        due.into_iter().for_each(|(at_us, key)| self.note_due(at_us, key));
+        Ok(())
+    }
+
+    /// What is kept, to be taken back by [`restore`](Self::restore): rows in the order of their partitions, and what is known
+    /// of each partition.
+    pub(crate) fn dump(&mut self) -> Result<Vec<RecordBatch>> {
+        let partition_schema = Arc::clone(&self.spec.partition_schema);
+        let All { keys, entries, rows } = self.rows.all()?;
+        let mut fields: Vec<Arc<Field>> = partition_schema.fields().iter().cloned().collect();
+        let known: Vec<Progress> = entries.iter().map(|entry| entry.memory.unwrap_or_default()).collect();
+        let count = |of: &dyn Fn(&Progress) -> usize| -> ArrayRef {
+            Arc::new(UInt64Array::from_iter_values(known.iter().map(|progress| of(progress) as u64)))
+        };
+        let matches = Int64Array::from_iter_values(known.iter().map(|progress| progress.resume.matches));
+        for (name, data_type) in [("row", DataType::UInt64), ("given", DataType::UInt64), ("matches", DataType::Int64)]
+        {
+            fields.push(Arc::new(Field::new(format!("progress_{name}"), data_type, false)));
+        }
+        let mut columns = keys;
+        columns.extend([count(&|of| of.resume.row), count(&|of| of.given), Arc::new(matches) as ArrayRef]);
+        let entries = known.len();
+        let progress = record_batch(&Arc::new(Schema::new(fields)), columns, entries)?;
+        self.find_due()?;
+        Ok(vec![rows, progress])
+    }
+
+    /// Takes back what [`dump`](Self::dump) gave, as it was when everything final at `given_us` had been given out.
+    pub(crate) fn restore(&mut self, part: usize, state: &RecordBatch, given_us: i64) -> Result<()> {
+        if given_us != BEFORE_TIME {
+            self.horizon_us = given_us.saturating_sub(self.spec.final_after_us);
+        }
+        if part == 0 {
+            let rows = record_batch(&self.spec.input_schema, state.columns().to_vec(), state.num_rows())?;
+            let keys = self.keys_of(&rows)?;
+            self.rows.push(&keys, &rows)?;
+            return self.find_due();
+        }
+        let (keys, progress) = state.columns().split_at(self.spec.partition.len());
+        let [row, given, matches] = progress else {
+            return Err(internal_datafusion_err!("the state of a row pattern has {} columns", state.num_columns()));
+        };
+        let (row, given) = (row.as_primitive::<UInt64Type>(), given.as_primitive::<UInt64Type>());
+        let matches = matches.as_primitive::<Int64Type>();
+        let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        let numbers = self.rows.number(keys, state.num_rows())?.to_vec();
+        for (at, key) in numbers.into_iter().enumerate() {
+            let resume = Resume { row: number(row.value(at)), matches: matches.value(at) };
+            self.rows.entry_mut(key).memory = Some(Progress { resume, given: number(given.value(at)) });
+        }
+        self.find_due()
+    }
+}
