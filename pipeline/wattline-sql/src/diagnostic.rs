@@ -67,6 +67,8 @@ pub mod code {
     pub const UNSUPPORTED: &str = "WL-2214";
     /// TUMBLE with wrong arguments, or over a column that is not the event time.
     pub const TUMBLE: &str = "WL-2215";
+    /// A row pattern that is not bounded in time, or makes no sense.
+    pub const PATTERN: &str = "WL-2220";
     /// A versioned reference table is joined where no event time is known.
     pub const AS_OF: &str = "WL-2216";
     /// Rules that read each other in a circle.

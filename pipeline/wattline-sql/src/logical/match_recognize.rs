@@ -30,12 +30,14 @@ use datafusion::sql::sqlparser::ast::{
     Spanned, TableFactor, VisitMut, VisitorMut,
 };
 
-use super::window_tables::WINDOW_TABLE_HELP;
 use crate::functions::MatchRows;
 use crate::pattern::bound::{TIME_INPUT, bound_of, limits_in};
 use crate::pattern::{
     End, Formula, Program, Reference, RowPattern, RowReference, RowsPerMatch, Skip, Symbols, normalized,
 };
+
+/// Stands between what is wrong and what to write in the messages of this module.
+pub(super) const PATTERN_HELP: &str = ": for a pattern, ";
 
 /// The column that holds the matches until they are taken apart.
 const MATCHES: &str = "__matches";
@@ -54,7 +56,7 @@ impl PatternPlanner {
 }
 
 fn wrong(what: impl std::fmt::Display, help: &str) -> DataFusionError {
-    plan_datafusion_err!("{what}{WINDOW_TABLE_HELP}{help}")
+    plan_datafusion_err!("{what}{PATTERN_HELP}{help}")
 }
 
 impl RelationPlanner for PatternPlanner {

@@ -6,6 +6,7 @@ use datafusion::common::{Column, Diagnostic as PlanDiagnostic, SchemaError, Span
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
+use super::match_recognize::PATTERN_HELP;
 use super::refusal::{balance, plan_span_in};
 use super::window_tables::WINDOW_TABLE_HELP;
 use super::{Anchor, Anchors, Scope};
@@ -67,10 +68,12 @@ fn planning_mistake(file: &RuleFile, error: &DataFusionError, scope: &Scope, anc
     if let Some(name) = between(&text, "Invalid function '", "'") {
         return unknown_function(file, name, scope, place);
     }
-    if let Some((message, help)) =
-        text.strip_prefix("Error during planning: ").and_then(|text| text.split_once(WINDOW_TABLE_HELP))
-    {
-        return Diagnostic::error(code::TUMBLE, &file.path, message).at(place).help(help);
+    for (separator, code) in [(WINDOW_TABLE_HELP, code::TUMBLE), (PATTERN_HELP, code::PATTERN)] {
+        if let Some((message, help)) =
+            text.strip_prefix("Error during planning: ").and_then(|text| text.split_once(separator))
+        {
+            return Diagnostic::error(code, &file.path, message).at(place).help(help);
+        }
     }
     let span = place.or_else(|| anchors.place(&Anchor::Query));
     let help = error.diagnostic().and_then(|diagnostic| help_of(diagnostic, &file.text));

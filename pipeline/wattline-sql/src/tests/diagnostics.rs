@@ -254,3 +254,37 @@ fn explain_says_what_is_kept_and_when_rows_are_final() {
     assert_eq!(set.rules()[0].fingerprint.len(), 32);
     assert_eq!(explain::explain(&set, "nobody"), None);
 }
+
+#[test]
+fn patterns_without_end_or_sense_are_refused() {
+    for (clauses, says) in [
+        (
+            "PATTERN (a b) DEFINE b AS u_a_v > 1",
+            "nothing bounds how long after the first row of a match a row of `b` may come",
+        ),
+        ("PATTERN (a b+) DEFINE b AS ts <= prev(ts) + INTERVAL '1 hour'", "nothing bounds"),
+        ("PATTERN (a+ b) DEFINE b AS ts <= a.ts + INTERVAL '1 hour'", "a row of `a` may come"),
+        ("PATTERN (a*) DEFINE a AS u_a_v > 1", "can match without any row"),
+        ("PATTERN (^ a) DEFINE a AS u_a_v > 1", "a stream has no last row"),
+        ("PATTERN (a) DEFINE c AS u_a_v > 1", "which PATTERN does not have"),
+        ("PATTERN (a) DEFINE a AS u_a_v", "not true or false"),
+        ("PATTERN (a) DEFINE a AS next(u_a_v) > 1", "rows that have not come yet"),
+        (
+            "MEASURES last(a.u_a_v + b.u_a_v) AS x PATTERN (a b) DEFINE b AS ts <= first(ts) + INTERVAL '1 hour'",
+            "mixes rows of several symbols",
+        ),
+        ("AFTER MATCH SKIP TO FIRST a PATTERN (a) DEFINE a AS u_a_v > 1", "would find the same match again"),
+    ] {
+        let sql =
+            format!("SELECT ts FROM meter_readings MATCH_RECOGNIZE (PARTITION BY meter_id ORDER BY ts {clauses})");
+        let mistakes = mistakes(&[rule("r", TABLE, &sql)]);
+        assert!(
+            mistakes.iter().any(|mistake| mistake.code == code::PATTERN && mistake.message.contains(says)),
+            "{clauses}: {mistakes:#?}"
+        );
+        assert!(mistakes.iter().all(|mistake| mistake.help.is_some() && mistake.span.is_some()), "{mistakes:#?}");
+    }
+    let unordered =
+        "SELECT seq_no FROM meter_readings MATCH_RECOGNIZE (ORDER BY seq_no PATTERN (a) DEFINE a AS u_a_v > 1)";
+    assert_eq!(mistakes(&[rule("r", TABLE, unordered)]).len(), 1);
+}
