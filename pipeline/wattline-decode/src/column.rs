@@ -293,9 +293,10 @@ impl Values {
     }
 }
 
-/// Takes the values and leaves room for as many: the next batch is likely to be as long as this one.
+/// Takes the values and leaves room for as many and some more: the next batch is likely to be about as long as this one, and
+/// one value too many would copy all of them into twice the room.
 fn renew<T>(values: &mut Vec<T>) -> Vec<T> {
-    let next = Vec::with_capacity(values.len());
+    let next = Vec::with_capacity(values.len() + values.len() / 8);
     std::mem::replace(values, next)
 }
 

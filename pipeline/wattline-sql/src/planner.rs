@@ -380,7 +380,7 @@ impl Lowering<'_> {
         let null_matches_null = join.null_equality == NullEquality::NullEqualsNull;
         let table = self.references.table(self.session, table, &table_on, &table_keys, null_matches_null)?;
         let schema = nullable(join.schema.as_arrow());
-        let join = RefJoin { table, kind, stream_keys, condition, stream_is_left, schema };
+        let join = RefJoin::new(table, kind, stream_keys, condition, stream_is_left, schema);
         Ok(input.with(Operator::RefJoin(Arc::new(join))))
     }
 

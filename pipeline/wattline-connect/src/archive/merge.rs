@@ -58,7 +58,7 @@ pub(super) fn merge_sorted(
         }
         cursors.push(cursor);
     }
-    let mut output = Output { encoder: Encoder::for_date(layout, event_date.map(str::to_owned))?, files: Vec::new() };
+    let mut output = Output { encoder: Encoder::for_date(layout, event_date.map(str::to_owned)), files: Vec::new() };
     let mut gathered = Gathered::default();
     while let Some(Reverse((_, which))) = heads.pop() {
         let cursor = &mut cursors[which];

@@ -81,6 +81,30 @@ fn file_rows(path: &str) -> Vec<(String, i64)> {
     rows
 }
 
+#[test]
+fn a_dictionary_is_for_values_that_come_again() {
+    let layout = Layout {
+        schema: readings_schema(&[]),
+        time_column: Some("ts".to_owned()),
+        sort_by: vec!["meter_id".to_owned(), "ts".to_owned()],
+    };
+    let (rows, mut encodings) = (2_000, BTreeMap::new());
+    // `n` never comes twice, `p_kw` of these rows takes one of four values.
+    let few: ArrayRef = Arc::new(Float64Array::from_iter_values((0..rows).map(|n| f64::from(n % 4))));
+    let mut columns = readings(0, i64::from(rows)).columns().to_vec();
+    columns[2] = few;
+    let batch = RecordBatch::try_new(readings_schema(&[]), columns).unwrap();
+    let encoded = encode_sorted(&layout, &[batch], |file| {
+        for column in file.metadata.row_group(0).columns() {
+            let has_dictionary = column.dictionary_page_offset().is_some();
+            encodings.insert(column.column_path().string(), has_dictionary);
+        }
+        true
+    });
+    encoded.unwrap();
+    assert!(encodings["meter_id"] && encodings["p_kw"] && !encodings["n"], "{encodings:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_are_split_sorted_and_described() {
     let folder = tempfile::tempdir().unwrap();

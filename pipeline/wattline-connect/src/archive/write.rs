@@ -5,11 +5,12 @@
 //! arrival, which makes a file a function of its input. Memory beyond the input: the keys (about 40 bytes a row), one
 //! chunk, and the encoded file (at most [`FILE_BYTES_MAX`] and one row group).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, RecordBatch, new_null_array};
 use arrow::compute::{concat, interleave_record_batch};
-use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use arrow::temporal_conversions::date32_to_datetime;
@@ -29,6 +30,8 @@ pub(super) const FILE_BYTES_MAX: usize = 128 << 20;
 const GROUP_ROWS_MAX: usize = 1 << 20;
 /// Rows handed to the encoder at once: enough to amortise the call, small enough to stay in cache.
 const CHUNK_ROWS: usize = 16 * 1024;
+/// Rows that say what the values of a column are like.
+const SAMPLE_ROWS: usize = 4 * 1024;
 const DAY_US: i64 = 86_400_000_000;
 
 /// How the rows of one table lie in its files.
@@ -57,7 +60,7 @@ pub(super) fn encode_sorted(
     let order = Order::of(layout, batches).map_err(|source| failed("sort rows", source))?;
     let gatherer = Gatherer::new(layout, batches).map_err(|source| failed("gather rows", source))?;
     for run in order.rows.chunk_by(|a, b| order.days[*a] == order.days[*b]) {
-        let mut encoder = Encoder::new(layout, run.first().and_then(|first| order.days[*first]))?;
+        let mut encoder = Encoder::new(layout, run.first().and_then(|first| order.days[*first]));
         for chunk in run.chunks(CHUNK_ROWS) {
             let places: Vec<(usize, usize)> = chunk.iter().map(|row| order.place(*row)).collect();
             encoder.push(&gatherer.gather(&places).map_err(|source| failed("gather rows", source))?)?;
@@ -193,51 +196,85 @@ fn key_columns(layout: &Layout, batches: &[RecordBatch]) -> std::result::Result<
         .collect()
 }
 
+/// The number columns of a sample in which hardly any value comes twice, registers above all: there the encoder would look up
+/// each value in a dictionary that it gives up in the end.
+fn scattered_columns(sample: &RecordBatch) -> Vec<String> {
+    let schema = sample.schema();
+    let columns = schema.fields().iter().zip(sample.columns());
+    columns.filter(|(_, column)| is_scattered(column)).map(|(field, _)| field.name().clone()).collect()
+}
+
+fn is_scattered(column: &ArrayRef) -> bool {
+    let sample = column.slice(0, column.len().min(SAMPLE_ROWS));
+    let (values, distinct) = match sample.data_type() {
+        DataType::Int64 => distinct_of::<Int64Type>(&sample, i128::from),
+        DataType::Float64 => distinct_of::<Float64Type>(&sample, |value| i128::from(value.to_bits())),
+        DataType::Decimal128(_, _) => distinct_of::<Decimal128Type>(&sample, |value| value),
+        _ => return false,
+    };
+    values >= SAMPLE_ROWS / 8 && distinct * 4 > values * 3
+}
+
+/// How many values there are, and how many different ones.
+fn distinct_of<T: ArrowPrimitiveType>(sample: &ArrayRef, bits: impl Fn(T::Native) -> i128) -> (usize, usize) {
+    let values = sample.as_primitive::<T>();
+    let distinct: HashSet<i128> = values.iter().flatten().map(bits).collect();
+    (values.len() - values.null_count(), distinct.len())
+}
+
 /// Writes rows of one date, already in order, into one or more Parquet files in memory.
 pub(super) struct Encoder<'a> {
     layout: &'a Layout,
     event_date: Option<String>,
-    writer: ArrowWriter<Vec<u8>>,
-    rows: usize,
+    /// From the first rows on, which say how their columns are best encoded.
+    writer: Option<ArrowWriter<Vec<u8>>>,
 }
 
 impl<'a> Encoder<'a> {
-    pub(super) fn new(layout: &'a Layout, day: Option<i32>) -> Result<Self> {
+    pub(super) fn new(layout: &'a Layout, day: Option<i32>) -> Self {
         let event_date = day.and_then(date32_to_datetime).map(|at| at.date().to_string());
         Self::for_date(layout, event_date)
     }
 
-    pub(super) fn for_date(layout: &'a Layout, event_date: Option<String>) -> Result<Self> {
-        Ok(Self { layout, event_date, writer: open_writer(layout).map_err(encoding)?, rows: 0 })
+    pub(super) fn for_date(layout: &'a Layout, event_date: Option<String>) -> Self {
+        Self { layout, event_date, writer: None }
     }
 
     pub(super) fn push(&mut self, rows: &RecordBatch) -> Result<()> {
-        self.rows += rows.num_rows();
-        self.writer.write(rows).map_err(encoding)
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(open_writer(self.layout, &scattered_columns(rows)).map_err(encoding)?),
+        };
+        writer.write(rows).map_err(encoding)
     }
 
     /// Closes the file and begins the next one of the same date if this one is large enough.
     pub(super) fn roll_if_full(&mut self) -> Result<Option<Encoded>> {
-        if self.writer.bytes_written() + self.writer.in_progress_size() < FILE_BYTES_MAX {
+        let bytes = self.writer.as_ref().map_or(0, |writer| writer.bytes_written() + writer.in_progress_size());
+        if bytes < FILE_BYTES_MAX {
             return Ok(None);
         }
-        let next = Self::for_date(self.layout, self.event_date.clone())?;
+        let next = Self::for_date(self.layout, self.event_date.clone());
         std::mem::replace(self, next).finish()
     }
 
     /// The file, or `None` if it would have no rows.
-    pub(super) fn finish(mut self) -> Result<Option<Encoded>> {
-        if self.rows == 0 {
-            return Ok(None);
-        }
-        let metadata = self.writer.finish().map_err(encoding)?;
-        let bytes = std::mem::take(self.writer.inner_mut());
+    pub(super) fn finish(self) -> Result<Option<Encoded>> {
+        let Some(mut writer) = self.writer else { return Ok(None) };
+        let metadata = writer.finish().map_err(encoding)?;
+        let bytes = std::mem::take(writer.inner_mut());
         Ok(Some(Encoded { event_date: self.event_date, bytes: bytes.into(), metadata }))
     }
 }
 
-fn open_writer(layout: &Layout) -> parquet::errors::Result<ArrowWriter<Vec<u8>>> {
+fn open_writer(layout: &Layout, scattered: &[String]) -> parquet::errors::Result<ArrowWriter<Vec<u8>>> {
     let mut properties = WriterProperties::builder();
+    for column in scattered {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(column.as_str()), false);
+    }
     // Of events hardly any instant or offset comes twice: a dictionary would be built in vain.
     if layout.schema.column_with_name(column::OFFSET).is_some() {
         for column in [layout.time_column.as_deref(), Some(column::OFFSET)].into_iter().flatten() {

@@ -7,7 +7,7 @@
 //! that the condition names. Output order: the stream's rows in their order, the matches of one row in the table's order.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take};
@@ -24,7 +24,7 @@ use super::{Chunk, record_batch};
 
 mod validity;
 
-use validity::{Instanced, Validity};
+use validity::{Instanced, Settled, Validity};
 
 /// Candidate pairs per step of a join without keys.
 const PAIRS_MAX: usize = 262_144;
@@ -248,9 +248,22 @@ pub(crate) struct RefJoin {
     pub(crate) stream_is_left: bool,
     /// Columns of the left side, then of the right side (semi and anti: of the stream only).
     pub(crate) schema: SchemaRef,
+    /// When all versions of the table are valid, if the condition asks for that; known from the first batch on.
+    settled: OnceLock<Settled>,
 }
 
 impl RefJoin {
+    pub(crate) fn new(
+        table: Arc<RefTable>,
+        kind: RefJoinKind,
+        stream_keys: Vec<Arc<dyn PhysicalExpr>>,
+        condition: Option<(Arc<dyn PhysicalExpr>, Vec<usize>)>,
+        stream_is_left: bool,
+        schema: SchemaRef,
+    ) -> Self {
+        Self { table, kind, stream_keys, condition, stream_is_left, schema, settled: OnceLock::new() }
+    }
+
     /// Joins all rows of a chunk.
     pub(crate) fn run(&self, chunk: &Chunk, lookups: &Lookups) -> Result<Chunk> {
         let rows = chunk.len();
@@ -286,9 +299,10 @@ impl RefJoin {
         if candidates.stream.is_empty() {
             return Ok(candidates);
         }
-        if let Some(valid) = self.valid_pairs(batch, condition, columns, &candidates) {
-            return Ok(valid);
-        }
+        let candidates = match self.valid_pairs(batch, condition, columns, candidates) {
+            Ok(valid) => return Ok(valid),
+            Err(candidates) => candidates,
+        };
         let stream = UInt32Array::from(candidates.stream);
         let table = UInt32Array::from(candidates.table);
         let mut fields = Vec::with_capacity(columns.len());
@@ -307,20 +321,23 @@ impl RefJoin {
         Ok(Pairs { stream: kept(&stream), table: kept(&table) })
     }
 
-    /// The pairs whose version was valid, if that is what the condition asks.
+    /// The pairs whose version was valid, if that is what the condition asks; else the candidates again.
     fn valid_pairs(
         &self,
         batch: &RecordBatch,
         condition: &Arc<dyn PhysicalExpr>,
         columns: &[usize],
-        candidates: &Pairs,
-    ) -> Option<Pairs> {
-        let Validity { from, to, at } = Validity::of(condition)?;
+        candidates: Pairs,
+    ) -> std::result::Result<Pairs, Pairs> {
+        let Some(Validity { from, to, at }) = Validity::of(condition) else { return Err(candidates) };
         let [(false, from), (false, to), (true, at)] = [from, to, at].map(|at| self.source_of(columns[at], batch))
         else {
-            return None;
+            return Err(candidates);
         };
-        let instants = Instanced::new(from, to, at)?;
+        let Some(instants) = Instanced::new(from, to, at) else { return Err(candidates) };
+        if self.settled.get_or_init(|| Settled::of(&instants)).covers(&instants) {
+            return Ok(candidates);
+        }
         let pairs = candidates.stream.iter().zip(&candidates.table);
         let valid = pairs.filter(|(stream, table)| instants.is_valid(**stream as usize, **table as usize));
         let mut kept = Pairs::with_capacity(candidates.stream.len());
@@ -328,7 +345,7 @@ impl RefJoin {
             kept.stream.push(stream);
             kept.table.push(table);
         }
-        Some(kept)
+        Ok(kept)
     }
 
     /// A column of the pairs, numbered left side first: whether it is the stream's, and the whole column it is taken from.

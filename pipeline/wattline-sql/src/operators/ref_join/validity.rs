@@ -85,6 +85,30 @@ impl<'a> Instanced<'a> {
     }
 }
 
+/// The time in which all versions of a table are valid: where nothing has been replaced for a while, that is all of it from the
+/// last change on, and no version needs to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Settled {
+    from_us: i64,
+    until_us: i64,
+}
+
+impl Settled {
+    /// Of all rows of a table.
+    pub(super) fn of(instants: &Instanced<'_>) -> Self {
+        Self {
+            from_us: instants.from.iter().flatten().max().unwrap_or(i64::MIN),
+            until_us: instants.to.iter().flatten().min().unwrap_or(i64::MAX),
+        }
+    }
+
+    /// Whether every row of the stream lies in it.
+    pub(super) fn covers(self, instants: &Instanced<'_>) -> bool {
+        let lies_in = |us: &i64| self.from_us <= *us && *us < self.until_us;
+        instants.at.null_count() == 0 && instants.at.values().iter().all(lies_in)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use arrow::array::{BooleanArray, RecordBatch, TimestampMicrosecondArray};
@@ -137,6 +161,25 @@ mod tests {
                 assert_eq!(told.is_valid(row, row), evaluated, "row {row}");
             }
         }
+    }
+
+    #[test]
+    fn while_all_versions_are_valid_none_is_looked_at() {
+        let instants =
+            |values: &[Option<i64>]| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(values.to_vec())) };
+        let (from, to) = (instants(&[None, Some(10), Some(4)]), instants(&[Some(20), None, Some(30)]));
+        let covers = |at: &[Option<i64>]| {
+            let at = instants(at);
+            let told = Instanced::new(&from, &to, &at).unwrap();
+            let valid = |row: usize| (0..3).all(|version| told.is_valid(row, version));
+            let covers = Settled::of(&told).covers(&told);
+            assert!(!covers || (0..at.len()).all(valid));
+            covers
+        };
+        assert!(covers(&[Some(10), Some(19)]));
+        assert!(!covers(&[Some(10), Some(20)]));
+        assert!(!covers(&[Some(9)]));
+        assert!(!covers(&[Some(15), None]));
     }
 
     #[test]
