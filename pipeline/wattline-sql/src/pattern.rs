@@ -43,6 +43,8 @@ pub(crate) struct RowPattern {
     pub(crate) measures: Vec<(FieldRef, Formula)>,
     pub(crate) rows: RowsPerMatch,
     pub(crate) skip: Skip,
+    /// No condition depends on which symbols the rows before were taken for: then the search goes no way twice.
+    pub(crate) path_free: bool,
     /// No row of a match is later than its first row by more than this, microseconds.
     pub(crate) bound_us: i64,
 }

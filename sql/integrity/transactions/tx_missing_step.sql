@@ -8,38 +8,38 @@ category    = "business"
 standard    = "internal"
 owner       = "billing"
 description = """
-Looks at the cases of one process that both begin and are paid within the same 28 days (windows aligned to
-1970-01-01 UTC): all that lies between must be in the same window, so a missing approval is really missing. Cases that
-begin in one window and are paid in a later one are not judged, and the alert comes when the window closes: this rule
-catches a broken workflow, not each single case.
+Follows each case of one process from its first step to its payment, and fires with a payment that no approval came
+before. Steps may repeat; what counts is that none between a first step and the payment is the approval. A case that
+takes longer than `within` is not judged.
 """
 [params]
 process       = "domestic"
 first_step    = "Declaration SUBMITTED by EMPLOYEE"
 required_step = "Declaration FINAL_APPROVED by SUPERVISOR"
 last_step     = "Payment Handled"
+within        = "400 days"
 ---*/
+WITH steps AS (SELECT * FROM business_transactions WHERE process_type = $process)
 SELECT
     case_id,
-    window_start,
-    window_end,
+    event_ts,
     first_ts,
-    paid_ts,
     events,
-    amount,
+    case_amount AS amount,
     $required_step AS missing_step
-FROM (
-    SELECT
-        case_id,
-        window_start,
-        window_end,
-        min(event_ts) FILTER (WHERE step = $first_step) AS first_ts,
-        max(event_ts) FILTER (WHERE step = $last_step) AS paid_ts,
-        count(*) FILTER (WHERE step = $required_step) AS approvals,
+FROM steps MATCH_RECOGNIZE (
+    PARTITION BY case_id
+    ORDER BY event_ts
+    MEASURES
+        first(event_ts) AS first_ts,
         count(*) AS events,
-        max(amount) AS amount
-    FROM TUMBLE(business_transactions, event_ts, INTERVAL '28 days')
-    WHERE process_type = $process
-    GROUP BY case_id, window_start, window_end
-) c
-WHERE first_ts IS NOT NULL AND paid_ts > first_ts AND approvals = 0
+        max(amount) AS case_amount,
+        classifier() AS part
+    ALL ROWS PER MATCH
+    PATTERN (begun other* paid)
+    DEFINE
+        begun AS step = $first_step,
+        other AS step <> $required_step AND step <> $last_step AND event_ts <= first(event_ts) + INTERVAL $within,
+        paid AS step = $last_step AND event_ts <= first(event_ts) + INTERVAL $within
+)
+WHERE part = 'paid'

@@ -21,8 +21,10 @@ use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, WindowUDF};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::prelude::col;
 use datafusion::sql::sqlparser::ast::{
@@ -176,6 +178,12 @@ fn plan_pattern(
     }
     let skip = skip_of(clauses.after_match_skip, &symbols, &program)?;
     let args = formulas.inputs;
+    let (first, later) = program.places();
+    let first_row = first.iter().next().copied().filter(|symbol| first.len() == 1 && !later.contains(symbol));
+    let depends = |(symbol, define): (usize, &Option<Formula>)| {
+        define.as_ref().is_some_and(|define| define.depends_on_path(symbol, first_row))
+    };
+    let path_free = !defines.iter().enumerate().any(depends);
     let pattern = Arc::new(RowPattern {
         text: clauses.text,
         symbols: symbols.written().to_vec(),
@@ -184,6 +192,7 @@ fn plan_pattern(
         measures,
         rows,
         skip,
+        path_free,
         bound_us,
     });
     relation(input, &time, partition, order, args, &pattern)
@@ -294,7 +303,14 @@ impl Formulas<'_, '_> {
         );
         let schema = DFSchema::from_unqualified_fields(fields.into(), Default::default())?;
         let planned = self.context.sql_to_expr(expr, &schema)?;
-        let physical = self.session.create_physical_expr(planned.clone(), &schema)?;
+        // Some functions run only as what the simplifier makes of them.
+        let simplify = SimplifyContext::builder()
+            .with_schema(Arc::new(schema.clone()))
+            .with_config_options(Arc::clone(self.session.config_options()))
+            .build();
+        let simplifier = ExprSimplifier::new(simplify);
+        let simple = simplifier.simplify(simplifier.coerce(planned.clone(), &schema)?)?;
+        let physical = self.session.create_physical_expr(simple, &schema)?;
         Ok((planned, Formula { references, schema: Arc::clone(schema.inner()), expr: physical }))
     }
 

@@ -88,6 +88,21 @@ impl Formula {
         self.expr.data_type(&self.schema)
     }
 
+    /// Whether the condition of `symbol` depends on which symbols the rows before were taken for, and not only on which rows
+    /// they are. `first_row` is the symbol that is always the first row of a match and never another.
+    pub(crate) fn depends_on_path(&self, symbol: usize, first_row: Option<usize>) -> bool {
+        self.references.iter().any(|reference| match reference {
+            Reference::Row(RowReference { of: None, .. }) | Reference::Aggregate { of: None, .. } => false,
+            Reference::Row(RowReference { of: Some(of), end, nth, .. }) => {
+                let is_first = first_row == Some(*of) && *nth == 0;
+                let is_current = *of == symbol && *end == End::Last && *nth == 0;
+                !is_first && !is_current
+            }
+            Reference::Aggregate { of, .. } => *of != first_row,
+            Reference::Classifier | Reference::MatchNumber => false,
+        })
+    }
+
     /// As the condition of `symbol`, for all rows of the partition at once; `None` if it depends on the match so far.
     pub(super) fn for_all_rows(&self, symbol: usize, inputs: &[ArrayRef], rows: usize) -> Result<Option<BooleanArray>> {
         let mut columns: Vec<ArrayRef> = vec![Arc::new(BooleanArray::from(vec![true; rows]))];

@@ -1,5 +1,6 @@
 //! The search for matches in one partition, its rows in order.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, ListArray, StructArray, new_null_array};
@@ -12,7 +13,8 @@ use super::formula::{Conditions, Path, joined};
 use super::program::Step;
 use super::{RowPattern, RowsPerMatch, Skip};
 
-/// Steps that the matcher may try from one start: an expression like `(a+)+` could try them all.
+/// Steps that the matcher may try from one start. Where conditions depend on the path, `(a | b)+ c` has as many paths as
+/// there are ways to write its rows with two letters.
 const TRIES_MAX: usize = 10_000_000;
 
 /// Up to which instant all rows are there.
@@ -135,6 +137,8 @@ impl Search<'_> {
         let mut excluded: Vec<bool> = Vec::new();
         let mut other_ways: Vec<(usize, usize)> = vec![(0, 0)];
         let mut tries = 0;
+        // A place in the program with so many rows taken: where that has led nowhere, it does so again.
+        let mut been: HashSet<(usize, usize)> = HashSet::new();
         while let Some((mut at, len)) = other_ways.pop() {
             symbols.truncate(len);
             excluded.truncate(len);
@@ -144,6 +148,9 @@ impl Search<'_> {
                     return exec_err!(
                         "the pattern tried {TRIES_MAX} ways from one row without a result: make its DEFINE more selective"
                     );
+                }
+                if self.pattern.path_free && !been.insert((at, symbols.len())) {
+                    break;
                 }
                 match steps[at] {
                     Step::Done => return Ok(Outcome::Match(symbols.into_iter().zip(excluded).collect())),

@@ -121,3 +121,22 @@ fn what_is_preferred_is_found_first() {
     assert_eq!(lengths("(a b)+ c"), ["3 c"]);
     assert_eq!(lengths("PERMUTE(b, c)"), ["2 b", "2 c"]);
 }
+
+#[test]
+fn a_search_goes_no_way_twice_unless_its_conditions_depend_on_the_way() {
+    let volts = [1.0; 60];
+    let search = |b: &str| {
+        let clauses = format!(
+            "MEASURES first(ts) AS ts PATTERN ((a | b)+ c) DEFINE a AS ts <= first(ts) + INTERVAL '1 day', \
+             b AS {b} AND ts <= first(ts) + INTERVAL '1 day', c AS u_a_v > 9 AND ts <= first(ts) + INTERVAL '1 day'"
+        );
+        let sql =
+            format!("SELECT ts FROM meter_readings MATCH_RECOGNIZE (PARTITION BY meter_id ORDER BY ts {clauses})");
+        let set = compile(&[rule("r", TABLE, &sql)]);
+        let streams = BTreeMap::from([("meter_readings".to_owned(), vec![minutes(&volts)])]);
+        oracle::run_rule_blocking(&set, "r", &streams).map(|rows| rows.num_rows()).map_err(|error| error.to_string())
+    };
+    assert_eq!(search("count(*) < 100 AND b.seq_no >= first(seq_no)"), Ok(0));
+    let endless = search("count(a.*) < 100").expect_err("2^60 ways");
+    assert!(endless.contains("make its DEFINE more selective"), "{endless}");
+}

@@ -357,9 +357,79 @@ impl Maker<'_> {
         )
     }
 
+    /// What the row of a symbol is like; `bounded`: and how far from the first row of the match.
+    fn symbol(&mut self, symbol: &str, bounded: bool) -> String {
+        let is = match self.below(5) {
+            0 => format!("{symbol}.u_a_v > prev({symbol}.u_a_v)"),
+            1 => format!("{symbol}.seq_no <> first(seq_no) OR {symbol}.seq_no IS NULL"),
+            2 => "count(*) < 5".to_owned(),
+            _ => self.condition(""),
+        };
+        let seconds = self.one_of(&[3, 20, 90]);
+        let bound = self
+            .one_of(&[
+                format!("{symbol}.ts <= first(ts) + INTERVAL '{seconds} seconds'").as_str(),
+                format!("{symbol}.ts - first(ts) < INTERVAL '{seconds} seconds'").as_str(),
+            ])
+            .to_owned();
+        if bounded { format!("{symbol} AS ({is}) AND {bound}") } else { format!("{symbol} AS {is}") }
+    }
+
+    fn pattern(&mut self) -> String {
+        let (pattern, skips): (&str, &[&str]) = self.one_of(&[
+            ("a b+", &["PAST LAST ROW", "TO NEXT ROW", "TO FIRST b", "TO LAST b"]),
+            ("a b*? c", &["PAST LAST ROW", "TO NEXT ROW", "TO LAST c"]),
+            ("a (b | c){1,3}", &["PAST LAST ROW", "TO NEXT ROW"]),
+            ("a{1,2} b?", &["PAST LAST ROW", "TO NEXT ROW"]),
+            ("PERMUTE(a, b)", &["PAST LAST ROW", "TO NEXT ROW"]),
+            ("(a | b)+ c", &["PAST LAST ROW", "TO NEXT ROW", "TO LAST c"]),
+            ("a ({- b -}) c{,2}", &["PAST LAST ROW", "TO NEXT ROW"]),
+        ]);
+        let skip = self.one_of(skips);
+        let used = ["a", "b", "c"].into_iter().filter(|symbol| pattern.contains(symbol));
+        let defines: Vec<String> = used.map(|symbol| self.symbol(symbol, symbol != "a" || pattern != "a b+")).collect();
+        let measures = "first(ts) AS began, last(ts) AS ended, classifier() AS part, count(*) AS n, max(a.seq_no) AS highest, \
+                        last(a.u_a_v) AS a_v, first(seq_no, 1) AS second, match_number() AS number";
+        let rows = match self.below(3) {
+            0 => {
+                self.note("pattern of all rows");
+                "ALL ROWS PER MATCH WITH UNMATCHED ROWS"
+            }
+            1 => {
+                self.note("pattern of all rows");
+                "ALL ROWS PER MATCH"
+            }
+            _ => {
+                self.note("pattern");
+                "ONE ROW PER MATCH"
+            }
+        };
+        let stream = self.stream();
+        let partition = self.one_of(&["PARTITION BY meter_id ", "PARTITION BY meter_id ", ""]);
+        let columns = match (rows, partition) {
+            ("ONE ROW PER MATCH", "") => "",
+            ("ONE ROW PER MATCH", _) => "meter_id, ",
+            _ => "meter_id, ts, seq_no, ",
+        };
+        let select = format!(
+            "SELECT {columns}began, ended, part, n, highest, a_v, second, number FROM {stream} MATCH_RECOGNIZE ({partition}ORDER BY ts\n\
+             MEASURES {measures} {rows} AFTER MATCH SKIP {skip}\n\
+             PATTERN ({pattern}) DEFINE {})",
+            defines.join(", ")
+        );
+        if rows == "ONE ROW PER MATCH" && self.below(3) == 0 {
+            self.note("window of patterns");
+            return format!(
+                "WITH matches AS ({select})\n\
+                 SELECT window_start, count(*) AS found, max(n) AS longest FROM TUMBLE(matches, began, INTERVAL '1 minute') GROUP BY window_start"
+            );
+        }
+        select
+    }
+
     fn query(random: &mut Lcg) -> Query {
         let mut maker = Maker { random, made_of: Vec::new() };
-        let sql = match maker.below(12) {
+        let sql = match maker.below(14) {
             0 => maker.plain(),
             1..=3 => maker.grouped(),
             4 => maker.windows_of_windows(),
@@ -367,6 +437,7 @@ impl Maker<'_> {
             7 => maker.top(),
             8 => maker.distinct(),
             9 | 10 => maker.join(),
+            11 | 12 => maker.pattern(),
             _ => maker.window_of(),
         };
         Query { sql, made_of: maker.made_of }
@@ -429,8 +500,19 @@ fn random_queries_give_the_same_rows_as_batch() {
         seed += 1;
     }
     println!("{cases} cases with rows, seeds {first} to {}: {coverage:?}", seed - 1);
-    for piece in ["tumble", "hop", "cumulate", "session", "local days", "lag", "rows frame", "not exists", "full join"]
-    {
+    let pieces = [
+        "tumble",
+        "hop",
+        "cumulate",
+        "session",
+        "local days",
+        "lag",
+        "rows frame",
+        "not exists",
+        "full join",
+        "pattern",
+    ];
+    for piece in pieces {
         let enough = coverage.get(piece).is_some_and(|count| *count >= cases / 200);
         assert!(enough, "`{piece}` hardly ever came: {coverage:?}");
     }
