@@ -3,6 +3,7 @@
 mod diagnostics;
 mod equivalence;
 mod fleet;
+mod nexmark;
 mod patterns;
 mod random_queries;
 mod rule_tests;

@@ -83,9 +83,11 @@ impl RelationPlanner for PatternPlanner {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
         let text = format!(
-            "PATTERN ({pattern}) DEFINE {} MEASURES {} {rows_per_match:?} {after_match_skip:?}",
-            comma_separated(&definitions),
+            "MEASURES {} {} {} PATTERN ({pattern}) DEFINE {}",
             comma_separated(&measures),
+            rows_per_match.as_ref().unwrap_or(&ast::RowsPerMatch::OneRow),
+            after_match_skip.as_ref().unwrap_or(&AfterMatchSkip::PastLastRow),
+            comma_separated(&definitions),
         );
         let clauses = Clauses { text, measures, rows_per_match, after_match_skip, pattern, definitions };
         let plan = context.plan(*table).and_then(|input| {
