@@ -1,7 +1,7 @@
 //! Functions of the domain that SQL cannot say well.
 //!
-//! They are plain DataFusion functions over `Float64`, vectorised over whole columns; integers and decimals
-//! are coerced. NULL in, NULL out. A measure of the positive sequence that is zero (no voltage at all) has
+//! They are plain DataFusion functions, vectorised over whole columns: measured values are `Float64`, registers and money
+//! exact decimals; other numbers are coerced. NULL in, NULL out. A measure of the positive sequence that is zero (no voltage at all) has
 //! no unbalance: NULL, never a division by zero.
 //!
 //! | function | result |
@@ -14,6 +14,12 @@
 //! | `hop_starts(slide, size, instant [, origin])`, `cumulate_ends(step, size, instant [, origin])` | the windows of an instant, as a list |
 //! | `session_start(instant, gap)`, `session_end(instant, gap)` | window functions: the session of a row |
 //! | `rms_mean(x)` | √(mean of squares): how rms values are averaged over time (IEC 61000-4-30, 4.4) |
+//! | `gb_percentile_95(x)`, `nearest_rank_percentile(x, p)` | exact percentiles as GB/T 14549 and as EN 50160 and IEEE 519 count them |
+//! | `plt(pst)` | long-term flicker of twelve short-term values (IEC 61000-4-15) |
+//! | `register_delta_kwh(previous, current, digits)` | energy between two readings of a register, over its end |
+//! | `tiered_amount(kwh_before, kwh, limits, prices)` | amount under a tariff of tiers |
+//! | `add_working_days(date, days, holidays [, worked])`, `working_days_between(from, to, holidays [, worked])` | deadlines in working days |
+//! | `mask(text, first, last)` | a text with its middle hidden |
 
 use std::sync::Arc;
 
@@ -22,11 +28,17 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
 mod date_bin;
 mod local_bin;
+mod mask;
 mod match_rows;
+mod percentile;
+mod plt;
+mod register_delta;
 mod rms_mean;
 mod session;
+mod tiered_amount;
 mod unbalance;
 mod window_lists;
+mod working_days;
 
 pub(crate) use match_rows::MatchRows;
 pub(crate) use session::{gap_us, sessions};
@@ -34,7 +46,13 @@ pub(crate) use session::{gap_us, sessions};
 pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     let unbalance = unbalance::all().into_iter().map(ScalarUDF::from);
     let windows = [date_bin(), local_bin_start(), local_bin_end(), hop_starts(), cumulate_ends()];
-    unbalance.chain(windows).map(Arc::new).collect()
+    let days = working_days::all().into_iter().map(ScalarUDF::from);
+    let others = [
+        ScalarUDF::from(register_delta::RegisterDelta::new()),
+        ScalarUDF::from(tiered_amount::TieredAmount::new()),
+        ScalarUDF::from(mask::Mask::new()),
+    ];
+    unbalance.chain(windows).chain(days).chain(others).map(Arc::new).collect()
 }
 
 pub(crate) fn window_functions() -> Vec<Arc<WindowUDF>> {
@@ -77,7 +95,9 @@ pub(crate) fn date_bin() -> ScalarUDF {
 }
 
 pub(crate) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
-    vec![Arc::new(AggregateUDF::from(rms_mean::RmsMean::new()))]
+    let percentiles = percentile::all().into_iter().map(AggregateUDF::from);
+    let means = [AggregateUDF::from(rms_mean::RmsMean::new()), AggregateUDF::from(plt::Plt::new())];
+    percentiles.chain(means).map(Arc::new).collect()
 }
 
 /// The microseconds of an interval without months; `None` if it has months, or parts of a microsecond.

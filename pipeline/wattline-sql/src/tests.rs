@@ -6,5 +6,6 @@ mod fleet;
 mod nexmark;
 mod patterns;
 mod random_queries;
+mod reference;
 mod rule_tests;
 mod shapes;

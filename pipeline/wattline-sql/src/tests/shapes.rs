@@ -78,6 +78,7 @@ pub(super) fn shapes() -> Vec<RuleFile> {
     shapes.extend(other_aggregates());
     shapes.extend(held_back());
     shapes.extend(patterns());
+    shapes.extend(domain_functions());
     shapes
 }
 
@@ -613,6 +614,26 @@ fn patterns() -> Vec<RuleFile> {
              SELECT * FROM means MATCH_RECOGNIZE (\n\
                PARTITION BY meter_id ORDER BY window_end MEASURES first(window_end) AS began, last(window_end) AS ended, count(*) AS n\n\
                PATTERN (a b{1,4}) DEFINE b AS b.mean > prev(mean) AND b.window_end <= prev(window_end) + INTERVAL '2 minutes')",
+        ),
+    ]
+}
+
+fn domain_functions() -> Vec<RuleFile> {
+    vec![
+        rule(
+            "standard_percentiles",
+            TABLE,
+            "SELECT meter_id, window_start, gb_percentile_95(u_a_v) AS p95_gb, nearest_rank_percentile(u_a_v, 0.95) AS p95,\n\
+             nearest_rank_percentile(seq_no, 0.5) AS middle, plt(u_a_v) FILTER (WHERE seq_no < 9) AS plt\n\
+             FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_start",
+        ),
+        rule(
+            "registers",
+            TABLE,
+            "SELECT meter_id, ts, register_delta_kwh(lag(energy_imp_kwh) OVER (PARTITION BY meter_id ORDER BY ts), energy_imp_kwh, 2) AS kwh,\n\
+             tiered_amount(0, abs(seq_no), [2, 4], [0.5469, 0.5969, 0.8469]) AS amount, mask(meter_id, 1, 0) AS meter,\n\
+             add_working_days(CAST(ts AS DATE), seq_no, [DATE '2026-03-03'], [DATE '2026-03-07']) AS due,\n\
+             working_days_between(DATE '2026-02-27', CAST(ts AS DATE), [DATE '2026-03-03']) AS days FROM meter_readings",
         ),
     ]
 }
