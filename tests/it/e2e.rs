@@ -6,6 +6,7 @@
 
 mod counts;
 mod crash;
+mod demo;
 mod faults;
 mod inputs;
 mod job;

@@ -161,7 +161,7 @@ fn committed_messages(broker: &TestBroker, topic: &str) -> Result<Vec<(String, V
 }
 
 /// DuckDB, Polars, the deltalake package and `wattline query` agree on every table.
-fn every_reader_counts_the_same(folder: &JobFolder) -> Result<()> {
+pub(super) fn every_reader_counts_the_same(folder: &JobFolder) -> Result<()> {
     let tables: Value = serde_json::from_str(&folder.answer(&["archive", "list", "--format", "json"])?)?;
     let names: Vec<String> = tables
         .as_array()

@@ -11,10 +11,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let (diagnostics, texts, told) = match project::load(&args.config.config) {
         Ok(project) => {
             let told = format!(
-                "{} streams, {} rules, {} views: ",
-                project.streams.len(),
-                project.rules.rules().len(),
-                project.rules.views().len()
+                "{}, {}, {}: ",
+                counted(project.streams.len(), "stream"),
+                counted(project.rules.rules().len(), "rule"),
+                counted(project.rules.views().len(), "view")
             );
             (project.warnings, project.texts, told)
         }
@@ -30,4 +30,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
         }
     }
     Ok(if project::has_errors(&diagnostics) { report::answer_is_no() } else { ExitCode::SUCCESS })
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
