@@ -169,9 +169,11 @@ impl FinalProgram {
 
     /// Takes out of a state what a watermark makes final; its rules stop if that fails.
     fn release(&mut self, state: usize, watermark_us: i64, output: &mut FinalOutput) -> Released {
-        self.watermarks_us[state] = watermark_us;
+        let given_us = std::mem::replace(&mut self.watermarks_us[state], watermark_us);
         let released = match &mut self.states[state] {
-            FinalState::Windows(panes) => panes.close_until(watermark_us).map(|batches| Released::new(batches, None)),
+            FinalState::Windows(panes) => {
+                panes.close_until(given_us, watermark_us).map(|batches| Released::new(batches, None))
+            }
             FinalState::Ordered(buffer) => buffer.release_before(watermark_us).map(|rows| match rows {
                 Some((batch, identity)) => Released::new(vec![batch], Some(identity)),
                 None => Released::default(),

@@ -27,6 +27,7 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
 mod date_bin;
+mod hop_pane;
 mod local_bin;
 mod mask;
 mod match_rows;
@@ -72,6 +73,11 @@ pub(crate) fn local_bin_end() -> ScalarUDF {
 /// The starts of the hopping windows of an instant.
 pub(crate) fn hop_starts() -> ScalarUDF {
     ScalarUDF::from(window_lists::WindowList::new(window_lists::Kind::HopStarts))
+}
+
+/// The start of the pane of an instant, of which hopping windows are made.
+pub(crate) fn hop_pane() -> ScalarUDF {
+    ScalarUDF::from(hop_pane::HopPane::new())
 }
 
 /// The ends of the cumulating windows of an instant.

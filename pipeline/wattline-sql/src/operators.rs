@@ -33,7 +33,7 @@ pub(crate) use session::{SessionSpec, SessionStage};
 pub(crate) use stream_join::{JoinSide, StreamJoinSpec, StreamJoinStage};
 pub(crate) use try_decimal::with_quick_casts;
 pub(crate) use unnest::Unnest;
-pub(crate) use window_aggregate::{AggregateSpec, Aggregated, FinalPanes, KeyNumbers, LanePanes};
+pub(crate) use window_aggregate::{AggregateSpec, Aggregated, FinalPanes, Hops, KeyNumbers, LanePanes};
 
 /// One stateless step.
 #[derive(Debug, Clone)]

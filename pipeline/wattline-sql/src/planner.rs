@@ -43,6 +43,7 @@ use crate::operators::{
 };
 
 mod grouping_sets;
+mod hop_panes;
 mod over;
 mod pattern;
 mod reference;
@@ -386,10 +387,10 @@ impl Lowering<'_> {
 
     fn lower_aggregate(&mut self, aggregate: &Aggregate) -> std::result::Result<Node, Problem> {
         let streams = streams_of(&aggregate.input);
-        let bin = aggregate
-            .group_expr
-            .first()
-            .and_then(|group| window_keys::bin_of_group(&resolve(&aggregate.input, group), &streams))
+        let window = aggregate.group_expr.first().map(|group| resolve(&aggregate.input, group));
+        let hops = window.as_ref().and_then(hop_panes::hops_of);
+        let bin = window
+            .and_then(|window| window_keys::bin_of_group(&window, &streams))
             .ok_or_else(window_keys::unbounded)?;
         let part = self.lower(&aggregate.input)?;
         let input = aggregate.input.schema();
@@ -410,6 +411,7 @@ impl Lowering<'_> {
         let spec = Arc::new(AggregateSpec {
             bin: Arc::clone(&groups[0]),
             size_us: bin.size_us,
+            hops,
             final_after_us: bin
                 .final_after_us()
                 .saturating_add(hold_back_us(&aggregate.input, &bin.expr).ok_or_else(window_keys::unbounded)?),

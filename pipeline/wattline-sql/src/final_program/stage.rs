@@ -104,7 +104,7 @@ impl Stage {
                     });
                     evaluated.iter().try_for_each(|partial| panes.update(partial))?;
                 }
-                panes.close_until(watermark_us)
+                panes.close_until(BEFORE_TIME, watermark_us)
             }
             Self::Over(input, stage) => {
                 for batch in input.advance(feeds, watermark_us, failures)? {

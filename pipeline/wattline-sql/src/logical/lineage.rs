@@ -406,7 +406,7 @@ fn other_bin_of(resolved: &Expr, streams: &[&StreamSource]) -> Option<TimeBin> {
     let Expr::ScalarFunction(ScalarFunction { func, args }) = resolved else { return None };
     let bin = |size_us: i64, lag_us: i64| Some(TimeBin { size_us, expr: resolved.clone(), lag_us });
     match func.name() {
-        "hop_starts" => {
+        "hop_starts" | "hop_pane" => {
             let size_us = interval_us(args.get(1)?)?;
             bin(size_us, lag_us(args.get(2)?, streams)?.checked_add(size_us)?.checked_sub(1)?)
         }

@@ -10,6 +10,9 @@
 //! of its key. In the lanes all states with the same key types share one [`KeyNumbers`]: the text of a key is hashed once
 //! per batch, and each window finds its group by a number.
 //!
+//! Windows that overlap ([`Hops`]) are kept as panes as wide as their slide, and each is merged from its panes when it is final; then
+//! "window" below means pane, and a pane is kept until the last window that holds it is final.
+//!
 //! State rows of one window: `window_start_us` Int64, the group columns, the state columns of each accumulator in order.
 
 mod final_panes;
@@ -42,6 +45,8 @@ pub(crate) struct AggregateSpec {
     pub(crate) bin: Arc<dyn PhysicalExpr>,
     /// Width of the window, microseconds.
     pub(crate) size_us: i64,
+    /// For windows that overlap: the bin is a pane of them.
+    pub(crate) hops: Option<Hops>,
     /// How far past its start the watermark must be for a window to be final, microseconds.
     pub(crate) final_after_us: i64,
     /// The other group columns.
@@ -50,6 +55,13 @@ pub(crate) struct AggregateSpec {
     pub(crate) aggregates: Vec<Aggregated>,
     /// Window start, keys, aggregates.
     pub(crate) output_schema: SchemaRef,
+}
+
+/// Windows of `size_us` that begin every `slide_us`; the slide divides the size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hops {
+    pub(crate) slide_us: i64,
+    pub(crate) size_us: i64,
 }
 
 /// One aggregate function with its arguments.
@@ -106,6 +118,14 @@ impl AggregateSpec {
         start.saturating_add(self.final_after_us)
     }
 
+    /// The watermark from which on no event comes for the window, or the pane.
+    fn complete_at(&self, start: i64) -> i64 {
+        match self.hops {
+            None => self.final_at(start),
+            Some(Hops { slide_us, size_us }) => self.final_at(start).saturating_sub(size_us - slide_us),
+        }
+    }
+
     /// The state rows of a window.
     fn state_rows(
         &self,
@@ -148,10 +168,10 @@ fn new_accumulator(function: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn Grou
     Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
 }
 
-/// Takes out the earliest window that the watermark makes final.
+/// Takes out the earliest window that the watermark completes.
 fn pop_until<P>(panes: &mut BTreeMap<i64, P>, spec: &AggregateSpec, watermark_us: i64) -> Option<(i64, P)> {
     let entry = panes.first_entry()?;
-    (spec.final_at(*entry.key()) <= watermark_us).then(|| entry.remove_entry())
+    (spec.complete_at(*entry.key()) <= watermark_us).then(|| entry.remove_entry())
 }
 
 fn take_all(arrays: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {

@@ -4,12 +4,14 @@
 //! (bin, meter_id), and a projection above computes the other window columns once per result row instead of
 //! once per event. This is also where an aggregate without a time bin is found and refused.
 
+use std::sync::Arc;
+
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Projection, lit};
 
-use super::Problem;
+use super::{Problem, hop_panes};
 use crate::catalog::StreamSource;
 use crate::diagnostic::code;
 use crate::functions::date_bin;
@@ -191,7 +193,11 @@ fn rebuild(aggregate: Aggregate, keys: &[Key], bin: Option<Expr>) -> Result<Logi
     for at in keys.len()..schema.fields().len() {
         outputs.push(Expr::Column(Column::from(schema.qualified_field(at))));
     }
-    let reduced = Aggregate::try_new(aggregate.input, group_expr, aggregate.aggr_expr)?;
+    let input = match hop_panes::with_panes(&aggregate, &group_expr[1..].iter().collect::<Vec<_>>())? {
+        Some(panes) => Arc::new(panes),
+        None => Arc::clone(&aggregate.input),
+    };
+    let reduced = Aggregate::try_new(input, group_expr, aggregate.aggr_expr)?;
     let projection = Projection::try_new(outputs, LogicalPlan::Aggregate(reduced).into())?;
     Ok(LogicalPlan::Projection(projection))
 }

@@ -316,3 +316,24 @@ fn rules_over_the_same_windows_keep_one_state() {
         .collect();
     assert_eq!(sharing, [vec!["high", "same", "windows"], vec!["other_delay"]]);
 }
+
+#[test]
+fn hops_are_merged_from_panes_unless_something_asks_for_the_window() {
+    let hop = |slide: &str, column: &str| {
+        let sql = format!(
+            "SELECT meter_id, window_start, window_end, {column} AS x\n\
+             FROM HOP(meter_readings, ts, INTERVAL '{slide}', INTERVAL '10 minutes') GROUP BY meter_id, window_start, window_end"
+        );
+        let set = compile(&[rule("hop", TABLE, &sql)]);
+        crate::explain::explain(&set, "hop").expect("known rule").contains("merged from panes of")
+    };
+    assert!(hop("1 minute", "max(u_a_v)"));
+    assert!(hop("5 minutes", "count(*) FILTER (WHERE u_a_v > 240)"));
+    assert!(!hop("3 minutes", "max(u_a_v)"), "the slide does not divide the size");
+    assert!(!hop("10 minutes", "max(u_a_v)"), "the windows do not overlap");
+    assert!(
+        !hop("1 minute", "max(extract(epoch FROM ts) - extract(epoch FROM window_start))"),
+        "each window has its own answer"
+    );
+    assert!(!hop("1 minute", "count(*) FILTER (WHERE ts < window_start + INTERVAL '30 seconds')"));
+}

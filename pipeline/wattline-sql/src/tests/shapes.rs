@@ -9,7 +9,27 @@ pub(super) const ALERT: &str = "kind = \"alert\"\nentity = \"meter_id\"";
 
 /// A rule of every shape that runs on a stream.
 pub(super) fn shapes() -> Vec<RuleFile> {
-    let mut shapes = vec![
+    let shapes = [
+        rows(),
+        windows(),
+        windows_of_windows(),
+        over_clauses(),
+        stages_of_stages(),
+        unions_and_distinct(),
+        other_windows(),
+        sessions_and_lists(),
+        stream_joins(),
+        absences(),
+        other_aggregates(),
+        held_back(),
+        patterns(),
+        domain_functions(),
+    ];
+    shapes.into_iter().flatten().collect()
+}
+
+fn rows() -> Vec<RuleFile> {
+    vec![
         rule("filter", TABLE, "SELECT meter_id, ts, u_a_v * 2 AS twice FROM meter_readings WHERE u_a_v > 215.5"),
         rule("everything", TABLE, "SELECT * FROM meter_readings"),
         rule(
@@ -65,21 +85,7 @@ pub(super) fn shapes() -> Vec<RuleFile> {
             ALERT,
             "SELECT meter_id, ts, u_a_v AS measured, coalesce(u_a_v > 235.4, false) AS firing FROM meter_readings",
         ),
-    ];
-    shapes.extend(windows());
-    shapes.extend(windows_of_windows());
-    shapes.extend(over_clauses());
-    shapes.extend(stages_of_stages());
-    shapes.extend(unions_and_distinct());
-    shapes.extend(other_windows());
-    shapes.extend(sessions_and_lists());
-    shapes.extend(stream_joins());
-    shapes.extend(absences());
-    shapes.extend(other_aggregates());
-    shapes.extend(held_back());
-    shapes.extend(patterns());
-    shapes.extend(domain_functions());
-    shapes
+    ]
 }
 
 fn windows() -> Vec<RuleFile> {

@@ -58,9 +58,9 @@ impl LanePanes {
         self.panes.values().map(of_pane).sum()
     }
 
-    /// The lowest watermark that makes an open window final, microseconds since the epoch.
+    /// The lowest watermark that completes an open window, microseconds since the epoch.
     pub(crate) fn first_final_us(&self) -> Option<i64> {
-        self.panes.first_key_value().map(|(start, _)| self.spec.final_at(*start))
+        self.panes.first_key_value().map(|(start, _)| self.spec.complete_at(*start))
     }
 
     /// Adds evaluated rows, whose keys have these numbers, to their windows. Without group columns every number is 0.
