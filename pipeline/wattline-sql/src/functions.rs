@@ -32,9 +32,8 @@ mod local_bin;
 mod mask;
 mod match_rows;
 mod percentile;
-mod plt;
+mod power_mean;
 mod register_delta;
-mod rms_mean;
 mod session;
 mod tiered_amount;
 mod unbalance;
@@ -102,7 +101,7 @@ pub(crate) fn date_bin() -> ScalarUDF {
 
 pub(crate) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     let percentiles = percentile::all().into_iter().map(AggregateUDF::from);
-    let means = [AggregateUDF::from(rms_mean::RmsMean::new()), AggregateUDF::from(plt::Plt::new())];
+    let means = power_mean::all().into_iter().map(AggregateUDF::from);
     percentiles.chain(means).map(Arc::new).collect()
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::tree_node::TreeNode;
-use datafusion::common::{Column, DFSchema, Diagnostic, Span, plan_datafusion_err};
+use datafusion::common::{Column, DFSchema, plan_datafusion_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
 use datafusion::functions::core::expr_fn::get_field;
@@ -32,6 +32,7 @@ use datafusion::sql::sqlparser::ast::{
     Spanned, TableFactor, VisitMut, VisitorMut,
 };
 
+use super::window_tables::placed;
 use crate::functions::MatchRows;
 use crate::pattern::bound::{TIME_INPUT, bound_of, limits_in};
 use crate::pattern::{
@@ -103,13 +104,7 @@ impl RelationPlanner for PatternPlanner {
             }
             plan_pattern(&self.session, input, partition, order, clauses, context)
         });
-        let plan = plan.map_err(|error| match error {
-            DataFusionError::Plan(_) => {
-                let message = error.to_string();
-                error.with_diagnostic(Diagnostic::new_error(message, Span::try_from_sqlparser_span(span)))
-            }
-            other => other,
-        })?;
+        let plan = plan.map_err(|error| placed(error, span))?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation { plan, alias })))
     }
 }

@@ -25,6 +25,7 @@ use datafusion::prelude::col;
 use datafusion::sql::sqlparser::ast::{
     self, FunctionArg, FunctionArgExpr, ObjectName, ObjectNamePart, Spanned, TableFactor,
 };
+use datafusion::sql::sqlparser::tokenizer;
 
 use crate::functions::{
     cumulate_ends, date_bin, hop_starts, local_bin_end, local_bin_start, session_end, session_start,
@@ -83,17 +84,22 @@ impl RelationPlanner for WindowTablePlanner {
         match relation {
             TableFactor::Table { name, alias, args: Some(args), .. } if WindowTable::of(&name).is_some() => {
                 let table = WindowTable::of(&name).unwrap_or(WindowTable::Tumble);
-                let plan = plan_table(table, args.args, context).map_err(|error| match error {
-                    DataFusionError::Plan(_) => {
-                        let message = error.to_string();
-                        error.with_diagnostic(Diagnostic::new_error(message, Span::try_from_sqlparser_span(span)))
-                    }
-                    other => other,
-                })?;
+                let plan = plan_table(table, args.args, context).map_err(|error| placed(error, span))?;
                 Ok(RelationPlanning::Planned(Box::new(PlannedRelation { plan, alias })))
             }
             other => Ok(RelationPlanning::Original(Box::new(other))),
         }
+    }
+}
+
+/// The mistake with the place of its relation in the text.
+pub(super) fn placed(error: DataFusionError, span: tokenizer::Span) -> DataFusionError {
+    match error {
+        DataFusionError::Plan(_) => {
+            let message = error.to_string();
+            error.with_diagnostic(Diagnostic::new_error(message, Span::try_from_sqlparser_span(span)))
+        }
+        other => other,
     }
 }
 
