@@ -23,7 +23,9 @@
 
 use std::sync::Arc;
 
-use datafusion::common::ScalarValue;
+use datafusion::common::{ScalarValue, plan_err};
+use datafusion::error::Result;
+use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
 mod date_bin;
@@ -103,6 +105,11 @@ pub(crate) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     let percentiles = percentile::all().into_iter().map(AggregateUDF::from);
     let means = power_mean::all().into_iter().map(AggregateUDF::from);
     percentiles.chain(means).map(Arc::new).collect()
+}
+
+/// Our aggregates take every value: one that comes twice counts twice.
+fn refuse_distinct(name: &str, args: &AccumulatorArgs<'_>) -> Result<()> {
+    if args.is_distinct { plan_err!("{name}(DISTINCT …) is not known: it takes every value") } else { Ok(()) }
 }
 
 /// The microseconds of an interval without months; `None` if it has months, or parts of a microsecond.

@@ -420,6 +420,7 @@ impl Lowering<'_> {
             aggregates,
             output_schema,
         });
+        spec.check()?;
         Ok(match part {
             Part::Lane(lane) => self.hold(lane, Hold::Windows(spec), &LogicalPlan::Aggregate(aggregate.clone())),
             Part::Final(node) => Node::Windows(Box::new(node), spec),

@@ -59,7 +59,8 @@ impl AggregateUDFImpl for Percentile {
         Ok(DataType::Float64)
     }
 
-    fn accumulator(&self, _args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        super::refuse_distinct(self.name(), &args)?;
         Ok(Box::new(State { rule: self.rule, values: Vec::new(), share: None }))
     }
 

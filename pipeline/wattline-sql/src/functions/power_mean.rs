@@ -51,7 +51,8 @@ impl AggregateUDFImpl for PowerMean {
         Ok(DataType::Float64)
     }
 
-    fn accumulator(&self, _args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        super::refuse_distinct(self.name(), &args)?;
         Ok(Box::new(State::new(self.kind)))
     }
 

@@ -1,8 +1,9 @@
 //! `register_delta_kwh(previous, current, digits)`: what a meter's register has counted between two readings, exact.
 //!
-//! A register with so many digits before the point begins again at 0. A reading below the one before is such a rollover if it
-//! makes less than half of the register's range; anything more is a register that went back (a reset, another meter, a
-//! wrong reading), of which nobody knows what was used: NULL. NULL in, NULL out.
+//! A register with so many digits before the point begins again at 0. A reading below the one before is such a rollover if
+//! the last stood in the last tenth of the register and the new one stands in the first. Any other drop is a register that
+//! went back (a reset, another meter, a wrong reading), of which nobody knows what was used: NULL, and so is a reading that the
+//! register cannot show. NULL in, NULL out.
 
 use std::sync::Arc;
 
@@ -66,12 +67,16 @@ impl ScalarUDFImpl for RegisterDelta {
 /// In units of the scale.
 fn delta(previous: i128, current: i128, digits: i64) -> Option<i128> {
     let digits = u32::try_from(digits).ok().filter(|digits| (1..=DIGITS_MAX).contains(digits))?;
+    let range = 10_i128.pow(digits + u32::from(SCALE.unsigned_abs()));
+    let shows = |reading: i128| (0..range).contains(&reading);
+    if !shows(previous) || !shows(current) {
+        return None;
+    }
     if current >= previous {
         return Some(current - previous);
     }
-    let range = 10_i128.pow(digits + SCALE.unsigned_abs() as u32);
-    let rolled = current + range - previous;
-    (current >= 0 && rolled >= 0 && rolled * 2 < range).then_some(rolled)
+    let is_rollover = previous * 10 > range * 9 && current * 10 < range;
+    is_rollover.then_some(current + range - previous)
 }
 
 #[cfg(test)]
@@ -84,8 +89,16 @@ mod tests {
         assert_eq!(delta(9_999_985_000, 32_000, 6), Some(47_000));
         assert_eq!(delta(50_000_000, 49_900_000, 6), None);
         assert_eq!(delta(50_000_000, 50_000_000, 6), Some(0));
-        // A reading that the register cannot show.
+        // Another meter, not a rollover of hundreds of thousands of kWh.
+        assert_eq!(delta(6_200_000_000, 0, 6), None);
+        assert_eq!(delta(6_000_000_000, 500_000_000, 6), None);
+        assert_eq!(delta(9_000_000_000, 999_999_999, 6), None, "the last tenth begins above nine tenths");
+        assert_eq!(delta(9_000_000_001, 999_999_999, 6), Some(1_999_999_998));
+        // Readings that the register cannot show.
         assert_eq!(delta(50_000_000_000, 1, 6), None);
+        assert_eq!(delta(0, 50_000_000_000, 6), None);
+        assert_eq!(delta(0, 10_000_000_000, 6), None);
+        assert_eq!(delta(-50_000, 50_000, 6), None);
         assert_eq!(delta(2, 1, 0), None);
         assert_eq!(delta(2, 1, 15), None);
     }

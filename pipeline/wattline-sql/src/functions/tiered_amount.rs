@@ -70,6 +70,7 @@ impl ScalarUDFImpl for TieredAmount {
             });
         }
         let amounts = Decimal128Array::from(amounts).with_data_type(AMOUNT);
+        amounts.validate_decimal_precision(18)?;
         Ok(ColumnarValue::Array(Arc::new(amounts)))
     }
 }

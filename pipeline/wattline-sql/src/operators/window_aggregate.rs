@@ -109,6 +109,17 @@ impl AggregateSpec {
         })
     }
 
+    /// Whether the aggregates can be made at all: what they refuse, DISTINCT above all, is better known before the first event.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.aggregates.iter().try_for_each(|Aggregated { function, .. }| {
+            match function.groups_accumulator_supported() {
+                true => function.create_groups_accumulator().map(drop),
+                // The adapter makes one with the first group only.
+                false => function.create_accumulator().map(drop),
+            }
+        })
+    }
+
     fn new_accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
         self.aggregates.iter().map(|aggregate| new_accumulator(&aggregate.function)).collect()
     }

@@ -288,3 +288,10 @@ fn patterns_without_end_or_sense_are_refused() {
         "SELECT seq_no FROM meter_readings MATCH_RECOGNIZE (ORDER BY seq_no PATTERN (a) DEFINE a AS u_a_v > 1)";
     assert_eq!(mistakes(&[rule("r", TABLE, unordered)]).len(), 1);
 }
+
+#[test]
+fn an_aggregate_without_distinct_is_refused_before_the_first_event() {
+    let sql = format!("SELECT window_end, rms_mean(DISTINCT u_a_v) AS x FROM {WINDOW} GROUP BY window_end");
+    let mistakes = mistakes(&[rule("r", TABLE, &sql)]);
+    assert!(mistakes.iter().any(|mistake| mistake.message.contains("it takes every value")), "{mistakes:#?}");
+}

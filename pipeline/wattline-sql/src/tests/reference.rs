@@ -38,6 +38,7 @@ async fn examples_give_what_the_reference_says() {
         ("register_delta_kwh(5000, 4990, 6)", "null"),
         ("register_delta_kwh(12345.67, 12350.12, 6)", "4.4500"),
         ("tiered_amount(2400, 300, [2520, 4800], [0.5469, 0.5969, 0.8469])", "173.07"),
+        ("tiered_amount(0, 10, [], [0.5])", "5.00"),
         ("tiered_amount(0, CAST(NULL AS INT), [210], [1, 2])", "null"),
         (
             "add_working_days(DATE '2026-09-28', 5, [DATE '2026-10-01', DATE '2026-10-02', DATE '2026-10-05', DATE '2026-10-06', DATE '2026-10-07'])",
@@ -51,5 +52,19 @@ async fn examples_give_what_the_reference_says() {
         let frame = crate::query::query(&context, &format!("SELECT {call} AS x")).await.expect("plans");
         let rows = text_rows(&frame.collect().await.expect("runs")[0]).expect("printable");
         assert_eq!(rows, [format!("x={gives}")], "{call}");
+    }
+}
+
+#[tokio::test]
+async fn our_aggregates_do_not_pass_over_distinct() {
+    let context = crate::query::query_context();
+    for call in ["plt(DISTINCT x)", "rms_mean(DISTINCT x)", "gb_percentile_95(DISTINCT x)"] {
+        let sql = format!("SELECT {call} AS y FROM (VALUES (1.0), (1.0)) AS t(x)");
+        let outcome = match crate::query::query(&context, &sql).await {
+            Ok(frame) => frame.collect().await.map(drop).map_err(|error| error.to_string()),
+            Err(mistakes) => Err(format!("{mistakes:?}")),
+        };
+        let refused = outcome.expect_err(call);
+        assert!(refused.contains("it takes every value"), "{call}: {refused}");
     }
 }
