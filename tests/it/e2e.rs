@@ -12,5 +12,6 @@ mod inputs;
 mod job;
 mod mistakes;
 mod oracle;
+mod reference;
 mod sample;
 mod traffic;
