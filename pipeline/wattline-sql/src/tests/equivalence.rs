@@ -37,16 +37,7 @@ fn stream_equals_batch_for_every_shape_and_cut() {
                 _ => Lane { stream: "other_readings", rows: lane(number - 3, 90, &mut random) },
             })
             .collect();
-        let mut streams: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
-        lanes.iter().for_each(|lane| streams.entry(lane.stream.to_owned()).or_default().push(lane.rows.clone()));
-        let expected: Vec<Vec<String>> = set
-            .rules()
-            .iter()
-            .map(|rule| {
-                let batch = oracle::run_rule_blocking(&set, &rule.header.id, &streams).expect("batch run");
-                sorted(text_rows(&batch).expect("printable"))
-            })
-            .collect();
+        let expected = in_batch(&set, &by_stream(&lanes));
         for cut in &cuts {
             let got = run(&set, &lanes, cut, &mut random);
             for (rule, (got, expected)) in set.rules().iter().zip(got.into_iter().zip(&expected)) {
@@ -61,6 +52,22 @@ fn stream_equals_batch_for_every_shape_and_cut() {
 pub(super) struct Lane {
     pub(super) stream: &'static str,
     pub(super) rows: RecordBatch,
+}
+
+/// The batches of each stream.
+pub(super) fn by_stream(lanes: &[Lane]) -> BTreeMap<String, Vec<RecordBatch>> {
+    let mut streams: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
+    lanes.iter().for_each(|lane| streams.entry(lane.stream.to_owned()).or_default().push(lane.rows.clone()));
+    streams
+}
+
+/// The rows of each rule by plain DataFusion, as sorted text.
+pub(super) fn in_batch(set: &RuleSet, streams: &BTreeMap<String, Vec<RecordBatch>>) -> Vec<Vec<String>> {
+    let of_rule = |rule: &CompiledRule| {
+        let batch = oracle::run_rule_blocking(set, &rule.header.id, streams).expect("batch run");
+        sorted(text_rows(&batch).expect("printable"))
+    };
+    set.rules().iter().map(of_rule).collect()
 }
 
 /// The time that the slowest lane of each stream has reached.

@@ -9,11 +9,10 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 
-use super::equivalence::{Cut, Lane, run, sorted};
+use super::equivalence::{Cut, Lane, by_stream, in_batch, run, sorted};
 use super::fleet::{Lcg, MIDNIGHT_US};
 use crate::catalog::event_time_type;
-use crate::test_run::text_rows;
-use crate::{Catalog, ReferenceTable, RuleFile, RuleSet, Stream, oracle};
+use crate::{Catalog, ReferenceTable, RuleFile, RuleSet, Stream};
 
 const EVENTS: u64 = 3_000;
 const LANES: u64 = 2;
@@ -232,16 +231,7 @@ fn nexmark_on_a_stream_equals_batch() {
     });
     let mut random = Lcg(20_261_127);
     let lanes = lanes(&mut random);
-    let mut streams: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
-    lanes.iter().for_each(|lane| streams.entry(lane.stream.to_owned()).or_default().push(lane.rows.clone()));
-    let expected: Vec<Vec<String>> = set
-        .rules()
-        .iter()
-        .map(|rule| {
-            let batch = oracle::run_rule_blocking(&set, &rule.header.id, &streams).expect("batch run");
-            sorted(text_rows(&batch).expect("printable"))
-        })
-        .collect();
+    let expected = in_batch(&set, &by_stream(&lanes));
     for cut in [
         Cut { workers: 1, batch_max: 8_192, restore: false },
         Cut { workers: 3, batch_max: 7, restore: true },

@@ -7,9 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::RecordBatch;
-
-use super::equivalence::{Cut, Lane, run, sorted};
+use super::equivalence::{Cut, Lane, by_stream, run, sorted};
 use super::fleet::{Lcg, compile, lane, rule};
 use crate::oracle;
 use crate::test_run::text_rows;
@@ -464,8 +462,7 @@ fn run_set(seed: u64, coverage: &mut BTreeMap<&'static str, u64>) -> u64 {
             lanes.push(Lane { stream, rows: lane(partition, 90, &mut random) });
         }
     }
-    let mut streams: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
-    lanes.iter().for_each(|lane| streams.entry(lane.stream.to_owned()).or_default().push(lane.rows.clone()));
+    let streams = by_stream(&lanes);
     let batch_max = [1, 7, 8_192][usize::try_from(random.below(3)).expect("small")];
     let workers = [1, 4][usize::try_from(random.below(2)).expect("small")];
     let got = run(&set, &lanes, &Cut { workers, batch_max, restore: random.below(2) == 0 }, &mut random);
