@@ -16,11 +16,12 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::TableSource;
 use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
-use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 
 use crate::error::Error;
 use crate::functions;
+use crate::logical::FloatComparison;
 
 /// The columns the runtime appends to every stream batch, in this order.
 pub const SYSTEM_COLUMNS: [&str; 5] = ["_topic", "_partition", "_offset", "_index", "_lateness_ms"];
@@ -216,12 +217,14 @@ pub(crate) fn settings(mut config: SessionConfig) -> SessionConfig {
 
 /// DataFusion's functions and wattline's own.
 ///
-/// One optimiser rule is left out: it splits `sum(x), count(DISTINCT y)` into two aggregations, and a decimal sum of decimal
+/// Floats are compared as floats, before types are coerced. One optimiser rule is left out: it splits `sum(x), count(DISTINCT y)` into two aggregations, and a decimal sum of decimal
 /// sums then has a wider type than the plan says, so that the query fails.
 pub(crate) fn with_functions(builder: SessionStateBuilder) -> SessionStateBuilder {
     let rules = Optimizer::new().rules.into_iter();
     let rules = rules.filter(|rule| rule.name() != SingleDistinctToGroupBy::new().name()).collect();
-    let mut builder = builder.with_optimizer_rules(rules);
+    let first: Arc<dyn AnalyzerRule + Send + Sync> = Arc::new(FloatComparison);
+    let analyzer = std::iter::once(first).chain(Analyzer::new().rules).collect();
+    let mut builder = builder.with_optimizer_rules(rules).with_analyzer_rules(analyzer);
     builder.scalar_functions().get_or_insert_default().extend(functions::scalar_functions());
     builder.window_functions().get_or_insert_default().extend(functions::window_functions());
     builder.aggregate_functions().get_or_insert_default().extend(functions::aggregate_functions());

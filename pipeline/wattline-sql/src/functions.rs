@@ -15,6 +15,7 @@
 //! | `session_start(instant, gap)`, `session_end(instant, gap)` | window functions: the session of a row |
 //! | `rms_mean(x)` | √(mean of squares): how rms values are averaged over time (IEC 61000-4-30, 4.4) |
 //! | `gb_percentile_95(x)`, `nearest_rank_percentile(x, p)` | exact percentiles as GB/T 14549 and as EN 50160 and IEEE 519 count them |
+//! | `min(x)`, `max(x)` | DataFusion's, with floats in their total order: NaN above all numbers |
 //! | `plt(pst)` | long-term flicker of twelve short-term values (IEC 61000-4-15) |
 //! | `register_delta_kwh(previous, current, digits)` | energy between two readings of a register, over its end |
 //! | `tiered_amount(kwh_before, kwh, limits, prices)` | amount under a tariff of tiers |
@@ -29,6 +30,7 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
 mod date_bin;
+mod extremes;
 mod hop_pane;
 mod local_bin;
 mod mask;
@@ -104,7 +106,8 @@ pub(crate) fn date_bin() -> ScalarUDF {
 pub(crate) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     let percentiles = percentile::all().into_iter().map(AggregateUDF::from);
     let means = power_mean::all().into_iter().map(AggregateUDF::from);
-    percentiles.chain(means).map(Arc::new).collect()
+    let extremes = extremes::all().into_iter().map(AggregateUDF::from);
+    percentiles.chain(means).chain(extremes).map(Arc::new).collect()
 }
 
 /// Our aggregates take every value: one that comes twice counts twice.

@@ -122,7 +122,10 @@ pub(super) fn run(set: &RuleSet, lanes: &[Lane], cut: &Cut, random: &mut Lcg) ->
                 assert_eq!(identity.num_rows(), result.batch.num_rows());
                 rows[result.rule].extend(text_rows(&result.batch).expect("printable"));
             }
-            let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+            let times = batch
+                .column_by_name("ts")
+                .unwrap_or_else(|| batch.column(1))
+                .as_primitive::<TimestampMicrosecondType>();
             reached[lane] = times.values().iter().copied().fold(reached[lane], i64::max);
         }
         if random.below(3) == 0 {

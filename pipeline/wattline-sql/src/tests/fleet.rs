@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
+    ArrayRef, AsArray, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch,
+    StringArray, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Schema, SchemaRef};
 
 use crate::catalog::event_time_type;
 use crate::{Catalog, ReferenceTable, RuleFile, RuleSet, Stream};
@@ -42,11 +43,15 @@ pub(super) fn stream_schema() -> SchemaRef {
 }
 
 pub(super) fn catalog() -> Catalog {
+    catalog_with(&stream_schema())
+}
+
+fn catalog_with(schema: &SchemaRef) -> Catalog {
     let mut catalog = Catalog::new();
     for name in ["meter_readings", "other_readings"] {
         let stream = Stream {
             name: name.to_owned(),
-            schema: stream_schema(),
+            schema: Arc::clone(schema),
             event_time: "ts".to_owned(),
             key: vec!["meter_id".to_owned()],
             delay_ms: 30_000,
@@ -138,7 +143,96 @@ pub(super) fn rule(id: &str, header: &str, sql: &str) -> RuleFile {
 }
 
 pub(super) fn compile(files: &[RuleFile]) -> RuleSet {
-    match RuleSet::compile(&catalog(), files) {
+    compile_with(&catalog(), files)
+}
+
+/// Streams of some schema: the columns that the queries name, of random types, at random places, among others.
+pub(super) struct Fleet {
+    schema: SchemaRef,
+    /// Whether floats hold what is no usual number.
+    wild: bool,
+}
+
+impl Fleet {
+    pub(super) fn plain() -> Self {
+        Self { schema: stream_schema(), wild: false }
+    }
+
+    pub(super) fn random(random: &mut Lcg) -> Self {
+        let wild = random.below(2) == 0;
+        let mut one_of =
+            |types: &[DataType]| types[usize::try_from(random.below(types.len() as u64)).expect("small")].clone();
+        let text = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+        let typed = [
+            ("meter_id", one_of(&[DataType::Utf8, DataType::LargeUtf8, DataType::Utf8View, text])),
+            ("ts", event_time_type()),
+            ("u_a_v", one_of(&[DataType::Float64, DataType::Float64, DataType::Float32, DataType::Decimal128(12, 3)])),
+            ("energy_imp_kwh", one_of(&[DataType::Decimal128(18, 4), DataType::Decimal128(30, 9), DataType::Float64])),
+            (
+                "seq_no",
+                one_of(&[
+                    DataType::Int64,
+                    DataType::Int32,
+                    DataType::Int8,
+                    DataType::UInt8,
+                    DataType::UInt32,
+                    DataType::UInt64,
+                ]),
+            ),
+            ("other_a", one_of(&[DataType::Boolean, DataType::Date32, DataType::Binary])),
+            ("other_b", one_of(&[DataType::Float32, DataType::Int16, DataType::Utf8])),
+        ];
+        let mut own: Vec<Field> = typed
+            .into_iter()
+            .map(|(name, data_type)| Field::new(name, data_type, name != "meter_id" && name != "ts"))
+            .collect();
+        for at in (1..own.len()).rev() {
+            own.swap(at, usize::try_from(random.below(at as u64 + 1)).expect("small"));
+        }
+        let plain = stream_schema();
+        let system = plain.fields().iter().skip(5).map(|field| field.as_ref().clone());
+        Self { schema: Arc::new(Schema::new(own.into_iter().chain(system).collect::<Vec<_>>())), wild }
+    }
+
+    pub(super) fn compile(&self, files: &[RuleFile]) -> RuleSet {
+        compile_with(&catalog_with(&self.schema), files)
+    }
+
+    /// As [`lane`], in the schema of the fleet.
+    pub(super) fn lane(&self, partition: i32, rows: usize, random: &mut Lcg) -> RecordBatch {
+        let plain = lane(partition, rows, random);
+        let column = |field: &Arc<Field>| match (field.name().as_str(), field.data_type()) {
+            ("u_a_v", _) if self.wild => {
+                cast(&with_oddities(plain.column(2), random), field.data_type()).expect("casts")
+            }
+            // Means of four digits would lie half-way between two texts, and their last bit would decide.
+            ("energy_imp_kwh", DataType::Float64) => {
+                let plain = cast(plain.column(3), &DataType::Float64).expect("casts");
+                let scaled =
+                    plain.as_primitive::<Float64Type>().unary::<_, Float64Type>(|kwh| kwh * std::f64::consts::PI);
+                Arc::new(scaled) as ArrayRef
+            }
+            ("other_a" | "other_b", data_type) => new_null_array(data_type, rows),
+            (name, data_type) => cast(plain.column_by_name(name).expect("known"), data_type).expect("casts"),
+        };
+        let columns = self.schema.fields().iter().map(column).collect();
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).expect("valid batch")
+    }
+}
+
+/// Some of the values replaced by what is hard: NaN, both infinities, zeros of both signs, the smallest and a huge number.
+fn with_oddities(volts: &ArrayRef, random: &mut Lcg) -> ArrayRef {
+    const ODD: [f64; 7] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, f64::MIN_POSITIVE, 1e300];
+    let volts = volts.as_primitive::<Float64Type>();
+    let odd = |value: Option<f64>, random: &mut Lcg| match random.below(40) {
+        at @ 0..7 => value.map(|_| ODD[usize::try_from(at).expect("small")]),
+        _ => value,
+    };
+    Arc::new(volts.iter().map(|value| odd(value, random)).collect::<Float64Array>())
+}
+
+fn compile_with(catalog: &Catalog, files: &[RuleFile]) -> RuleSet {
+    match RuleSet::compile(catalog, files) {
         Ok(set) => set,
         Err(mistakes) => {
             let texts: Vec<String> = mistakes
