@@ -2,7 +2,7 @@
 //!
 //! [`kafka_broker`], [`s3_server`] and [`readers`] start the real things (Apache Kafka, an S3 server, DuckDB, Polars and the
 //! `deltalake` package) as children of this process; each has a test that shows what it promises. A component that cannot be
-//! started fails its test: nothing here is skipped. `scripts/test setup` fetches what they need.
+//! started fails its test: nothing here is skipped. [`slt`] runs the suites in `tests/slt`. `scripts/test setup` fetches what they need.
 
 mod child_process;
 mod dependency_graph;
@@ -14,5 +14,6 @@ mod readers_tests;
 mod s3_server;
 mod s3_server_tests;
 mod scratch;
+mod slt;
 mod tidy;
 mod tree;

@@ -48,6 +48,7 @@ use write::{Encoded, Layout, encode_sorted};
 
 /// Files of one table that are put at the same time: a put mostly waits for the disk or the network.
 const FILES_STORED_AT_ONCE: usize = 16;
+const DAY_US: i64 = 86_400_000_000;
 
 /// What a table is to be.
 #[derive(Debug, Clone)]

@@ -1,13 +1,14 @@
-//! Reference tables (meters, limits, tariffs …) loaded whole from a CSV or Parquet file.
+//! Reference tables (meters, limits, tariffs …) loaded whole from a CSV or Parquet file or a Delta table.
 //!
 //! Rules join events to them, so their types must be exact and their version nameable: a table is its rows plus the
-//! SHA-256 of the file's bytes. CSV columns get the type that the configuration states, else one that *every* value
+//! SHA-256 of the file's bytes, or the number of the Delta version. CSV columns get the type that the configuration states, else one that *every* value
 //! fits (`reference/csv_types.rs`); when in doubt a column stays text, because a wrong number is worse than a cast in a rule.
 //!
 //! `valid_from` and `valid_to` are always Timestamp(µs, UTC). Strings are Utf8; all columns are nullable; other types
 //! follow the archive's type map. The whole table is in memory, so a file is refused above [`FILE_BYTES_MAX`].
 
 mod csv_types;
+mod delta;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -46,16 +47,58 @@ pub struct ReferenceTable {
     pub batch: RecordBatch,
     /// Columns of `batch`.
     pub schema: SchemaRef,
-    /// SHA-256 of the file's bytes, in hexadecimal: the version of the table.
+    /// SHA-256 of the file's bytes, in hexadecimal, or `delta-` and the number of the version.
     pub version: String,
 }
 
-/// Loads `path` (`*.csv` or `*.parquet`). Blocks; cost is one pass over the file.
+/// When a reference table was last written, and what tells that it was written again without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReferenceStamp {
+    /// Modification time of the file, or of the newest commit of a Delta table, milliseconds since the epoch.
+    pub changed_ms: i64,
+    /// Length of the file, or number of objects in the log.
+    pub size: u64,
+}
+
+/// Looks at a reference table without reading it.
+///
+/// # Errors
+/// [`Error::NoSuchFile`], [`Error::File`].
+pub fn reference_stamp(path: &Path) -> Result<ReferenceStamp> {
+    let failed = |source: std::io::Error| match source.kind() {
+        ErrorKind::NotFound => Error::NoSuchFile { path: path.to_owned() },
+        _ => Error::File { doing: "look at", path: path.to_owned(), source },
+    };
+    if !delta::is_table(path) {
+        let metadata = path.metadata().map_err(failed)?;
+        let changed_ms = millis(metadata.modified().map_err(failed)?);
+        return Ok(ReferenceStamp { changed_ms, size: metadata.len() });
+    }
+    let mut stamp = ReferenceStamp { changed_ms: 0, size: 0 };
+    for entry in path.join(delta::LOG).read_dir().map_err(failed)? {
+        let modified =
+            entry.and_then(|entry| entry.metadata()).and_then(|metadata| metadata.modified()).map_err(failed)?;
+        stamp = ReferenceStamp { changed_ms: stamp.changed_ms.max(millis(modified)), size: stamp.size + 1 };
+    }
+    Ok(stamp)
+}
+
+fn millis(at: std::time::SystemTime) -> i64 {
+    let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Loads `path` (`*.csv`, `*.parquet`, or the folder of a Delta table). Blocks; cost is one pass over the file.
 ///
 /// # Errors
 /// [`Error::NoSuchFile`], [`Error::File`], [`Error::UnknownFormat`]; [`Error::Reference`] with file, line and column
 /// for content that cannot be taken or options that name no column.
 pub fn load_reference(path: &Path, options: &ReferenceOptions) -> Result<ReferenceTable> {
+    if delta::is_table(path) {
+        let (rows, version) = delta::read(path)?;
+        let batch = mapped(path, &rows, options)?;
+        return Ok(ReferenceTable { schema: batch.schema(), batch, version: format!("delta-{version}") });
+    }
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
     let content = read(path)?;
     let version = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -190,11 +233,16 @@ fn from_parquet(path: &Path, content: Bytes, options: &ReferenceOptions) -> Resu
     let reader = builder.build().map_err(|source| broken(source.to_string()))?;
     let batches: std::result::Result<Vec<RecordBatch>, _> = reader.collect();
     let batches = batches.map_err(|source| broken(source.to_string()))?;
-    let rows = concat_batches(&schema, &batches).map_err(|source| broken(source.to_string()))?;
+    mapped(path, &concat_batches(&schema, &batches).map_err(|source| broken(source.to_string()))?, options)
+}
+
+/// Typed rows in the types of reference tables.
+fn mapped(path: &Path, rows: &RecordBatch, options: &ReferenceOptions) -> Result<RecordBatch> {
+    let schema = rows.schema();
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     unknown_types(path, &names, options)?;
     let label = path.display().to_string();
-    let mapped = conform(&label, &table_schema(&label, &schema)?, &rows)?;
+    let mapped = conform(&label, &table_schema(&label, &schema)?, rows)?;
     let mut fields = Vec::with_capacity(names.len());
     let mut arrays: Vec<ArrayRef> = Vec::with_capacity(names.len());
     for (field, values) in mapped.schema_ref().fields().iter().zip(mapped.columns()) {
@@ -296,6 +344,37 @@ mod tests {
             let message = load(text, types).unwrap_err().to_string();
             assert!(message.contains("meters.csv:") && message.contains(wanted), "{message}");
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_delta_table_is_read_at_its_newest_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = crate::store::ObjectRoot::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
+        let archive = crate::archive::Archive::open(root);
+        let ids: ArrayRef = Arc::new(StringArray::from(vec!["M1", "M2"]));
+        let batch = RecordBatch::try_from_iter([("meter_id", ids)]).unwrap();
+        let spec = crate::archive::TableSpec {
+            name: "meters".to_owned(),
+            schema: batch.schema(),
+            time_column: None,
+            sort_by: vec![],
+            description: String::new(),
+        };
+        archive.ensure_table(spec).await.unwrap();
+        let path = folder.path().join("meters");
+        let load = || {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || load_reference(&path, &ReferenceOptions::default()).unwrap())
+        };
+        let (empty, before) = (load().await.unwrap(), reference_stamp(&path).unwrap());
+        assert_eq!(empty.batch.num_rows(), 0);
+        let naming = crate::archive::FileNaming { chain: "c".to_owned(), epoch: 1, nonce: "n".to_owned() };
+        let files = archive.write_files("meters", vec![batch], &naming).await.unwrap();
+        archive.commit("meters", &files, &[], "test", 1).await.unwrap();
+        let table = load().await.unwrap();
+        assert_eq!((table.batch.num_rows(), table.schema.field(0).name().as_str()), (2, "meter_id"));
+        assert_ne!(table.version, empty.version);
+        assert_ne!(reference_stamp(&path).unwrap(), before);
     }
 
     #[test]

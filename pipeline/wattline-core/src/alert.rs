@@ -15,6 +15,11 @@
 //! ```
 //!
 //! A row of a rule without a `firing` column is an occurrence: it opens an alert of its own and has no further life.
+//!
+//! Where late events correct the rows of a rule, [`Lifecycle::correct`] is told each row as it was and as it is, and how the
+//! entity stands now. A row that should have fired counts as one more, and opens the alert unless rows after it have settled
+//! it; a row that should not have fired is taken out of the count, and the last one out resolves the alert. An occurrence that
+//! was none is resolved. Of openings that are over, only the last is corrected.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -219,6 +224,8 @@ pub struct AlertRecord {
     pub source: Option<Source>,
     /// Where the person on call reads on.
     pub runbook: Option<String>,
+    /// Whether late events changed what had been said before.
+    pub corrected: bool,
 }
 
 impl AlertRecord {
@@ -279,6 +286,112 @@ impl Lifecycle {
         self.states.entry(rule.id.clone()).or_default().insert(entity_id, state);
         record
     }
+
+    /// Takes in that late events changed a row: what it was, and what it is. Both have the same entity and event time.
+    /// `settled_us` is the time of the row that resolves the alert if the entity's newest rows do not fire. Gives the records
+    /// to publish.
+    pub fn correct(
+        &mut self,
+        rule: &AlertRule,
+        was: Option<AlertRow>,
+        is: Option<AlertRow>,
+        settled_us: Option<i64>,
+    ) -> Vec<AlertRecord> {
+        let occurs = |row: &Option<AlertRow>| row.as_ref().is_some_and(|row| row.firing.is_none());
+        let records: Vec<AlertRecord> = if occurs(&was) || occurs(&is) {
+            let withdrawn = was.map(|row| withdrawal(rule, row));
+            withdrawn.into_iter().chain(is.map(|row| occurrence(rule, row))).collect()
+        } else {
+            self.correct_condition(rule, was, is, settled_us).into_iter().collect()
+        };
+        records.into_iter().map(|record| AlertRecord { corrected: true, ..record }).collect()
+    }
+
+    fn correct_condition(
+        &mut self,
+        rule: &AlertRule,
+        was: Option<AlertRow>,
+        is: Option<AlertRow>,
+        settled_us: Option<i64>,
+    ) -> Option<AlertRecord> {
+        let fires = |row: &Option<AlertRow>| row.as_ref().is_some_and(|row| row.firing == Some(true));
+        let (fired, fires) = (fires(&was), fires(&is));
+        let row = is.or(was)?;
+        let entity_id = entity_id(&row.entity);
+        let state = self.states.get(&rule.id).and_then(|by_entity| by_entity.get(&entity_id));
+        let was_open = state.is_some_and(|state| state.status == Status::Open);
+        let mut state = recount(rule, state, &row, &entity_id, (fired, fires), settled_us)?;
+        state.status = match settled_us {
+            Some(_) => Status::Resolved,
+            None if fires => Status::Open,
+            None if state.occurrences == 0 => Status::Resolved,
+            None => state.status,
+        };
+        let status = match state.status {
+            Status::Resolved => Status::Resolved,
+            _ if was_open => Status::Update,
+            _ => Status::Open,
+        };
+        self.changed.insert((rule.id.clone(), entity_id.clone()), state.clone());
+        let record = record(rule, row, &state, status);
+        self.states.entry(rule.id.clone()).or_default().insert(entity_id, state);
+        let resolved_us = record.resolved_us.map(|row_us| settled_us.unwrap_or(row_us));
+        Some(AlertRecord { resolved_us, ..record })
+    }
+}
+
+/// The state of a condition of which one row fired and now fires or not; `None` if there is nothing to tell.
+fn recount(
+    rule: &AlertRule,
+    state: Option<&AlertState>,
+    row: &AlertRow,
+    entity_id: &str,
+    (fired, fires): (bool, bool),
+    settled_us: Option<i64>,
+) -> Option<AlertState> {
+    let is_added = fires && !fired;
+    let Some(state) = state else { return is_added.then(|| opening(rule, None, row, entity_id)) };
+    let is_open = state.status == Status::Open;
+    if is_added && !is_open && row.event_us > state.last_seen_us {
+        return Some(opening(rule, Some(state), row, entity_id));
+    }
+    let counted = (state.first_seen_us..=state.last_seen_us).contains(&row.event_us);
+    let settles = is_open && settled_us.is_some();
+    if (fired && !counted) || !(fired || fires || settles) {
+        return None;
+    }
+    let mut next = AlertState { revision: state.revision + 1, ..state.clone() };
+    if fires && excess(row) > next.peak_excess {
+        next.peak_excess = excess(row);
+        next.peak_measured = row.measured;
+    }
+    if is_added {
+        next.occurrences += 1;
+        next.first_seen_us = next.first_seen_us.min(row.event_us);
+        next.last_seen_us = next.last_seen_us.max(row.event_us);
+    } else if !fires && fired {
+        next.occurrences = next.occurrences.saturating_sub(1);
+    }
+    Some(next)
+}
+
+/// The state of an alert that a row opens, for the first time or again.
+fn opening(rule: &AlertRule, state: Option<&AlertState>, row: &AlertRow, entity_id: &str) -> AlertState {
+    AlertState {
+        rule_id: rule.id.clone(),
+        entity_id: entity_id.to_owned(),
+        fingerprint: state.map_or_else(|| fingerprint(rule, entity_id, None), |s| s.fingerprint.clone()),
+        revision: state.map_or(0, |s| s.revision) + 1,
+        status: Status::Open,
+        severity: row.severity.unwrap_or(rule.severity),
+        first_seen_us: row.event_us,
+        last_seen_us: row.event_us,
+        notified_us: row.event_us,
+        occurrences: 1,
+        peak_measured: row.measured,
+        peak_excess: excess(row),
+        calm_rows: 0,
+    }
 }
 
 /// Decides the next state of a condition and whether it is told.
@@ -293,24 +406,7 @@ fn decide(
     let open = state.filter(|state| state.status == Status::Open);
     match (open, firing) {
         (None, false) => None,
-        (None, true) => {
-            let state = AlertState {
-                rule_id: rule.id.clone(),
-                entity_id: entity_id.to_owned(),
-                fingerprint: state.map_or_else(|| fingerprint(rule, entity_id, None), |s| s.fingerprint.clone()),
-                revision: state.map_or(0, |s| s.revision) + 1,
-                status: Status::Open,
-                severity,
-                first_seen_us: row.event_us,
-                last_seen_us: row.event_us,
-                notified_us: row.event_us,
-                occurrences: 1,
-                peak_measured: row.measured,
-                peak_excess: excess(row),
-                calm_rows: 0,
-            };
-            Some((state, Some(Status::Open)))
-        }
+        (None, true) => Some((opening(rule, state, row, entity_id), Some(Status::Open))),
         (Some(open), true) => {
             let mut next = open.clone();
             next.last_seen_us = row.event_us;
@@ -370,6 +466,7 @@ fn record(rule: &AlertRule, row: AlertRow, state: &AlertState, status: Status) -
         evidence: row.evidence,
         source: row.source,
         runbook: rule.runbook.clone(),
+        corrected: false,
     }
 }
 
@@ -391,6 +488,18 @@ fn occurrence(rule: &AlertRule, row: AlertRow) -> AlertRecord {
         calm_rows: 0,
     };
     record(rule, row, &state, Status::Open)
+}
+
+/// An occurrence that late events showed to be none.
+fn withdrawal(rule: &AlertRule, row: AlertRow) -> AlertRecord {
+    let occurred = occurrence(rule, row);
+    AlertRecord {
+        revision: occurred.revision + 1,
+        status: Status::Resolved,
+        resolved_us: Some(occurred.event_us),
+        occurrences: 0,
+        ..occurred
+    }
 }
 
 /// Joins the values of an entity: `M1` or `M1|phase_a`.
@@ -466,7 +575,64 @@ mod tests {
         }
     }
 
-    fn told(lifecycle: &mut Lifecycle, rows: &[(i64, f64)]) -> Vec<(Status, u64)> {
+    fn corrected(
+        lifecycle: &mut Lifecycle,
+        was: Option<AlertRow>,
+        is: Option<AlertRow>,
+        settled_minute: Option<i64>,
+    ) -> Vec<(Status, u64, u64)> {
+        let records = lifecycle.correct(&rule(), was, is, settled_minute.map(|minute| minute * 60_000_000));
+        assert!(records.iter().all(|record| record.corrected));
+        records.into_iter().map(|record| (record.status, record.revision, record.occurrences)).collect()
+    }
+
+    #[test]
+    fn a_row_that_should_have_fired_opens_the_alert_or_counts_as_one_more() {
+        let mut lifecycle = Lifecycle::default();
+        let opened = corrected(&mut lifecycle, Some(row(1, 230.0)), Some(row(1, 236.0)), None);
+        assert_eq!(opened, [(Status::Open, 1, 1)]);
+        assert_eq!(corrected(&mut lifecycle, None, Some(row(0, 250.0)), None), [(Status::Update, 2, 2)]);
+        let state = lifecycle.snapshot().remove(0);
+        assert_eq!((state.first_seen_us, state.last_seen_us, state.peak_measured), (0, 60_000_000, Some(250.0)));
+        assert_eq!(corrected(&mut lifecycle, Some(row(2, 230.0)), Some(row(2, 231.0)), None), []);
+    }
+
+    #[test]
+    fn what_rows_after_it_have_settled_is_told_as_resolved() {
+        let mut lifecycle = Lifecycle::default();
+        let records = lifecycle.correct(&rule(), None, Some(row(1, 236.0)), Some(180_000_000));
+        let told: Vec<_> = records.iter().map(|r| (r.status, r.revision, r.first_seen_us, r.resolved_us)).collect();
+        assert_eq!(told, [(Status::Resolved, 1, 60_000_000, Some(180_000_000))]);
+        assert_eq!(told_of(&mut lifecycle, &[(4, 236.0)]), [(Status::Open, 2)]);
+        // A calm row that was missing can be the one that resolves.
+        assert_eq!(corrected(&mut lifecycle, None, Some(row(6, 230.0)), Some(6)), [(Status::Resolved, 3, 1)]);
+    }
+
+    #[test]
+    fn a_row_that_should_not_have_fired_leaves_the_count_and_the_last_one_resolves() {
+        let mut lifecycle = Lifecycle::default();
+        assert_eq!(told_of(&mut lifecycle, &[(1, 236.0), (2, 237.0)]), [(Status::Open, 1)]);
+        let changed = corrected(&mut lifecycle, Some(row(1, 236.0)), Some(row(1, 230.0)), None);
+        assert_eq!(changed, [(Status::Update, 2, 1)]);
+        assert_eq!(corrected(&mut lifecycle, Some(row(2, 237.0)), None, None), [(Status::Resolved, 3, 0)]);
+        // An opening that is over and not the last is left as it was told.
+        assert_eq!(told_of(&mut lifecycle, &[(9, 236.0)]), [(Status::Open, 4)]);
+        assert_eq!(corrected(&mut lifecycle, Some(row(1, 236.0)), None, None), []);
+    }
+
+    #[test]
+    fn an_occurrence_that_was_none_is_resolved_under_its_fingerprint() {
+        let occurred = |measured: f64| AlertRow { firing: None, evidence: format!("{measured}"), ..row(1, measured) };
+        let mut lifecycle = Lifecycle::default();
+        let first = lifecycle.fold(&rule(), occurred(236.0)).expect("an occurrence");
+        let records = lifecycle.correct(&rule(), Some(occurred(236.0)), Some(occurred(237.0)), None);
+        let told: Vec<_> = records.iter().map(|record| (record.status, record.revision)).collect();
+        assert_eq!(told, [(Status::Resolved, 2), (Status::Open, 1)]);
+        assert_eq!(records[0].fingerprint, first.fingerprint);
+        assert_ne!(records[1].fingerprint, first.fingerprint);
+    }
+
+    fn told_of(lifecycle: &mut Lifecycle, rows: &[(i64, f64)]) -> Vec<(Status, u64)> {
         let rule = rule();
         rows.iter()
             .filter_map(|(minute, value)| lifecycle.fold(&rule, row(*minute, *value)))
@@ -480,7 +646,7 @@ mod tests {
         let rows =
             [(0, 235.4), (10, 236.0), (20, 237.0), (30, 243.0), (40, 230.0), (50, 236.0), (60, 230.0), (70, 231.0)];
         assert_eq!(
-            told(&mut lifecycle, &rows),
+            told_of(&mut lifecycle, &rows),
             [
                 (Status::Open, 1),
                 (Status::Update, 2), // critical
@@ -490,7 +656,7 @@ mod tests {
         );
         let state = &lifecycle.snapshot()[0];
         assert_eq!((state.occurrences, state.peak_measured), (4, Some(243.0)));
-        assert_eq!(told(&mut lifecycle, &[(80, 236.0)]), [(Status::Open, 5)]);
+        assert_eq!(told_of(&mut lifecycle, &[(80, 236.0)]), [(Status::Open, 5)]);
         assert_eq!(lifecycle.snapshot()[0].fingerprint, state_fingerprint());
     }
 
@@ -501,7 +667,7 @@ mod tests {
     #[test]
     fn a_lasting_condition_is_told_again_after_the_renotify_period() {
         let rows = [(0, 236.0), (30, 236.0), (60, 236.0), (90, 236.0), (120, 236.0)];
-        let told = told(&mut Lifecycle::default(), &rows);
+        let told = told_of(&mut Lifecycle::default(), &rows);
         assert_eq!(told, [(Status::Open, 1), (Status::Update, 2), (Status::Update, 3)]);
     }
 
@@ -509,13 +675,13 @@ mod tests {
     fn restoring_changes_continues_exactly() {
         let rows: Vec<(i64, f64)> = (0..40).map(|k| (k * 10, if k % 7 < 4 { 236.0 } else { 230.0 })).collect();
         let mut whole = Lifecycle::default();
-        let expected = told(&mut whole, &rows);
+        let expected = told_of(&mut whole, &rows);
         for cut in 0..rows.len() {
             let mut before = Lifecycle::default();
-            let mut got = told(&mut before, &rows[..cut]);
+            let mut got = told_of(&mut before, &rows[..cut]);
             let mut after = Lifecycle::default();
             before.take_changes().into_iter().for_each(|state| after.restore(state));
-            got.extend(told(&mut after, &rows[cut..]));
+            got.extend(told_of(&mut after, &rows[cut..]));
             assert_eq!(got, expected, "cut at {cut}");
         }
     }

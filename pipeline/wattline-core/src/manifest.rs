@@ -27,7 +27,7 @@ use crate::lane::IdleAdvance;
 use crate::record::LaneId;
 
 /// Version of the manifest format that this build writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// One link of a chain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -117,6 +117,8 @@ pub struct LaneSection {
     pub reached_us: i64,
     /// Highest event time reached at `archive` and `state`, which a checkpoint moves together.
     pub resume_reached_us: i64,
+    /// Results are computed over the records from here on: where the lane began, or went on after all input had ended.
+    pub since: i64,
     /// Whether the lane's bounded input has ended.
     pub ended: bool,
     /// Advances of the silent lane in this epoch.
@@ -136,6 +138,22 @@ pub struct RuleProgress {
     pub active_from_us: i64,
     /// Lanes in which the rule failed at run time, and where.
     pub quarantined: Vec<Quarantine>,
+    /// Earliest and latest event time of late events that are still to correct results, microseconds since the epoch; only for
+    /// a rule that corrects them.
+    pub late_us: Option<(i64, i64)>,
+    /// The last correction, if there was one.
+    pub correction: Option<Correction>,
+}
+
+/// Up to where late events are in the results of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Correction {
+    /// What was final at this watermark was corrected, microseconds since the epoch.
+    pub until_us: i64,
+    /// The revision of the last rows that changed; results as they first came out have revision 1.
+    pub revision: i64,
+    /// By late events of all records before these offsets.
+    pub offsets: Vec<(LaneId, i64)>,
 }
 
 /// A rule that failed in a lane and is not run there any more.

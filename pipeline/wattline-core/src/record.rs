@@ -24,6 +24,11 @@ pub mod column {
     /// The UTC date of the event time, by which archive tables are partitioned.
     pub const EVENT_DATE: &str = "event_date";
 
+    /// In the table of a rule that corrects its results: `insert` or `retract`.
+    pub const CHANGE: &str = "_change";
+    /// In the table of a rule that corrects its results: 1 for what came out first, higher for each correction.
+    pub const REVISION: &str = "_revision";
+
     /// The four columns that identify an event.
     pub const IDENTITY: [&str; 4] = [TOPIC, PARTITION, OFFSET, INDEX];
     /// All columns that wattline adds to a stream, in their order.

@@ -3,6 +3,7 @@
 //! Rows are looked at by column: a row that does not fire for an entity without an open alert (nearly all rows
 //! of a healthy grid) costs one hash look-up and no allocation beyond the entity's text.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use arrow::array::{Array, AsArray, BooleanArray, Float64Array, RecordBatch};
@@ -106,8 +107,16 @@ impl<'a> Candidates<'a> {
         }
         let source = self.source(k);
         let evidence = if firing.is_none() && source.is_none() { self.evidence(k)? } else { String::new() };
+        let row = AlertRow { evidence, ..self.row(k, entity, firing, source) };
+        let Some(mut record) = lifecycle.fold(rule, row) else { return Ok(None) };
+        record.evidence = self.evidence(k)?;
+        Ok(Some(record))
+    }
+
+    /// Row `k` without its evidence.
+    fn row(&self, k: usize, entity: Vec<(String, String)>, firing: Option<bool>, source: Option<Source>) -> AlertRow {
         let c = &self.columns;
-        let row = AlertRow {
+        AlertRow {
             entity,
             event_us: self.event_us[k],
             firing,
@@ -117,12 +126,35 @@ impl<'a> Candidates<'a> {
             limit_high: number(c.limit_high.as_ref(), k),
             unit: text(c.unit.as_ref(), k).map(str::to_owned),
             window_us: window(c, k),
-            evidence,
+            evidence: String::new(),
             source,
-        };
-        let Some(mut record) = lifecycle.fold(rule, row) else { return Ok(None) };
-        record.evidence = self.evidence(k)?;
-        Ok(Some(record))
+        }
+    }
+
+    /// All rows that say something, by event time and entity.
+    fn all(&self) -> Result<BTreeMap<(i64, String), Vec<AlertRow>>> {
+        let mut rows: BTreeMap<(i64, String), Vec<AlertRow>> = BTreeMap::new();
+        for k in 0..self.rows.batch.num_rows() {
+            if self.firing.as_ref().is_some_and(|firing| firing.is_null(k)) {
+                continue;
+            }
+            let firing = self.firing.as_ref().map(|firing| firing.value(k));
+            let row = self.row(k, self.entity(k)?, firing, self.source(k));
+            let row = AlertRow { evidence: self.evidence(k)?, ..row };
+            rows.entry((row.event_us, entity_id(&row.entity))).or_default().push(row);
+        }
+        Ok(rows)
+    }
+
+    /// Notes for each wanted entity which of its rows fire.
+    fn note_standing(&self, standing: &mut BTreeMap<&str, BTreeMap<i64, bool>>) -> Result<()> {
+        let Some(firing) = &self.firing else { return Ok(()) };
+        for k in (0..self.rows.batch.num_rows()).filter(|k| firing.is_valid(*k)) {
+            if let Some(rows) = standing.get_mut(entity_id(&self.entity(k)?).as_str()) {
+                *rows.entry(self.event_us[k]).or_default() |= firing.value(k);
+            }
+        }
+        Ok(())
     }
 
     fn entity(&self, k: usize) -> Result<Vec<(String, String)>> {
@@ -160,6 +192,44 @@ impl<'a> Candidates<'a> {
         writer.finish().map_err(Error::arrow(id))?;
         Ok(String::from_utf8_lossy(&writer.into_inner()).trim_end().to_owned())
     }
+}
+
+/// Corrects the alerts of a rule whose rows changed, in the order of event time. `now` holds all rows of the rule, as they
+/// are now, from before the first that changed up to the newest.
+///
+/// # Errors
+/// [`Error::Arrow`] if a conventional column cannot be read.
+pub fn correct(
+    plan: &AlertPlan,
+    retracted: &RuleRows,
+    inserted: &RuleRows,
+    now: &[RuleRows],
+    lifecycle: &mut Lifecycle,
+) -> Result<Vec<AlertRecord>> {
+    let mut was = Candidates::new(plan, retracted)?.all()?;
+    let mut is = Candidates::new(plan, inserted)?.all()?;
+    let places: BTreeSet<(i64, String)> = was.keys().chain(is.keys()).cloned().collect();
+    let mut standing: BTreeMap<&str, BTreeMap<i64, bool>> =
+        places.iter().map(|(_, entity)| (entity.as_str(), BTreeMap::new())).collect();
+    for rows in now {
+        Candidates::new(plan, rows)?.note_standing(&mut standing)?;
+    }
+    let mut records = Vec::new();
+    for place in &places {
+        let (was, is) = (was.remove(place).unwrap_or_default(), is.remove(place).unwrap_or_default());
+        let settled_us = standing.get(place.1.as_str()).and_then(|rows| settled_us(rows, plan.rule.resolve_after));
+        let pairs = was.len().max(is.len());
+        let (mut was, mut is) = (was.into_iter(), is.into_iter());
+        records.extend((0..pairs).flat_map(|_| lifecycle.correct(&plan.rule, was.next(), is.next(), settled_us)));
+    }
+    Ok(records)
+}
+
+/// When the rows of an entity, whether each fires by event time, resolved an alert for good; `None` if the last ones fire.
+fn settled_us(rows: &BTreeMap<i64, bool>, resolve_after: u32) -> Option<i64> {
+    let last_firing = rows.iter().rev().find(|(_, fires)| **fires).map_or(i64::MIN, |(event_us, _)| *event_us);
+    let calm = rows.iter().filter(|(event_us, fires)| !**fires && **event_us > last_firing);
+    calm.map(|(event_us, _)| *event_us).nth(resolve_after.max(1) as usize - 1)
 }
 
 fn typed(batch: &RecordBatch, name: &str, to: &DataType, rule: &str) -> Result<Option<arrow::array::ArrayRef>> {
@@ -226,6 +296,9 @@ pub fn explanation(record: &AlertRecord) -> String {
         Status::Update => say(format_args!("; still so after {} occurrences", record.occurrences)),
         Status::Resolved => say(format_args!("; resolved after {} occurrences", record.occurrences)),
     }
+    if record.corrected {
+        say(format_args!("; corrected by late events"));
+    }
     if let Some(standard) = &record.standard {
         say(format_args!(" ({standard})"));
     }
@@ -272,6 +345,7 @@ pub fn payload(record: &AlertRecord) -> Vec<u8> {
         "evidence": evidence,
         "source": source,
         "runbook": record.runbook,
+        "corrected": record.corrected,
     });
     value.to_string().into_bytes()
 }
@@ -357,5 +431,30 @@ mod tests {
         assert_eq!(payload["entity"]["meter_id"], "M1");
         assert_eq!(payload["evidence"]["firing"], true);
         assert!(headers(&record, "j").contains(&("ce_type".into(), "io.wattline.alert.opened.v1".into())));
+    }
+
+    #[test]
+    fn rows_that_changed_correct_their_alerts_and_no_others() {
+        let (plan, rows) = (plan(), rows());
+        let mut lifecycle = Lifecycle::default();
+        let candidates = Candidates::new(&plan, &rows).expect("columns");
+        candidates.fold(0, &mut lifecycle).expect("fold").expect("told");
+        let part = |at: usize| RuleRows { rule: 0, batch: rows.batch.slice(at, 1), identity: None };
+        let calm = part(1).batch;
+        let renamed = RecordBatch::try_new(
+            calm.schema(),
+            calm.columns()
+                .iter()
+                .enumerate()
+                .map(|(at, c)| if at == 0 { rows.batch.column(0).slice(0, 1) } else { c.clone() })
+                .collect(),
+        );
+        let is = RuleRows { rule: 0, batch: renamed.expect("the same columns"), identity: None };
+        let now = std::slice::from_ref(&is);
+        let records = correct(&plan, &part(0), &is, now, &mut lifecycle).expect("corrected");
+        let [record] = &records[..] else { panic!("{records:?}") };
+        assert_eq!((record.status, record.revision, record.entity_id.as_str()), (Status::Resolved, 2, "M1"));
+        assert!(explanation(record).contains("corrected by late events"), "{}", explanation(record));
+        assert_eq!(serde_json::from_slice::<Value>(&payload(record)).expect("json")["corrected"], true);
     }
 }

@@ -35,15 +35,20 @@ use crate::events;
 use crate::intake::Replay;
 use crate::intake_thread::{SourceCommand, SourceNotice};
 use crate::port::{
-    AlertSink, Archive, Decoder, FinalProgram, LaneProgram, Position, RuleFailure, RuleRows, Source, StateDelta, Store,
+    AlertSink, Archive, Decoder, FinalProgram, LaneProgram, Position, References, RuleFailure, RuleRows, Source,
+    StateDelta, Store,
 };
 use crate::progress::Progress;
 use crate::table::{RuleError, TableSpec};
 use crate::worker::{LaneNumber, WorkerMessage, WorkerReport};
 
+mod correction;
 mod epoch;
+mod references;
 mod roll_forward;
 mod start;
+
+pub use correction::{CorrectionPlan, corrected_schema};
 
 use epoch::Uncommitted;
 pub(crate) use epoch::held_bytes;
@@ -82,6 +87,10 @@ pub struct JobSettings {
     pub manifest_retention: Duration,
     /// How often tables are compacted and cleaned.
     pub maintenance: Duration,
+    /// How often late events correct results, of rules that want it.
+    pub correction: Duration,
+    /// How often the reference tables are looked at.
+    pub references: Duration,
 }
 
 /// A stream as the runtime sees it.
@@ -142,6 +151,8 @@ pub struct RulePlan {
     pub table: Option<TableSpec>,
     /// Its alerts, for alert rules.
     pub alert: Option<AlertPlan>,
+    /// How late events correct its results, if they do.
+    pub correction: Option<CorrectionPlan>,
 }
 
 /// A keyed state that one or more rules share; its number is its place in [`Job::states`].
@@ -156,6 +167,9 @@ pub struct StatePlan {
 /// Makes a decoder for a stream, by its number.
 pub type DecoderFactory = dyn Fn(usize) -> Box<dyn Decoder> + Send;
 
+/// Makes the two parts of one rule by itself, by its number, with empty state: to run it again over the archive.
+pub type Programs = dyn Fn(usize) -> (Box<dyn LaneProgram>, Box<dyn FinalProgram>) + Send + Sync;
+
 /// A job with everything it needs.
 pub struct Job {
     /// How it is run.
@@ -168,6 +182,8 @@ pub struct Job {
     pub states: Vec<StatePlan>,
     /// Version of each reference table, a hash of its content.
     pub references: BTreeMap<String, String>,
+    /// The reference tables as they stand outside; absent if there are none.
+    pub reference_tables: Option<Box<dyn References>>,
     /// Sources; each is driven by a thread of its own.
     pub sources: Vec<Box<dyn Source>>,
     /// Makes decoders.
@@ -176,6 +192,8 @@ pub struct Job {
     pub lane_programs: Vec<Box<dyn LaneProgram>>,
     /// Merged part of the rules.
     pub final_program: Box<dyn FinalProgram>,
+    /// Makes the programs of single rules.
+    pub programs: Box<Programs>,
     /// Where manifests and state live.
     pub store: Arc<dyn Store>,
     /// The tables.
@@ -251,6 +269,7 @@ struct Coordinator {
     states: Vec<StatePlan>,
     progress_of_rules: Vec<RuleProgress>,
     final_program: Box<dyn FinalProgram>,
+    programs: Box<Programs>,
     lifecycle: Lifecycle,
     archive: Arc<dyn Archive>,
     alert_sink: Option<Arc<dyn AlertSink>>,
@@ -280,9 +299,11 @@ struct Coordinator {
     rows_objects: Vec<String>,
     rules_revision: String,
     references: BTreeMap<String, String>,
+    reference_tables: references::ReferenceTables,
     last_tick: Instant,
     last_checkpoint: Instant,
     last_maintenance: Instant,
+    last_correction: Instant,
     last_link_cleanup: Instant,
     maintenance: Option<tokio::task::JoinHandle<()>>,
     sample_alerts: Vec<AlertRecord>,
@@ -327,10 +348,15 @@ impl Coordinator {
 
     async fn tick_if_due(&mut self) -> Result<()> {
         let buffered = self.progress.buffered_bytes.load(Ordering::Relaxed);
-        let checkpoint =
-            buffered >= self.settings.checkpoint_bytes || self.last_checkpoint.elapsed() >= self.settings.checkpoint;
+        self.look_at_references().await?;
+        let checkpoint = buffered >= self.settings.checkpoint_bytes
+            || self.last_checkpoint.elapsed() >= self.settings.checkpoint
+            || self.reference_tables.has_reloaded();
         if checkpoint || self.last_tick.elapsed() >= self.settings.tick {
             self.tick(checkpoint).await?;
+            if checkpoint && self.last_correction.elapsed() >= self.settings.correction {
+                self.correct().await?;
+            }
             self.advance_silent_lanes()?;
             self.start_maintenance();
         }
@@ -373,6 +399,9 @@ impl Coordinator {
     async fn drain(&mut self, ended: bool) -> Result<()> {
         self.stop_sources();
         self.tick(true).await?;
+        if ended && self.correct().await? {
+            self.tick(true).await?;
+        }
         if let Some(task) = self.maintenance.take() {
             // A failed task has logged its reason.
             task.await.unwrap_or_default();
@@ -391,7 +420,7 @@ impl Coordinator {
     }
 
     /// Asks every worker, and waits for all answers.
-    async fn ask_workers<T>(&self, question: impl Fn(oneshot::Sender<T>) -> WorkerMessage) -> Result<Vec<T>> {
+    async fn ask_workers<T>(&self, mut question: impl FnMut(oneshot::Sender<T>) -> WorkerMessage) -> Result<Vec<T>> {
         let mut replies = Vec::with_capacity(self.workers.len());
         for (number, worker) in self.workers.iter().enumerate() {
             let (reply, answer) = oneshot::channel();
@@ -415,8 +444,11 @@ impl Coordinator {
         self.last_tick = Instant::now();
         let mut raw: BTreeMap<usize, Vec<RecordBatch>> = BTreeMap::new();
         let mut first_final_us = vec![END_OF_TIME; self.states.len()];
+        let mut reloaded = if checkpoint { self.reference_tables.take_reloaded() } else { None };
+        let mut programs = reloaded.as_mut().map(|of| std::mem::take(&mut of.lane_programs)).unwrap_or_default();
         // One barrier cuts all lanes of the process.
-        for report in self.ask_workers(|reply| WorkerMessage::Barrier { checkpoint, reply }).await? {
+        let barrier = |reply| WorkerMessage::Barrier { checkpoint, program: programs.pop(), reply };
+        for report in self.ask_workers(barrier).await? {
             first_final_us.iter_mut().zip(&report.first_final_us).for_each(|(first, of)| *first = (*first).min(*of));
             self.absorb(report, &mut raw)?;
         }
@@ -432,6 +464,9 @@ impl Coordinator {
         let due = if checkpoint { self.worth_a_checkpoint(&raw) } else { !self.uncommitted.alerts.is_empty() };
         if due {
             self.commit(checkpoint, raw).await?;
+        }
+        if let Some(reloaded) = reloaded {
+            self.change_over(reloaded)?;
         }
         if checkpoint {
             self.last_checkpoint = Instant::now();
@@ -452,7 +487,7 @@ impl Coordinator {
             let section = &mut status.section;
             if let (false, Some(first)) = (status.begun, lane.first_offset) {
                 status.begun = true;
-                (section.archive, section.state) = (first, first);
+                (section.archive, section.state, section.since) = (first, first, first);
             }
             status.processed = lane.next_offset.unwrap_or(status.processed);
             section.published = section.published.max(status.processed);
@@ -464,6 +499,10 @@ impl Coordinator {
             raw.entry(stream).or_default().extend(batches);
         }
         self.uncommitted.dead_letters.extend(report.dead_letters);
+        for (rule, late_us) in report.late_us {
+            let known = &mut self.progress_of_rules[rule].late_us;
+            *known = Some(known.map_or(late_us, |known| (known.0.min(late_us.0), known.1.max(late_us.1))));
+        }
         for (lane, failure) in report.failures {
             self.note_failure(Some(lane), failure, true);
         }
@@ -574,7 +613,11 @@ impl Coordinator {
             let rule = &self.rules[rows.rule];
             if let Some(spec) = &rule.table {
                 Progress::add(&self.progress.result_rows, rows.batch.num_rows());
-                self.uncommitted.results.push((spec.name.clone(), rows.batch.clone()));
+                let batch = match rule.correction {
+                    Some(_) => correction::first_revision(&rows.batch)?,
+                    None => rows.batch.clone(),
+                };
+                self.uncommitted.results.push((spec.name.clone(), batch));
             }
             if let Some(plan) = &rule.alert {
                 candidates.push(Candidates::new(plan, rows)?);

@@ -71,6 +71,35 @@ impl ReferenceChanged<'_> {
     }
 }
 
+/// A reference table has changed while the job runs, and the rules join to the new version.
+pub(crate) struct ReferenceReloaded<'a> {
+    pub(crate) table: &'a str,
+    pub(crate) before: &'a str,
+    pub(crate) now: &'a str,
+}
+
+impl ReferenceReloaded<'_> {
+    pub(crate) fn emit(&self) {
+        info!(
+            table = self.table,
+            before = self.before,
+            now = self.now,
+            "a reference table has changed: rules join to it"
+        );
+    }
+}
+
+/// A reference table has changed and cannot be taken.
+pub(crate) struct ReferenceNotTaken<'a> {
+    pub(crate) problem: &'a str,
+}
+
+impl ReferenceNotTaken<'_> {
+    pub(crate) fn emit(&self) {
+        warn!("rules go on with the reference tables that they have: {}", self.problem);
+    }
+}
+
 /// The input of the job had ended and now there is more.
 pub(crate) struct EndedBefore;
 
@@ -100,6 +129,26 @@ impl Committed {
             alerts = self.alerts,
             took_ms = self.took.as_millis(),
             "epoch committed"
+        );
+    }
+}
+
+/// Late events were taken into results that were out.
+pub(crate) struct Corrected<'a> {
+    pub(crate) rule: &'a str,
+    pub(crate) retracted: usize,
+    pub(crate) inserted: usize,
+    pub(crate) took: Duration,
+}
+
+impl Corrected<'_> {
+    pub(crate) fn emit(&self) {
+        info!(
+            rule = self.rule,
+            retracted = self.retracted,
+            inserted = self.inserted,
+            took_ms = self.took.as_millis(),
+            "late events corrected results"
         );
     }
 }

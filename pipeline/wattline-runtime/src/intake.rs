@@ -3,14 +3,14 @@
 //! Everything here is a function of the records in offset order. Re-reading records that were published before
 //! takes the clock's verdicts from the manifests ([`Replay`]), so the second pass equals the first.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
 };
 use arrow::compute::FilterBuilder;
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use wattline_core::lane::{IdleAdvance, LaneClock, TimeGuard, Verdict};
 use wattline_core::record::{LaneId, column};
@@ -62,6 +62,26 @@ pub(crate) struct StreamIntake {
     pub(crate) event_time: usize,
     /// Bounds of event times.
     pub(crate) guard: TimeGuard,
+    /// The rules whose results late events of this stream correct, each with its delay.
+    pub(crate) corrected: Vec<(usize, i64)>,
+}
+
+impl StreamIntake {
+    /// For each rule that is to be corrected the earliest and the latest event time among its late events of a batch.
+    pub(crate) fn late_us(&self, batch: &RecordBatch) -> BTreeMap<usize, (i64, i64)> {
+        let mut late = BTreeMap::new();
+        let Some(least_ms) = self.corrected.iter().map(|(_, delay_ms)| *delay_ms).min() else { return late };
+        let Some(lateness) = batch.column_by_name(column::LATENESS_MS) else { return late };
+        let times = batch.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values();
+        let lateness = lateness.as_primitive::<Int64Type>().values();
+        for (event_us, late_ms) in times.iter().zip(lateness).filter(|(_, late_ms)| **late_ms > least_ms) {
+            for (rule, _) in self.corrected.iter().filter(|(_, delay_ms)| late_ms > delay_ms) {
+                let range = late.entry(*rule).or_insert((*event_us, *event_us));
+                *range = (range.0.min(*event_us), range.1.max(*event_us));
+            }
+        }
+        late
+    }
 }
 
 /// Where the records of a decoded block stand.

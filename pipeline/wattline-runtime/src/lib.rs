@@ -31,6 +31,9 @@ mod sim_tests;
 pub mod table;
 mod worker;
 
-pub use coordinator::{DecoderFactory, Job, JobSettings, LaneMatch, RulePlan, RunSummary, StatePlan, StreamPlan, run};
+pub use coordinator::{
+    CorrectionPlan, DecoderFactory, Job, JobSettings, LaneMatch, Programs, RulePlan, RunSummary, StatePlan, StreamPlan,
+    corrected_schema, run,
+};
 pub use error::{Error, Result};
 pub use intake::stream_schema;

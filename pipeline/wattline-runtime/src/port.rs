@@ -290,6 +290,52 @@ pub trait FinalProgram: Send {
     fn state_rows(&self) -> usize;
 }
 
+/// Programs that join to other versions of the reference tables than those before them; all else about them is the same.
+pub struct Reloaded {
+    /// Version of each reference table, a hash of its content.
+    pub versions: BTreeMap<String, String>,
+    /// Lane part of the rules, one for each worker.
+    pub lane_programs: Vec<Box<dyn LaneProgram>>,
+    /// Merged part of the rules.
+    pub final_program: Box<dyn FinalProgram>,
+    /// Makes the programs of single rules.
+    pub programs: Box<crate::Programs>,
+}
+
+impl fmt::Debug for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloaded").field("versions", &self.versions).finish_non_exhaustive()
+    }
+}
+
+/// How old the content of a reference table is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freshness {
+    /// The table.
+    pub table: String,
+    /// When it was last written, milliseconds since the epoch.
+    pub changed_ms: i64,
+    /// How old it may become, milliseconds.
+    pub within_ms: i64,
+}
+
+/// What there is to say of the reference tables.
+#[derive(Debug, Default)]
+pub struct ReferencesSeen {
+    /// New programs, if tables have changed.
+    pub reloaded: Option<Reloaded>,
+    /// Tables that are to be fresh.
+    pub freshness: Vec<Freshness>,
+    /// Why a table that has changed cannot be taken; the old version goes on.
+    pub problems: Vec<String>,
+}
+
+/// The reference tables that the rules join to, as they stand outside.
+pub trait References: Send {
+    /// Looks whether they have changed since the last look; may block and take its time.
+    fn look(&mut self) -> ReferencesSeen;
+}
+
 /// Whether a put-if-absent created the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
@@ -323,6 +369,22 @@ pub struct FileTag {
     pub nonce: String,
 }
 
+/// Which rows and columns of a table are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct TableRange<'a> {
+    /// Name of the table.
+    pub table: &'a str,
+    /// The columns, in this order.
+    pub columns: &'a [String],
+    /// The column by which the table is dated.
+    pub time: &'a str,
+    /// First and last instant, microseconds since the epoch, both included.
+    pub between_us: (i64, i64),
+}
+
+/// Takes the batches of a table one by one.
+pub type TakeBatch<'a> = &'a mut (dyn FnMut(RecordBatch) -> Result<()> + Send);
+
 /// The tables of events and results.
 #[async_trait]
 pub trait Archive: Send + Sync + fmt::Debug {
@@ -332,6 +394,8 @@ pub trait Archive: Send + Sync + fmt::Debug {
     async fn write_files(&self, table: &str, batches: Vec<RecordBatch>, tag: &FileTag) -> Result<Vec<AddedFile>>;
     /// Adds files to the table under (`app_id`, `version`); doing it again has no effect.
     async fn commit(&self, table: &str, files: &[AddedFile], app_id: &str, version: u64) -> Result<()>;
+    /// Hands over the rows that the table holds now and whose time lies in a range, column by column as asked for.
+    async fn read_range(&self, range: &TableRange<'_>, take: TakeBatch<'_>) -> Result<()>;
     /// Compaction, log checkpoints, cleanup; called from time to time in the background.
     async fn maintain(&self, table: &str) -> Result<()>;
 }

@@ -166,7 +166,7 @@ impl Past {
         let ended = |section: &LaneSection| section.ended && section.state == section.published;
         !self.lanes.is_empty()
             && self.lanes.values().all(|(section, _)| ended(section))
-            && self.rules.values().all(|rule| rule.final_until_us == END_OF_TIME)
+            && self.rules.values().all(|rule| rule.final_until_us == END_OF_TIME && rule.late_us.is_none())
     }
 
     /// The highest time that any lane of a stream had reached.

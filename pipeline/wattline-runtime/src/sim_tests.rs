@@ -41,6 +41,7 @@ struct Scene {
     records_per_block: u64,
     tick_ms: u64,
     checkpoint_ms: u64,
+    correction_ms: u64,
     workers: usize,
     /// Whether the source assigns its lanes one by one.
     one_by_one: bool,
@@ -53,6 +54,7 @@ const SCENE: Scene = Scene {
     records_per_block: 8,
     tick_ms: 4,
     checkpoint_ms: 20,
+    correction_ms: 0,
     workers: 2,
     one_by_one: false,
 };
@@ -89,6 +91,8 @@ fn job(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>, shutdown: watch::R
             file_bytes: 1 << 20,
             manifest_retention: hour,
             maintenance: hour,
+            correction: Duration::from_millis(scene.correction_ms),
+            references: Duration::from_millis(scene.checkpoint_ms),
         },
         streams: vec![StreamPlan {
             name: "readings".into(),
@@ -103,10 +107,12 @@ fn job(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>, shutdown: watch::R
         rules: rules::plans(),
         states: rules::states(),
         references: BTreeMap::new(),
+        reference_tables: Some(Box::new(rules::Registers::new(scene.workers))),
         sources: vec![Box::new(source)],
         decoders: Box::new(|_| Box::new(rules::TextDecoder)),
         lane_programs: (0..scene.workers).map(|_| Box::<rules::Lanes>::default() as _).collect(),
         final_program: Box::<rules::Merged>::default(),
+        programs: Box::new(rules::single_rule),
         store: Arc::clone(life) as _,
         archive: Arc::clone(life) as _,
         alert_sink: Some(Arc::clone(life) as _),
@@ -220,7 +226,8 @@ fn a_lost_acknowledgement_or_a_refusal_changes_nothing() {
 #[test]
 fn crash_after_crash_changes_nothing() {
     each(36, |seed| {
-        let scene = Scene { seed: 100 + seed as u64, checkpoint_ms: [10, 25, 80][seed % 3], ..SCENE };
+        let (checkpoint_ms, correction_ms) = ([10, 25, 80][seed % 3], [0, 40][seed % 2]);
+        let scene = Scene { seed: 100 + seed as u64, checkpoint_ms, correction_ms, ..SCENE };
         play(scene, &format!("{scene:?}"), |life| {
             let mut dice = Dice::new(scene.seed * 1_000 + life);
             let kind = [FaultKind::CrashBefore, FaultKind::CrashAfter][usize::from(dice.below(2) == 1)];

@@ -5,7 +5,7 @@
 //! buffers, it does not copy or wait. Partial state is handed over only for a checkpoint, or window by window once the
 //! coordinator knows from the barrier how far all lanes have come: what is final cannot change after the barrier.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -43,8 +43,9 @@ pub(crate) enum WorkerMessage {
     Reached(LaneNumber, i64),
     /// The lane's bounded input has ended.
     Ended(LaneNumber, i64),
-    /// Report; with the raw rows and all partial state for a checkpoint.
-    Barrier { checkpoint: bool, reply: oneshot::Sender<WorkerReport> },
+    /// Report; with the raw rows and all partial state for a checkpoint. A checkpoint can also be where another program, with
+    /// other versions of the reference tables, takes the place of the one before.
+    Barrier { checkpoint: bool, program: Option<Box<dyn LaneProgram>>, reply: oneshot::Sender<WorkerReport> },
     /// Hand over the partial state that the watermark of each state makes final.
     Close { watermarks_us: Arc<[i64]>, reply: oneshot::Sender<Result<Vec<StateDelta>>> },
 }
@@ -71,6 +72,8 @@ pub(crate) struct WorkerReport {
     /// For each state the lowest watermark that would make something final that is held here.
     pub(crate) first_final_us: Vec<i64>,
     pub(crate) dead_letters: Vec<DeadLetter>,
+    /// Earliest and latest time of events that came too late for a rule that corrects its results, by rule.
+    pub(crate) late_us: BTreeMap<usize, (i64, i64)>,
     /// Raw rows by stream, only for a checkpoint.
     pub(crate) raw: BTreeMap<usize, Vec<RecordBatch>>,
     pub(crate) error: Option<Error>,
@@ -98,6 +101,8 @@ pub(crate) struct Worker {
     pub(crate) program: Box<dyn LaneProgram>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) lanes: BTreeMap<LaneNumber, Lane>,
+    /// Rules that were stopped in a lane.
+    pub(crate) quarantined: BTreeSet<(usize, LaneNumber)>,
     pub(crate) pending: WorkerReport,
 }
 
@@ -107,7 +112,13 @@ impl Worker {
         for message in queue {
             // A coordinator that no longer listens is shutting down.
             let is_heard = match message {
-                WorkerMessage::Barrier { checkpoint, reply } => reply.send(self.report(checkpoint)).is_ok(),
+                WorkerMessage::Barrier { checkpoint, program, reply } => {
+                    let report = self.report(checkpoint);
+                    if let Some(program) = program {
+                        self.change_over(program);
+                    }
+                    reply.send(report).is_ok()
+                }
                 WorkerMessage::Close { watermarks_us, reply } => {
                     let closed = self.program.close(&watermarks_us).map_err(|what| Error::State { what });
                     reply.send(closed).is_ok()
@@ -160,9 +171,18 @@ impl Worker {
         Ok(())
     }
 
+    /// Goes on with another program; nothing is left in the old one.
+    fn change_over(&mut self, program: Box<dyn LaneProgram>) {
+        self.program = program;
+        for (rule, lane) in &self.quarantined {
+            self.program.quarantine(*rule, *lane);
+        }
+    }
+
     fn open(&mut self, opening: LaneOpening) {
         for rule in opening.quarantined {
             self.program.quarantine(rule, opening.number);
+            self.quarantined.insert((rule, opening.number));
         }
         let lane = Lane::new(opening.lane, opening.stream, opening.resume, opening.reached_us, opening.replay);
         self.lanes.insert(opening.number, lane);
@@ -247,15 +267,21 @@ impl Worker {
         Progress::add(&self.progress.late, admitted.late);
         Progress::add(&self.progress.refused, admitted.dead_letters.len());
         self.pending.dead_letters.extend(admitted.dead_letters);
+        for (rule, late_us) in stream.late_us(&admitted.batch) {
+            let known = self.pending.late_us.entry(rule).or_insert(late_us);
+            *known = (known.0.min(late_us.0), known.1.max(late_us.1));
+        }
         if rows > 0 {
             let (old, new) = (admitted.replayed, rows - admitted.replayed);
             if old > 0 {
                 // These rows were published before: they rebuild state, their outputs are already out.
-                self.program.push(number, number_of_stream, &admitted.batch.slice(0, old));
+                let output = self.program.push(number, number_of_stream, &admitted.batch.slice(0, old));
+                self.quarantined.extend(output.failures.iter().map(|failure| (failure.rule, number)));
             }
             if new > 0 {
                 let output = self.program.push(number, number_of_stream, &admitted.batch.slice(old, new));
                 self.pending.rows.extend(output.rows);
+                self.quarantined.extend(output.failures.iter().map(|failure| (failure.rule, number)));
                 self.pending.failures.extend(output.failures.into_iter().map(|failure| (id.clone(), failure)));
             }
             let bytes = held_bytes(&admitted.batch);

@@ -77,6 +77,8 @@ pub mod code {
     pub const DELAY_CONFLICT: &str = "WL-2218";
     /// The query reads no stream.
     pub const NO_STREAM: &str = "WL-2219";
+    /// `late = "update"` where results cannot be corrected.
+    pub const LATE_UPDATE: &str = "WL-2221";
     /// An alert rule without its entity column in the output.
     pub const ENTITY_COLUMN: &str = "WL-2301";
     /// A conventional output column with the wrong type.

@@ -24,6 +24,13 @@ fn write_all(text: &mut String, set: &RuleSet, rule: &CompiledRule) -> std::fmt:
     writeln!(text, "  reads      {}", rule.streams.join(", "))?;
     writeln!(text, "  delay      {}", HumanDuration(rule.delay_ms))?;
     writeln!(text, "  final      {}", rule.final_at)?;
+    if let Some(reach_us) = rule.reach_us {
+        let reach = HumanDuration(reach_us / 1_000);
+        writeln!(
+            text,
+            "  late       events beyond the delay correct results; {reach} before and after them are computed again"
+        )?;
+    }
     writeln!(text, "  keeps      {}", kept(rule))?;
     writeln!(text, "  plan id    {}", rule.fingerprint)?;
     writeln!(text, "  gives")?;

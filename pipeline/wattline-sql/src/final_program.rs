@@ -66,7 +66,8 @@ impl fmt::Debug for FinalProgram {
 }
 
 impl FinalProgram {
-    pub(crate) fn new(rules: Arc<Vec<CompiledRule>>, shared: Arc<Vec<SharedState>>) -> Self {
+    /// `shared` are the states of the rules that run: all of them, or the `only` one.
+    pub(crate) fn new(rules: Arc<Vec<CompiledRule>>, shared: Arc<Vec<SharedState>>, only: Option<usize>) -> Self {
         let states = shared
             .iter()
             .map(|state| {
@@ -78,12 +79,12 @@ impl FinalProgram {
             })
             .collect();
         let state_of = |fingerprint: &String| shared.iter().position(|state| state.fingerprint == *fingerprint);
-        let stages = rules.iter().map(|rule| RuleStages {
+        let stages = rules.iter().enumerate().map(|(number, rule)| RuleStages {
             feeds: rule.feed_fingerprints.iter().map(state_of).collect(),
             root: Stage::new(&rule.plan.root),
             keeps_state: rule.plan.root.keeps_state(),
             given_us: BEFORE_TIME,
-            stopped: false,
+            stopped: only.is_some_and(|only| only != number),
         });
         let stages = stages.collect();
         Self { watermarks_us: vec![BEFORE_TIME; shared.len()], rules, shared, states, stages }

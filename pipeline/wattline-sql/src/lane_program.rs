@@ -83,9 +83,10 @@ impl fmt::Debug for LaneProgram {
 }
 
 impl LaneProgram {
-    pub(crate) fn new(rules: Arc<Vec<CompiledRule>>, shared: Arc<Vec<SharedState>>) -> Self {
+    /// `shared` are the states of the rules that run: all of them, or the `only` one.
+    pub(crate) fn new(rules: Arc<Vec<CompiledRule>>, shared: Arc<Vec<SharedState>>, only: Option<usize>) -> Self {
         let mut by_stream: BTreeMap<String, Vec<Step>> = BTreeMap::new();
-        for (number, rule) in rules.iter().enumerate() {
+        for (number, rule) in rules.iter().enumerate().filter(|(number, _)| only.is_none_or(|only| only == *number)) {
             if let [Feed { hold: Hold::Nothing, stream, .. }] = &rule.plan.feeds[..] {
                 by_stream.entry(stream.clone()).or_default().push(Step::Rule(number));
             }

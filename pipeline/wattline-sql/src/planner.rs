@@ -139,6 +139,11 @@ impl StreamPlan {
     pub(crate) fn span_us(&self) -> Option<i64> {
         self.root.span_us(&self.feeds)
     }
+
+    /// How far apart in event time two events can be that share a result, microseconds; else the step that has no bound.
+    pub(crate) fn reach_us(&self) -> std::result::Result<i64, &'static str> {
+        self.root.reach_us(&self.feeds)
+    }
 }
 
 impl Node {
@@ -166,6 +171,30 @@ impl Node {
                 Some(inputs_us.saturating_add(spec.left.kept_us.max(spec.right.kept_us).max(0)))
             }
             Self::Union(inputs, _) => inputs.iter().filter_map(|input| input.span_us(feeds)).max(),
+        }
+    }
+
+    fn reach_us(&self, feeds: &[Feed]) -> std::result::Result<i64, &'static str> {
+        let beyond = |input: &Self, own_us: i64| Ok(input.reach_us(feeds)?.saturating_add(own_us));
+        match self {
+            Self::Feed(feed) => Ok(match &feeds[*feed].hold {
+                Hold::Windows(spec) => spec.size_us.max(spec.final_after_us),
+                Hold::Nothing | Hold::Rows => 0,
+            }),
+            Self::Steps(input, _) => input.reach_us(feeds),
+            Self::Windows(input, spec) => beyond(input, spec.size_us.max(spec.final_after_us)),
+            Self::Sessions(..) => Err("a session may last any length of time"),
+            Self::Over(input, spec) => match spec.reach_us {
+                Some(own_us) => beyond(input, own_us),
+                None => Err("a window function that goes by rows reaches back any length of time"),
+            },
+            Self::Patterns(..) => Err("where a match of a pattern may begin depends on all matches before it"),
+            Self::Join(left, right, spec) => {
+                let own_us = spec.left.kept_us.max(spec.right.kept_us).max(0).saturating_mul(2);
+                let inputs_us = left.reach_us(feeds)?.max(right.reach_us(feeds)?);
+                Ok(inputs_us.saturating_add(own_us))
+            }
+            Self::Union(inputs, _) => inputs.iter().try_fold(0, |reach_us, of| Ok(of.reach_us(feeds)?.max(reach_us))),
         }
     }
 

@@ -7,12 +7,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Fields};
+use datafusion::common::TableReference;
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::TableSource;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast::{Spanned, Statement};
+use wattline_core::record::column;
 
 use crate::catalog::{settings, with_functions};
 use crate::diagnostic::{Diagnostic, code};
@@ -27,6 +30,59 @@ const FILE: &str = "query";
 pub fn query_context() -> SessionContext {
     let builder = SessionStateBuilder::new().with_default_features().with_config(settings(SessionConfig::new()));
     SessionContext::new_with_state(with_functions(builder).build())
+}
+
+/// Beside each table whose results late events correct: `<table>_current`, the rows that are results now.
+///
+/// A row that was taken back cancels the newest one like it. Floating-point columns do not tell rows apart: computed again, a
+/// sum may differ in its last digit.
+///
+/// # Errors
+/// [`Error::Query`](crate::Error::Query) if such a table cannot be read.
+pub async fn register_current(context: &SessionContext) -> Result<(), crate::Error> {
+    let names = known_tables(context);
+    for name in &names {
+        let current = format!("{name}_current");
+        let table = context.table(TableReference::bare(name.as_str())).await?;
+        let fields = table.schema().fields().clone();
+        if names.contains(&current) || !fields.iter().any(|field| field.name() == column::CHANGE) {
+            continue;
+        }
+        let view = context.sql(&current_rows(name, &fields)).await?.into_view();
+        context.register_table(TableReference::bare(current), view)?;
+    }
+    Ok(())
+}
+
+/// The query behind `<table>_current`. Rows of a time when nothing corrected the rule have no change.
+fn current_rows(table: &str, fields: &Fields) -> String {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let columns = fields.iter().filter(|field| ![column::CHANGE, column::REVISION].contains(&field.name().as_str()));
+    let columns: Vec<_> = columns.collect();
+    let all: Vec<String> = columns.iter().map(|field| quoted(field.name())).collect();
+    let exact = columns.iter().filter(|field| !holds_floats(field.data_type()));
+    let exact: Vec<String> = exact.map(|field| quoted(field.name())).collect();
+    let partition = if exact.is_empty() { String::new() } else { format!("PARTITION BY {}", exact.join(", ")) };
+    let and_change = if exact.is_empty() { "PARTITION BY " } else { ", " };
+    let table = quoted(table);
+    format!(
+        "SELECT {all}, \"_revision\" FROM (\
+           SELECT {all}, coalesce(\"_revision\", 1) AS \"_revision\", coalesce(\"_change\", 'insert') AS \"_change\", \
+             row_number() OVER ({partition}{and_change}coalesce(\"_change\", 'insert') \
+               ORDER BY \"_revision\" DESC NULLS LAST) AS \"_n\", \
+             sum(CASE WHEN \"_change\" = 'retract' THEN -1 ELSE 1 END) OVER ({partition}) AS \"_net\" \
+           FROM {table}\
+         ) WHERE \"_change\" = 'insert' AND \"_n\" <= \"_net\"",
+        all = all.join(", "),
+    )
+}
+
+fn holds_floats(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(item) => holds_floats(item.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| holds_floats(field.data_type())),
+        other => other.is_floating(),
+    }
 }
 
 /// Plans one SELECT over the context's tables.

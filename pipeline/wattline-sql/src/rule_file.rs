@@ -14,7 +14,7 @@ use crate::diagnostic::{Diagnostic, code, nearest};
 
 const OPEN: &str = "/*---";
 const CLOSE: &str = "---*/";
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "id",
     "kind",
     "title",
@@ -29,6 +29,7 @@ const KEYS: [&str; 18] = [
     "unit",
     "runbook",
     "delay",
+    "late",
     "params",
     "resolve_after",
     "renotify",
@@ -76,6 +77,15 @@ impl RuleSeverity {
             Self::Critical => "critical",
         }
     }
+}
+
+/// What becomes of events that come later than the delay of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LatePolicy {
+    /// They are in the raw table, and the results stay as they are.
+    Ignore,
+    /// They correct the results that were out already.
+    Update,
 }
 
 /// The value of a parameter, as SQL will see it.
@@ -139,6 +149,8 @@ pub struct RuleHeader {
     pub runbook: Option<String>,
     /// Lateness tolerated, in milliseconds; `None` takes the stream's default.
     pub delay_ms: Option<i64>,
+    /// What becomes of later events.
+    pub late: LatePolicy,
     /// Values of `$name`.
     pub params: BTreeMap<String, Param>,
     /// Good rows in a row before an open alert resolves.
@@ -220,6 +232,7 @@ impl<'a> HeaderReader<'a> {
             unit: self.text("unit"),
             runbook: self.text("runbook"),
             delay_ms: self.duration("delay"),
+            late: self.late(),
             params: self.params(),
             resolve_after: self.resolve_after(),
             renotify_ms: self.duration("renotify"),
@@ -313,6 +326,18 @@ impl<'a> HeaderReader<'a> {
             _ => {
                 self.wrong("kind", value, "write \"alert\", \"table\" or \"view\"");
                 RuleKind::View
+            }
+        }
+    }
+
+    fn late(&mut self) -> LatePolicy {
+        let Some(value) = self.value("late") else { return LatePolicy::Ignore };
+        match value.get_ref().as_str() {
+            Some("ignore") => LatePolicy::Ignore,
+            Some("update") => LatePolicy::Update,
+            _ => {
+                self.wrong("late", value, "write \"ignore\" or \"update\"");
+                LatePolicy::Ignore
             }
         }
     }

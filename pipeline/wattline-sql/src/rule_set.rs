@@ -13,18 +13,18 @@ use datafusion::sql::sqlparser::ast::{Query, Spanned, Statement};
 use sha2::{Digest, Sha256};
 use wattline_core::time::HumanDuration;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, SYSTEM_COLUMNS};
 use crate::check::check_syntax;
 use crate::diagnostic::{Diagnostic, Severity, code};
 use crate::final_program::FinalProgram;
 use crate::lane_program::LaneProgram;
 use crate::logical::{
-    Anchors, Refusal, Scope, all_streams_of, break_ties_by_identity, join_as_of_event_time, parse, parse_mistake,
-    planning_mistakes, replace_params, span_in, spell_out_distinct, tables_of,
+    Anchor, Anchors, Refusal, Scope, all_streams_of, break_ties_by_identity, join_as_of_event_time, parse,
+    parse_mistake, planning_mistakes, replace_params, span_in, spell_out_distinct, tables_of,
 };
 use crate::output::{OutputColumns, find_columns, project_for_archive};
 use crate::planner::{Feed, Hold, Node, Problem, References, StreamPlan, analyze, lower};
-use crate::rule_file::{RuleFile, RuleHeader, RuleKind, parse_header};
+use crate::rule_file::{LatePolicy, RuleFile, RuleHeader, RuleKind, parse_header};
 use crate::shared_state::SharedState;
 
 /// A rule that gives rows: kind alert or table.
@@ -47,6 +47,9 @@ pub struct CompiledRule {
     /// How far a result may reach back in event time before the moment at which it is final, microseconds: the width of a
     /// window, of windows over windows together; `None` for a rule whose rows stand for themselves.
     pub span_us: Option<i64>,
+    /// How far apart in event time two events can be that share a result, microseconds: what late events can change. Only of
+    /// rules with `late = "update"`.
+    pub reach_us: Option<i64>,
     /// Position of the output column that says when: `Timestamp(Microsecond, "UTC")`.
     pub event_time_column: usize,
     /// Positions of the entity columns.
@@ -74,6 +77,22 @@ pub struct RuleSet {
     warnings: Vec<Diagnostic>,
 }
 
+impl CompiledRule {
+    /// For each of its streams the columns that it reads, without the system columns.
+    #[must_use]
+    pub fn columns_read(&self, catalog: &Catalog) -> Vec<Vec<String>> {
+        let of_stream = |name: &String| {
+            let feeds = self.plan.feeds.iter().filter(|feed| feed.stream == *name);
+            let columns: BTreeSet<usize> = feeds.flat_map(|feed| feed.columns.iter().copied()).collect();
+            let schema = catalog.stream(name).map(|stream| Arc::clone(&stream.schema));
+            let name = |at: usize| schema.as_ref().map(|schema| schema.field(at).name().clone());
+            let names = columns.into_iter().filter_map(name);
+            names.filter(|name| !SYSTEM_COLUMNS.contains(&name.as_str())).collect()
+        };
+        self.streams.iter().map(of_stream).collect()
+    }
+}
+
 impl RuleSet {
     /// Checks and compiles rule files. Synchronous; reference tables are scanned once.
     ///
@@ -92,7 +111,7 @@ impl RuleSet {
         }
         rules.sort_by(|a, b| a.header.id.cmp(&b.header.id));
         views.sort_by(|a, b| a.id.cmp(&b.id));
-        let states = Arc::new(SharedState::of(&rules));
+        let states = Arc::new(SharedState::of(&rules, None));
         let (rules, views) = (Arc::new(rules), Arc::new(views));
         Ok(Self { catalog: catalog.clone(), rules, states, views, warnings: diagnostics })
     }
@@ -136,13 +155,22 @@ impl RuleSet {
     /// A first stage with empty state, for one worker.
     #[must_use]
     pub fn lane_program(&self) -> LaneProgram {
-        LaneProgram::new(Arc::clone(&self.rules), Arc::clone(&self.states))
+        LaneProgram::new(Arc::clone(&self.rules), Arc::clone(&self.states), None)
     }
 
     /// A second stage with empty state, for the process.
     #[must_use]
     pub fn final_program(&self) -> FinalProgram {
-        FinalProgram::new(Arc::clone(&self.rules), Arc::clone(&self.states))
+        FinalProgram::new(Arc::clone(&self.rules), Arc::clone(&self.states), None)
+    }
+
+    /// Both stages of one rule by itself, with empty state: to run it again over what is in the archive. Its states are
+    /// numbered from 0, rules keep their numbers.
+    #[must_use]
+    pub fn programs_of(&self, rule: usize) -> (LaneProgram, FinalProgram) {
+        let states = Arc::new(SharedState::of(&self.rules, Some(rule)));
+        let lanes = LaneProgram::new(Arc::clone(&self.rules), Arc::clone(&states), Some(rule));
+        (lanes, FinalProgram::new(Arc::clone(&self.rules), states, Some(rule)))
     }
 }
 
@@ -161,6 +189,8 @@ struct Compiler<'a> {
     /// Ids whose file has a mistake: what reads them is not planned.
     broken: BTreeSet<String>,
     delays: BTreeMap<String, Option<i64>>,
+    /// Rules whose results late events correct, and views over them.
+    corrected: BTreeSet<String>,
     rules: Vec<CompiledRule>,
     views: Vec<RuleHeader>,
     diagnostics: Vec<Diagnostic>,
@@ -174,6 +204,7 @@ impl<'a> Compiler<'a> {
             sources: BTreeMap::new(),
             broken: BTreeSet::new(),
             delays: BTreeMap::new(),
+            corrected: BTreeSet::new(),
             rules: Vec::new(),
             views: Vec::new(),
             diagnostics: Vec::new(),
@@ -279,7 +310,7 @@ impl<'a> Compiler<'a> {
                 &source.file.path,
                 format!("rule `{id}` reads `{read}`, which reads it in turn"),
             );
-            let place = source.anchors.place(&crate::logical::Anchor::From);
+            let place = source.anchors.place(&Anchor::From);
             self.diagnostics.push(diagnostic.at(place).help("read the stream itself in one of the rules"));
         }
     }
@@ -296,6 +327,10 @@ impl<'a> Compiler<'a> {
             return false;
         };
         self.delays.insert(header.id.clone(), delay_ms);
+        if let Err(mistake) = self.late_policy(file, &header, &reads) {
+            self.diagnostics.push(*mistake);
+            return false;
+        }
         let result = match header.kind {
             RuleKind::View => analyze(self.catalog.session(), logical)
                 .map(|_analyzed| self.views.push(header))
@@ -351,6 +386,39 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// What reads corrected results must take corrections back too.
+    fn late_policy(
+        &mut self,
+        file: &RuleFile,
+        header: &RuleHeader,
+        reads: &BTreeSet<String>,
+    ) -> Result<(), Box<Diagnostic>> {
+        let refused = |key: &str, message: String, help: String| {
+            let diagnostic = Diagnostic::error(code::LATE_UPDATE, &file.path, message);
+            Err(Box::new(diagnostic.at(header.span_of(key)).help(help)))
+        };
+        let corrected = reads.iter().find(|read| self.corrected.contains(*read));
+        match (header.kind, header.late, corrected) {
+            (RuleKind::View, LatePolicy::Update, _) => {
+                let help = "write it in the rules that read the view".to_owned();
+                return refused("late", "a view has no results that late events could correct".to_owned(), help);
+            }
+            (RuleKind::Alert | RuleKind::Table, LatePolicy::Ignore, Some(read)) => {
+                let message = format!(
+                    "rule `{}` reads `{read}`, whose results late events correct, and would not be corrected itself",
+                    header.id
+                );
+                let key = if header.spans.contains_key("late") { "late" } else { "id" };
+                return refused(key, message, "write `late = \"update\"` here too".to_owned());
+            }
+            (_, LatePolicy::Update, _) | (RuleKind::View, _, Some(_)) => {
+                self.corrected.insert(header.id.clone());
+            }
+            (_, LatePolicy::Ignore, None) => {}
+        }
+        Ok(())
+    }
+
     fn compile_rule(
         &self,
         file: &RuleFile,
@@ -373,7 +441,10 @@ impl<'a> Compiler<'a> {
         let columns = find_columns(&projected, &header);
         let in_order = columns.as_ref().is_ok_and(|columns| columns.firing.is_some());
         match (columns, lower(session, projected.clone(), in_order, references)) {
-            (Ok(columns), Ok(plan)) => Ok(assemble(file, header, projected, plan, columns, delay_ms)),
+            (Ok(columns), Ok(plan)) => {
+                let reach_us = reach_us(&header, &plan).map_err(|refusal| refused(vec![refusal]))?;
+                Ok(assemble(file, header, projected, plan, columns, (delay_ms, reach_us)))
+            }
             (columns, plan) => {
                 let mut problems = columns.err().map(refused).unwrap_or_default();
                 problems.extend(plan.err());
@@ -383,13 +454,28 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// What late events can change, if they correct the results of the rule.
+fn reach_us(header: &RuleHeader, plan: &StreamPlan) -> Result<Option<i64>, Refusal> {
+    if header.late == LatePolicy::Ignore {
+        return Ok(None);
+    }
+    plan.reach_us().map(Some).map_err(|why| {
+        Refusal::new(
+            code::LATE_UPDATE,
+            Anchor::Query,
+            format!("the results of the rule cannot be corrected by late events: {why}"),
+            "remove `late = \"update\"`, or compute the rule within time windows (TUMBLE, HOP, RANGE frames)",
+        )
+    })
+}
+
 fn assemble(
     file: &RuleFile,
     header: RuleHeader,
     logical: LogicalPlan,
     plan: StreamPlan,
     columns: OutputColumns,
-    delay_ms: i64,
+    (delay_ms, reach_us): (i64, Option<i64>),
 ) -> CompiledRule {
     let mut streams: Vec<String> = plan.feeds.iter().map(|feed| feed.stream.clone()).collect();
     streams.sort_unstable();
@@ -421,6 +507,7 @@ fn assemble(
         streams,
         delay_ms,
         span_us,
+        reach_us,
         ordered,
         plan,
         logical,

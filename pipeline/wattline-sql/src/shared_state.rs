@@ -19,10 +19,10 @@ pub struct SharedState {
 }
 
 impl SharedState {
-    /// The states of the rules, in the order of their first rules.
-    pub(crate) fn of(rules: &[CompiledRule]) -> Vec<Self> {
+    /// The states of the rules, in the order of their first rules; of one rule alone if `only` names it.
+    pub(crate) fn of(rules: &[CompiledRule], only: Option<usize>) -> Vec<Self> {
         let mut states: Vec<Self> = Vec::new();
-        for (number, rule) in rules.iter().enumerate() {
+        for (number, rule) in rules.iter().enumerate().filter(|(number, _)| only.is_none_or(|only| only == *number)) {
             for (feed, fingerprint) in rule.feed_fingerprints.iter().enumerate() {
                 if matches!(rule.plan.feeds[feed].hold, Hold::Nothing) {
                     continue;

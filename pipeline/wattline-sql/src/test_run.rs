@@ -19,7 +19,7 @@ use crate::catalog::{ReferenceTable, event_time_type};
 use crate::error::Error;
 use crate::oracle;
 use crate::program::{RuleRows, StateDelta};
-use crate::rule_file::RuleFile;
+use crate::rule_file::{LatePolicy, RuleFile};
 use crate::rule_set::RuleSet;
 use crate::test_file::{Expected, ExpectedRow, TestCase};
 
@@ -70,6 +70,8 @@ pub fn run_rule_test(
         };
         let time_column = time_column(&set, stream)?;
         let rows = if case.as_given { rows } else { in_time_order(&rows, time_column)? };
+        // Where late events correct the results, a case says what these are in the end.
+        let rows = if compiled.header.late == LatePolicy::Update { none_late(&rows)? } else { rows };
         given.push(Given { stream: stream.clone(), time_column, rows });
     }
     let streams = given.iter().map(|of| (of.stream.clone(), vec![of.rows.clone()])).collect();
@@ -113,6 +115,14 @@ fn in_time_order(given: &RecordBatch, time_column: usize) -> Result<RecordBatch,
         _ => Arc::clone(column),
     });
     let columns = columns.collect();
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+/// The rows as if all had come in time.
+fn none_late(rows: &RecordBatch) -> Result<RecordBatch, Error> {
+    let schema = rows.schema();
+    let mut columns = rows.columns().to_vec();
+    columns[schema.index_of("_lateness_ms")?] = Arc::new(Int64Array::from_value(0, rows.num_rows()));
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 

@@ -6,6 +6,7 @@
 pub(crate) mod archive;
 pub(crate) mod decoder;
 pub(crate) mod program;
+pub(crate) mod references;
 pub(crate) mod sink;
 pub(crate) mod source;
 

@@ -108,6 +108,8 @@ pub(crate) struct Reference {
     /// Columns that stay text even if they look like numbers.
     #[serde(default)]
     pub(crate) strings: Vec<String>,
+    /// How old the table may become before an alert says so.
+    pub(crate) fresh_within: Option<HumanTime>,
 }
 
 /// Where tables and manifests lie.
@@ -142,6 +144,8 @@ pub(crate) struct Run {
     pub(crate) file_bytes: HumanSize,
     pub(crate) manifest_retention: HumanTime,
     pub(crate) maintenance: HumanTime,
+    pub(crate) correction: HumanTime,
+    pub(crate) references: HumanTime,
 }
 
 impl Default for Run {
@@ -156,6 +160,8 @@ impl Default for Run {
             file_bytes: HumanSize(16 << 20),
             manifest_retention: HumanTime(7 * 86_400_000),
             maintenance: HumanTime(60_000),
+            correction: HumanTime(60_000),
+            references: HumanTime(10_000),
         }
     }
 }

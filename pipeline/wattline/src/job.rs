@@ -14,15 +14,18 @@ use wattline_core::lane::TimeGuard;
 use wattline_core::record::column;
 use wattline_runtime::alerting::AlertPlan;
 use wattline_runtime::clock::{Clock, SystemClock};
-use wattline_runtime::port::{AlertSink, Decoder, LaneProgram, Source};
+use wattline_runtime::port::{AlertSink, Decoder, FinalProgram, LaneProgram, References, Source};
 use wattline_runtime::progress::Progress;
 use wattline_runtime::table::TableSpec;
-use wattline_runtime::{Job, JobSettings, LaneMatch, RulePlan, StatePlan, StreamPlan};
+use wattline_runtime::{
+    CorrectionPlan, Job, JobSettings, LaneMatch, Programs, RulePlan, StatePlan, StreamPlan, corrected_schema,
+};
 use wattline_sql::{CompiledRule, RuleKind, RuleSet, RuleSeverity, SharedState};
 
 use crate::adapt::archive::{JOBS_FOLDER, JobStore, Tables};
 use crate::adapt::decoder::StreamDecoder;
 use crate::adapt::program::{Lanes, Merged};
+use crate::adapt::references::ReferenceFiles;
 use crate::adapt::sink::AlertTopic;
 use crate::adapt::source::{Files, Topics};
 use crate::config;
@@ -86,19 +89,20 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         workers => workers,
     };
     let names: Arc<[String]> = project.streams.iter().map(|stream| stream.name.clone()).collect();
-    let lane_program = |_worker| -> Box<dyn LaneProgram> {
-        Box::new(Lanes { program: project.rules.lane_program(), streams: Arc::clone(&names) })
-    };
+    let reference_tables =
+        ReferenceFiles::of(project, workers).map(|tables| -> Box<dyn References> { Box::new(tables) });
     Ok(Job {
         settings: settings(config, &job),
         rules: rule_plans(&project.rules, &names),
         states: state_plans(&project.rules),
         references: project.references.clone(),
+        reference_tables,
         streams,
         sources,
         decoders: decoders(&project.streams)?,
-        lane_programs: (0..workers).map(lane_program).collect(),
-        final_program: Box::new(Merged(project.rules.final_program())),
+        lane_programs: lane_programs(&project.rules, &names, workers),
+        final_program: merged_program(&project.rules),
+        programs: programs(&project.rules, &names),
         store: Arc::new(JobStore(root.child(JOBS_FOLDER).child(&job))),
         archive: Arc::new(Tables(Archive::open(root))),
         alert_sink,
@@ -122,7 +126,31 @@ fn settings(config: &config::Config, job: &str) -> JobSettings {
         file_bytes: run.file_bytes.0,
         manifest_retention: run.manifest_retention.duration(),
         maintenance: run.maintenance.duration(),
+        correction: run.correction.duration(),
+        references: run.references.duration(),
     }
+}
+
+/// The lane part of the rules for each worker.
+pub(crate) fn lane_programs(rules: &RuleSet, streams: &Arc<[String]>, workers: usize) -> Vec<Box<dyn LaneProgram>> {
+    let program = |_worker| -> Box<dyn LaneProgram> {
+        Box::new(Lanes { program: rules.lane_program(), streams: Arc::clone(streams) })
+    };
+    (0..workers).map(program).collect()
+}
+
+/// The merged part of the rules.
+pub(crate) fn merged_program(rules: &RuleSet) -> Box<dyn FinalProgram> {
+    Box::new(Merged(rules.final_program()))
+}
+
+/// Runs one rule again over the archive.
+pub(crate) fn programs(rules: &RuleSet, streams: &Arc<[String]>) -> Box<Programs> {
+    let (rules, streams) = (rules.clone(), Arc::clone(streams));
+    Box::new(move |rule| {
+        let (program, merged) = rules.programs_of(rule);
+        (Box::new(Lanes { program, streams: Arc::clone(&streams) }), Box::new(Merged(merged)))
+    })
 }
 
 fn decoders(streams: &[LoadedStream]) -> Result<Box<wattline_runtime::DecoderFactory>> {
@@ -245,6 +273,9 @@ pub(crate) fn rule_plans(rules: &RuleSet, streams: &[String]) -> Vec<RulePlan> {
             span_us: rule.span_us,
             table: (rule.header.kind == RuleKind::Table).then(|| result_table(rule)),
             alert: (rule.header.kind == RuleKind::Alert).then(|| alert_plan(rule)),
+            correction: rule
+                .reach_us
+                .map(|reach_us| CorrectionPlan { reach_us, columns: rule.columns_read(rules.catalog()) }),
         })
         .collect()
 }
@@ -270,7 +301,10 @@ fn result_table(rule: &CompiledRule) -> TableSpec {
     TableSpec {
         name: rule.header.id.clone(),
         description: rule.header.title.clone(),
-        schema: rule.output_schema.clone(),
+        schema: match rule.reach_us {
+            Some(_) => corrected_schema(&rule.output_schema),
+            None => Arc::clone(&rule.output_schema),
+        },
         event_time,
         sort_by,
     }

@@ -14,6 +14,7 @@ use wattline_connect::reference::{ReferenceOptions, load_reference};
 use wattline_decode::{Limits, Mapping, StreamSchema};
 use wattline_runtime::port::Position;
 use wattline_runtime::stream_schema;
+use wattline_sql::diagnostic::code;
 use wattline_sql::{Catalog, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream};
 
 use crate::assets::{self, BUILTIN};
@@ -38,6 +39,30 @@ impl LoadedStream {
         let bytes = usize::try_from(self.config.record_bytes_max.0).unwrap_or(usize::MAX);
         Limits { record_bytes_max: bytes, ..Limits::default() }
     }
+
+    /// As rules see it.
+    pub(crate) fn for_rules(&self) -> Stream {
+        Stream {
+            name: self.name.clone(),
+            schema: self.arrow.clone(),
+            event_time: self.schema.event_time_field().name.clone(),
+            key: self.schema.key.clone(),
+            delay_ms: self.config.delay.0,
+        }
+    }
+}
+
+/// Reads a reference table; gives it with its version.
+pub(crate) fn read_reference(
+    folder: &Path,
+    name: &str,
+    reference: &config::Reference,
+) -> Result<(ReferenceTable, String), wattline_connect::Error> {
+    let mut types = reference.types.clone();
+    types.extend(reference.strings.iter().map(|column| (column.clone(), "string".to_owned())));
+    let table = load_reference(&folder.join(&reference.path), &ReferenceOptions { types })?;
+    let version = table.version;
+    Ok((ReferenceTable { name: name.to_owned(), schema: table.schema, batches: vec![table.batch] }, version))
 }
 
 /// A loaded project.
@@ -115,11 +140,21 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
     let rules = match compiled {
         Ok(rules) => rules,
         Err(mistakes) => {
-            loader.diagnostics.extend(mistakes);
+            // What reads a table that could not be loaded is right for all we know.
+            let is_loaded =
+                |name: &String| streams.iter().any(|stream| stream.name == *name) || references.contains_key(name);
+            let configured = config.streams.keys().chain(config.reference.keys());
+            let broken: Vec<String> =
+                configured.filter(|name| !is_loaded(name)).map(|name| format!("`{name}`")).collect();
+            let follows = |mistake: &Diagnostic| {
+                mistake.code == code::UNKNOWN_TABLE && broken.iter().any(|name| mistake.message.ends_with(name))
+            };
+            loader.diagnostics.extend(mistakes.into_iter().filter(|mistake| !follows(mistake)));
             return Err(loader.refused());
         }
     };
     loader.check_table_names(&rules);
+    loader.check_kept_streams(&rules, &streams);
     if !loader.diagnostics.is_empty() {
         return Err(loader.refused());
     }
@@ -184,17 +219,25 @@ impl Loader {
         }
     }
 
+    /// Late events correct results out of the raw tables: these must be kept.
+    fn check_kept_streams(&mut self, rules: &RuleSet, streams: &[LoadedStream]) {
+        for rule in rules.rules().iter().filter(|rule| rule.reach_us.is_some()) {
+            let dropped = streams.iter().find(|stream| !stream.config.keep && rule.streams.contains(&stream.name));
+            let Some(stream) = dropped else { continue };
+            let message = format!(
+                "late events correct the results of rule `{}`, but stream `{}` keeps no events",
+                rule.header.id, stream.name
+            );
+            let help = format!("remove `keep = false` from stream `{}`, or `late` from the rule", stream.name);
+            self.mistake("WL-1142", &rule.path, rule.header.span_of("late"), message, Some(help));
+        }
+    }
+
     fn streams(&mut self, file: &str, config: &Config, catalog: &mut Catalog) -> Vec<LoadedStream> {
         let mut loaded = Vec::new();
         for (name, stream) in &config.streams {
             let Some(stream) = self.stream(file, name, stream) else { continue };
-            let added = catalog.add_stream(Stream {
-                name: name.clone(),
-                schema: stream.arrow.clone(),
-                event_time: stream.schema.event_time_field().name.clone(),
-                key: stream.schema.key.clone(),
-                delay_ms: stream.config.delay.0,
-            });
+            let added = catalog.add_stream(stream.for_rules());
             if let Err(error) = added {
                 self.mistake("WL-1110", file, config.streams[name].span(), error.to_string(), None);
             }
@@ -315,16 +358,9 @@ impl Loader {
     fn references(&mut self, file: &str, config: &Config, catalog: &mut Catalog) -> BTreeMap<String, String> {
         let mut versions = BTreeMap::new();
         for (name, spanned) in &config.reference {
-            let reference = spanned.get_ref();
-            let mut types = reference.types.clone();
-            for column in &reference.strings {
-                types.insert(column.clone(), "string".to_owned());
-            }
-            let path = self.folder.join(&reference.path);
-            let loaded = load_reference(&path, &ReferenceOptions { types });
-            let added = loaded.map_err(|e| e.to_string()).and_then(|table| {
-                versions.insert(name.clone(), table.version);
-                let table = ReferenceTable { name: name.clone(), schema: table.schema, batches: vec![table.batch] };
+            let loaded = read_reference(&self.folder, name, spanned.get_ref());
+            let added = loaded.map_err(|e| e.to_string()).and_then(|(table, version)| {
+                versions.insert(name.clone(), version);
                 catalog.add_reference(table).map_err(|e| e.to_string())
             });
             if let Err(message) = added {

@@ -14,25 +14,25 @@ use crate::tree;
 
 /// A folder with a configuration, reference tables and an archive.
 #[derive(Debug)]
-pub(super) struct JobFolder {
+pub(crate) struct JobFolder {
     scratch: Scratch,
 }
 
 impl JobFolder {
-    pub(super) fn new(purpose: &str) -> Result<Self> {
+    pub(crate) fn new(purpose: &str) -> Result<Self> {
         Ok(Self { scratch: Scratch::new(purpose)? })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.scratch.path()
     }
 
-    pub(super) fn archive(&self) -> PathBuf {
+    pub(crate) fn archive(&self) -> PathBuf {
         self.scratch.join("archive")
     }
 
     /// Writes a file, and its folder if need be.
-    pub(super) fn write(&self, name: &str, text: &str) -> Result<()> {
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.scratch.join(name);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -47,12 +47,12 @@ impl JobFolder {
     }
 
     /// Runs the program to its end, whatever that is.
-    pub(super) fn wattline(&self, args: &[&str]) -> Result<Output> {
+    pub(crate) fn wattline(&self, args: &[&str]) -> Result<Output> {
         self.command(args)?.output().with_context(|| format!("cannot run `wattline {}`", args.join(" ")))
     }
 
     /// Runs the program to its good end and gives what it printed.
-    pub(super) fn answer(&self, args: &[&str]) -> Result<String> {
+    pub(crate) fn answer(&self, args: &[&str]) -> Result<String> {
         let output = self.wattline(args)?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "`wattline {}` ended with {}:\n{said}", args.join(" "), output.status);
@@ -60,7 +60,7 @@ impl JobFolder {
     }
 
     /// Runs the job until its input ends; gives what it said and how long it took.
-    pub(super) fn run_until_end(&self, limit: Duration) -> Result<(String, Duration)> {
+    pub(crate) fn run_until_end(&self, limit: Duration) -> Result<(String, Duration)> {
         let started = Instant::now();
         let mut running = self.start(&["run", "--until-end"])?;
         let status = running.wait(limit)?;
@@ -70,44 +70,44 @@ impl JobFolder {
     }
 
     /// Starts the program; what it says is appended to the folder's log.
-    pub(super) fn start(&self, args: &[&str]) -> Result<ChildProcess> {
+    pub(crate) fn start(&self, args: &[&str]) -> Result<ChildProcess> {
         ChildProcess::start(&tree::wattline()?, args, self.path(), &self.scratch.join("wattline.log"))
     }
 
     /// Everything that programs started with [`JobFolder::start`] said.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read(self.scratch.join("wattline.log"))
             .map_or_else(|_| String::new(), |log| String::from_utf8_lossy(&log).into_owned())
     }
 
     /// The rows of a query, as JSON objects.
-    pub(super) fn query(&self, sql: &str) -> Result<Vec<Value>> {
+    pub(crate) fn query(&self, sql: &str) -> Result<Vec<Value>> {
         let text = self.answer(&["query", "--format", "json", sql])?;
         text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("`{line}` is no JSON"))).collect()
     }
 
     /// The one number that a query gives.
-    pub(super) fn count(&self, sql: &str) -> Result<u64> {
+    pub(crate) fn count(&self, sql: &str) -> Result<u64> {
         let rows = self.query(sql)?;
         let number = rows.first().and_then(|row| row.as_object()?.values().next()?.as_u64());
         number.with_context(|| format!("`{sql}` gave {rows:?}"))
     }
 
     /// Number of manifests that the job has committed and not yet retired.
-    pub(super) fn manifests(&self) -> usize {
+    pub(crate) fn manifests(&self) -> usize {
         let pattern = self.archive().join("_wattline/**/chains/**/*");
         glob::glob(&pattern.display().to_string())
             .map_or(0, |paths| paths.flatten().filter(|path| path.is_file()).count())
     }
 
     /// Number of commits in the log of a table.
-    pub(super) fn table_commits(&self, table: &str) -> usize {
+    pub(crate) fn table_commits(&self, table: &str) -> usize {
         let pattern = self.archive().join(table).join("_delta_log/*.json");
         glob::glob(&pattern.display().to_string()).map_or(0, |paths| paths.flatten().count())
     }
 
     /// Starts the program without a shell in between, so that every signal reaches it.
-    pub(super) fn start_bare(&self, args: &[&str]) -> Result<Bare> {
+    pub(crate) fn start_bare(&self, args: &[&str]) -> Result<Bare> {
         let log = self.scratch.join("bare.log");
         let file = File::create(&log)?;
         let child = self.command(args)?.stdout(file.try_clone()?).stderr(file).spawn()?;
@@ -117,14 +117,14 @@ impl JobFolder {
 
 /// A running program that takes signals; killed on drop.
 #[derive(Debug)]
-pub(super) struct Bare {
+pub(crate) struct Bare {
     child: Child,
     log: PathBuf,
 }
 
 impl Bare {
     /// Waits until the program handles the signal with this number instead of dying of it.
-    pub(super) fn wait_for_handler(&self, signal: u32) -> Result<()> {
+    pub(crate) fn wait_for_handler(&self, signal: u32) -> Result<()> {
         let status = format!("/proc/{}/status", self.child.id());
         wait_until(Duration::from_secs(20), || {
             let text = fs::read_to_string(&status)?;
@@ -135,7 +135,7 @@ impl Bare {
     }
 
     /// Waits until `ready`, for as long as the program runs.
-    pub(super) fn wait_until(&mut self, limit: Duration, ready: impl Fn() -> bool) -> Result<()> {
+    pub(crate) fn wait_until(&mut self, limit: Duration, ready: impl Fn() -> bool) -> Result<()> {
         let waited = wait_until(limit, || {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the program ended by itself with {status}");
@@ -146,7 +146,7 @@ impl Bare {
     }
 
     /// Sends a signal and waits for the end; gives the status, what was said, and how long the end took.
-    pub(super) fn end_by(mut self, signal: &str, limit: Duration) -> Result<(ExitStatus, String, Duration)> {
+    pub(crate) fn end_by(mut self, signal: &str, limit: Duration) -> Result<(ExitStatus, String, Duration)> {
         let sent = Instant::now();
         let told = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status()?;
         ensure!(told.success(), "cannot send SIG{signal}");

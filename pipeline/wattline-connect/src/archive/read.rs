@@ -7,13 +7,16 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
+use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionContext, col, ident, lit};
+use futures::{Stream, StreamExt};
 use serde::Serialize;
 
-use super::Archive;
 use super::log::TableLog;
+use super::schema::EVENT_DATE;
 use super::table::Table;
+use super::{Archive, DAY_US};
 use crate::error::{Error, Result};
 
 /// One table as `archive list` shows it.
@@ -105,12 +108,53 @@ impl Archive {
     /// # Errors
     /// [`Error::UnknownTable`], the store's answer, or a log that is not readable.
     pub async fn provider(&self, table: &str) -> Result<Arc<dyn TableProvider>> {
+        Ok(self.versioned_provider(table).await?.0)
+    }
+
+    /// As [`provider`](Self::provider), with the number of the version.
+    ///
+    /// # Errors
+    /// As for [`provider`](Self::provider).
+    pub async fn versioned_provider(&self, table: &str) -> Result<(Arc<dyn TableProvider>, u64)> {
         let table = self.table(table)?;
         if !table.exists().await? {
             return Err(table.unknown());
         }
-        let scan = table.delta().await?.table_provider().build().await;
-        Ok(Arc::new(scan.map_err(|source| unreadable(&table, source))?))
+        let delta = table.delta().await?;
+        let version = delta.version().unwrap_or_default();
+        let scan = delta.table_provider().build().await;
+        Ok((Arc::new(scan.map_err(|source| unreadable(&table, source))?), version))
+    }
+
+    /// The columns asked for of all rows whose time lies within `between_us` (microseconds, both included), as a stream over
+    /// the newest version. Files of other dates are not opened, and of the others only what may hold such rows.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], the store's answer, or a column that the table does not have.
+    pub async fn read_range(
+        &self,
+        table: &str,
+        columns: &[String],
+        time: &str,
+        between_us: (i64, i64),
+    ) -> Result<impl Stream<Item = Result<RecordBatch>> + use<>> {
+        let provider = self.provider(table).await?;
+        let table = self.table(table)?;
+        let instant = |us: i64| lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())));
+        let day = |us: i64| i32::try_from(us.div_euclid(DAY_US)).unwrap_or(if us < 0 { i32::MIN } else { i32::MAX });
+        let date = |us: i64| lit(ScalarValue::Date32(Some(day(us))));
+        let (from_us, until_us) = between_us;
+        let in_range = col(EVENT_DATE)
+            .gt_eq(date(from_us))
+            .and(col(EVENT_DATE).lt_eq(date(until_us)))
+            .and(ident(time).gt_eq(instant(from_us)))
+            .and(ident(time).lt_eq(instant(until_us)));
+        let wanted: Vec<_> = columns.iter().map(ident).collect();
+        let rows = async {
+            SessionContext::new().read_table(provider)?.filter(in_range)?.select(wanted)?.execute_stream().await
+        };
+        let rows = rows.await.map_err(|source| unreadable(&table, source))?;
+        Ok(rows.map(move |batch| batch.map_err(|source| unreadable(&table, source))))
     }
 
     /// All rows of a table, in memory; for tests and small tables.

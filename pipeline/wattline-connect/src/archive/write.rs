@@ -23,6 +23,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use wattline_core::record::column;
 
+use super::DAY_US;
 use crate::error::{Error, Result};
 
 /// Encoded size at which a file is closed and the next begun.
@@ -32,7 +33,6 @@ const GROUP_ROWS_MAX: usize = 1 << 20;
 const CHUNK_ROWS: usize = 16 * 1024;
 /// Rows that say what the values of a column are like.
 const SAMPLE_ROWS: usize = 4 * 1024;
-const DAY_US: i64 = 86_400_000_000;
 
 /// How the rows of one table lie in its files.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -205,11 +205,9 @@ impl Reader<'_> {
 
     fn key(&mut self, root: &Node, fields: &[Field]) -> Vec<String> {
         let help = "list the required fields that name the entity: `\"key\": [\"meter_id\"]`";
-        let Some(node) = root.get("key") else {
-            self.problem(&(root.span.start..root.span.start), "the record does not say its `key`", help);
-            return Vec::new();
-        };
-        let Some(items) = node.items().filter(|items| !items.is_empty()) else {
+        // Events that are of nothing in particular have no key.
+        let Some(node) = root.get("key") else { return Vec::new() };
+        let Some(items) = node.items() else {
             self.problem(&node.span, "`key` is a list of field names", help);
             return Vec::new();
         };

@@ -26,6 +26,8 @@ pub(super) struct Uncommitted {
     pub(super) alerts: Vec<AlertRecord>,
     pub(super) dead_letters: Vec<DeadLetter>,
     pub(super) rule_errors: Vec<RuleError>,
+    /// Results were corrected: the next link must say up to where, even if nothing changed.
+    pub(super) corrected: bool,
     pub(super) idle_advances: BTreeMap<LaneId, Vec<IdleAdvance>>,
     pub(super) refused: BTreeMap<LaneId, Vec<(i64, i32)>>,
     /// What a checkpoint has taken from the workers.
@@ -104,6 +106,7 @@ impl Coordinator {
             || !u.alerts.is_empty()
             || !u.dead_letters.is_empty()
             || !u.rule_errors.is_empty()
+            || u.corrected
             || !u.pending.tables.is_empty()
             || u.idle_advances.values().any(|advances| !advances.is_empty())
             || self.lanes.values().any(|s| s.begun && s.committed_offset != Some(s.section.published))
@@ -301,6 +304,7 @@ impl Coordinator {
                 self.sample_alerts.push(record.clone());
             }
         }
+        self.uncommitted.corrected = false;
         Progress::add(&self.progress.epochs, 1);
         Progress::add(&self.progress.alerts, epoch.alerts.len());
     }

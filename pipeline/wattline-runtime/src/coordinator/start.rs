@@ -12,6 +12,7 @@ use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
+use super::references::ReferenceTables;
 use super::{Coordinator, Job, LaneStatus, RulePlan, StreamPlan, Uncommitted, WORKER_QUEUE_BLOCKS, epoch, gone};
 use crate::commit::Chain;
 use crate::error::{Error, Result};
@@ -36,7 +37,7 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
     let fresh = past.had_ended();
     let progress_of_rules = progress_of_rules(&job.rules, &job.streams, &past, fresh);
     let (workers, threads) =
-        start_workers(job.streams.as_slice(), job.decoders.as_ref(), job.lane_programs, &progress)?;
+        start_workers(&job.streams, &job.rules, job.decoders.as_ref(), job.lane_programs, &progress)?;
     let (notify, notices) = mpsc::channel(NOTICES);
     let mut coordinator = Coordinator {
         chain: Chain {
@@ -52,8 +53,10 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
         },
         rules_revision: rules_revision(&job.rules),
         references: job.references,
+        reference_tables: ReferenceTables::new(job.reference_tables),
         progress_of_rules,
         final_program: job.final_program,
+        programs: job.programs,
         lifecycle: std::mem::take(&mut past.lifecycle),
         archive: job.archive,
         alert_sink: job.alert_sink,
@@ -78,6 +81,7 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
         last_tick: Instant::now(),
         last_checkpoint: Instant::now(),
         last_maintenance: Instant::now(),
+        last_correction: Instant::now(),
         last_link_cleanup: Instant::now(),
         maintenance: None,
         sample_alerts: Vec::new(),
@@ -111,11 +115,13 @@ type StartedWorkers = (Vec<crossbeam_channel::Sender<WorkerMessage>>, Vec<std::t
 
 fn start_workers(
     streams: &[StreamPlan],
+    rules: &[RulePlan],
     decoders: &super::DecoderFactory,
     programs: Vec<Box<dyn crate::port::LaneProgram>>,
     progress: &Arc<crate::progress::Progress>,
 ) -> Result<StartedWorkers> {
-    let intakes: Arc<[StreamIntake]> = streams.iter().map(intake_of).collect();
+    let intakes: Arc<[StreamIntake]> =
+        (0..streams.len()).map(|stream| intake_of(stream, &streams[stream], rules)).collect();
     let mut senders = Vec::new();
     let mut threads = Vec::new();
     for (number, program) in programs.into_iter().enumerate() {
@@ -126,6 +132,7 @@ fn start_workers(
             program,
             progress: Arc::clone(progress),
             lanes: BTreeMap::new(),
+            quarantined: Default::default(),
             pending: crate::worker::WorkerReport::default(),
         };
         threads.push(spawn(format!("wattline-worker-{number}"), move || worker.run(&queue))?);
@@ -134,8 +141,11 @@ fn start_workers(
     Ok((senders, threads))
 }
 
-fn intake_of(stream: &StreamPlan) -> StreamIntake {
+fn intake_of(number: usize, stream: &StreamPlan, rules: &[RulePlan]) -> StreamIntake {
+    let corrected = rules.iter().enumerate().filter(|(_, rule)| rule.correction.is_some());
+    let corrected = corrected.filter(|(_, rule)| rule.streams.contains(&number));
     StreamIntake {
+        corrected: corrected.map(|(rule, plan)| (rule, plan.delay_ms)).collect(),
         name: stream.name.as_str().into(),
         schema: stream_schema(&stream.schema),
         event_time: stream.schema.index_of(&stream.event_time).unwrap_or_default(),
@@ -159,6 +169,8 @@ fn progress_of_rules(rules: &[RulePlan], streams: &[StreamPlan], past: &Past, fr
             final_until_us: BEFORE_TIME,
             active_from_us: reached.unwrap_or(BEFORE_TIME),
             quarantined: Vec::new(),
+            late_us: None,
+            correction: None,
         }
     };
     let known = |rule: &RulePlan| past.rules.get(&rule.fingerprint).filter(|_| !fresh).cloned();
@@ -198,18 +210,7 @@ impl Coordinator {
         for (name, batch) in past.pending {
             self.uncommitted.pending.push(name, batch);
         }
-        for state in 0..self.states.len() {
-            let watermark_us = self.ignored_until_us(state);
-            if watermark_us != BEFORE_TIME {
-                self.final_program.set_given(state, watermark_us);
-            }
-        }
-        for rule in 0..self.rules.len() {
-            let began_us = self.began_before_us(rule);
-            if began_us != BEFORE_TIME {
-                self.final_program.begin_at(rule, began_us);
-            }
-        }
+        self.say_what_is_out();
         if fresh {
             events::EndedBefore.emit();
             self.state_objects.clear();
@@ -228,6 +229,7 @@ impl Coordinator {
         self.dormant = past.lanes;
         if fresh {
             self.dormant.values_mut().for_each(|(section, replay)| {
+                section.since = section.state;
                 *replay = Replay { published: section.published, ..Replay::default() };
             });
         }
@@ -246,6 +248,22 @@ impl Coordinator {
             self.roll_forward_past(&manifest).await?;
         }
         Ok(())
+    }
+
+    /// Before any state comes into the program of the merged rules.
+    pub(super) fn say_what_is_out(&mut self) {
+        for state in 0..self.states.len() {
+            let watermark_us = self.ignored_until_us(state);
+            if watermark_us != BEFORE_TIME {
+                self.final_program.set_given(state, watermark_us);
+            }
+        }
+        for rule in 0..self.rules.len() {
+            let began_us = self.began_before_us(rule);
+            if began_us != BEFORE_TIME {
+                self.final_program.begin_at(rule, began_us);
+            }
+        }
     }
 
     /// What rules kept that are no more is left alone.
@@ -273,7 +291,7 @@ impl Coordinator {
     }
 
     /// What is final at this watermark reaches back to before the rule began.
-    fn began_before_us(&self, rule: usize) -> i64 {
+    pub(super) fn began_before_us(&self, rule: usize) -> i64 {
         match self.progress_of_rules[rule].active_from_us {
             BEFORE_TIME => BEFORE_TIME,
             active_from_us => active_from_us.saturating_add(self.rules[rule].span_us.unwrap_or(0) - 1),
@@ -402,6 +420,7 @@ fn new_section(lane: &LaneId, stream: &StreamPlan) -> LaneSection {
         state: 0,
         reached_us: BEFORE_TIME,
         resume_reached_us: BEFORE_TIME,
+        since: 0,
         ended: false,
         idle_advances: Vec::new(),
         refused: Vec::new(),

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use wattline_core::alert::{AlertRecord, AlertRow, Lifecycle, Source};
 use wattline_core::lane::LaneClock;
@@ -37,9 +37,9 @@ pub(super) fn check(world: &World, script: &Script, parts: &[Ends], context: &st
     check_lateness(script, &accepted, context);
     check_big(world, &accepted, context);
     let part_of = |id: &Identity| parts.iter().position(|ends| id.1 < ends[id.0 as usize]).expect("a part");
-    let windows_by_part = |rule: usize| -> BTreeMap<(usize, Pane), Total> {
+    let windows_within = |delay_ms: i64| -> BTreeMap<(usize, Pane), Total> {
         let mut all: BTreeMap<(usize, Pane), Total> = BTreeMap::new();
-        for (id, row) in accepted.iter().filter(|(_, row)| row.lateness_ms <= DELAYS_MS[rule]) {
+        for (id, row) in accepted.iter().filter(|(_, row)| row.lateness_ms <= delay_ms) {
             let pane = (rules::window_start_us(row.event.event_us), row.event.key.clone());
             let total = all.entry((part_of(id), pane)).or_default();
             *total = (total.0 + row.event.value, total.1 + 1);
@@ -47,15 +47,95 @@ pub(super) fn check(world: &World, script: &Script, parts: &[Ends], context: &st
         all
     };
     let windows = |rule: usize| -> Vec<(Pane, Total)> {
-        windows_by_part(rule).into_iter().map(|((_, pane), total)| (pane, total)).collect()
+        windows_within(DELAYS_MS[rule]).into_iter().map(|((_, pane), total)| (pane, total)).collect()
     };
     let mut sums: Vec<_> = world.rows("sums").iter().flat_map(rules::totals).collect();
     let mut expected = windows(SUMS);
     sums.sort();
     expected.sort();
     assert_eq!(sums, expected, "{context}: windows");
-    check_running(world, &windows_by_part(rules::RUNNING), context);
+    check_running(world, &windows_within(DELAYS_MS[rules::RUNNING]), context);
+    check_corrected_tables(world, &accepted, &windows_within(i64::MAX), context);
+    check_corrected_alerts(world, &windows_within(i64::MAX), context);
     check_alerts(world, &accepted, windows(HEAVY), context);
+}
+
+/// Late events included, whenever they came.
+fn check_corrected_tables(
+    world: &World,
+    accepted: &BTreeMap<Identity, Accepted>,
+    windows: &BTreeMap<(usize, Pane), Total>,
+    context: &str,
+) {
+    let mut expected: BTreeMap<(Pane, Total), i64> = BTreeMap::new();
+    for ((_, pane), total) in windows {
+        *expected.entry((pane.clone(), *total)).or_default() += 1;
+    }
+    assert_eq!(net(world, "mended", rules::totals, context), expected, "{context}: corrected windows");
+    let due = accepted.iter().filter(|(_, row)| row.event.value > rules::BIG_ABOVE);
+    let expected: BTreeMap<Identity, i64> = due.map(|(id, _)| (*id, 1)).collect();
+    assert_eq!(net(world, "every", identities, context), expected, "{context}: corrected rows");
+}
+
+/// The rows of a corrected table that were not taken back, and how often each is there.
+fn net<K: Ord + std::fmt::Debug>(
+    world: &World,
+    table: &str,
+    rows_of: impl Fn(&RecordBatch) -> Vec<K>,
+    context: &str,
+) -> BTreeMap<K, i64> {
+    let mut changes: Vec<(i64, i64, K)> = Vec::new();
+    for batch in world.rows(table) {
+        let (kinds, revisions) = (rules::text(&batch, column::CHANGE), rules::longs(&batch, column::REVISION));
+        let of_change = |kind: &str| if kind == "insert" { 1 } else { -1 };
+        let each = rows_of(&batch).into_iter().enumerate();
+        changes.extend(each.map(|(k, row)| (revisions[k], of_change(kinds.value(k)), row)));
+    }
+    // By revision, and within one first what is taken back: nothing is taken back that was not there.
+    changes.sort();
+    let mut net: BTreeMap<K, i64> = BTreeMap::new();
+    for (revision, change, row) in changes {
+        let count = net.entry(row).or_default();
+        *count += change;
+        assert!(*count >= 0, "{context}: `{table}` takes back in revision {revision} what it had not");
+    }
+    net.retain(|_, count| *count != 0);
+    net
+}
+
+/// Each revision once, and the newest says how the last window of its key stands with all late events in it.
+fn check_corrected_alerts(world: &World, windows: &BTreeMap<(usize, Pane), Total>, context: &str) {
+    let mut last: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut by_time: Vec<(usize, i64, &str, bool)> = windows
+        .iter()
+        .map(|((part, (start, key)), (sum, _))| (*part, *start, key.as_str(), *sum > rules::HEAVY_ABOVE))
+        .collect();
+    by_time.sort_unstable();
+    by_time.into_iter().for_each(|(_, _, key, fires)| {
+        last.insert(key, fires);
+    });
+    let mut told: BTreeMap<String, BTreeMap<i64, String>> = BTreeMap::new();
+    for batch in world.rows(ALERTS) {
+        let (rule, entity) = (rules::text(&batch, "rule_id"), rules::text(&batch, "entity_id"));
+        let (status, revision) = (rules::text(&batch, "status"), rules::longs(&batch, "revision"));
+        for k in (0..batch.num_rows()).filter(|k| rule.value(*k) == "tidied") {
+            let of_entity = told.entry(entity.value(k).to_owned()).or_default();
+            let before = of_entity.insert(revision[k], status.value(k).to_owned());
+            assert!(
+                before.is_none(),
+                "{context}: revision {} of {} is twice in the table",
+                revision[k],
+                entity.value(k)
+            );
+        }
+    }
+    for (key, fires) in last {
+        let newest = told.get(key).map(|revisions| {
+            assert!(revisions.keys().copied().eq(1..=revisions.len() as i64), "{context}: revisions of {key}");
+            revisions.values().next_back().is_some_and(|status| status != "resolved")
+        });
+        assert_eq!(newest.unwrap_or(false), fires, "{context}: corrected alert of {key}: {told:?}");
+    }
 }
 
 fn check_running(world: &World, expected: &BTreeMap<(usize, Pane), Total>, context: &str) {
@@ -89,7 +169,7 @@ fn raw_rows(world: &World, table: &str, context: &str) -> BTreeMap<Identity, Acc
     rows
 }
 
-fn identities(batch: &arrow::array::RecordBatch) -> Vec<Identity> {
+fn identities(batch: &RecordBatch) -> Vec<Identity> {
     let column = |name: &str| batch.column_by_name(name).expect("an identity column");
     let partition = column(column::PARTITION).as_primitive::<Int32Type>();
     let offset = column(column::OFFSET).as_primitive::<Int64Type>();
@@ -164,18 +244,27 @@ fn check_alerts(world: &World, accepted: &BTreeMap<Identity, Accepted>, heavy: V
     for ((start, key), (sum, _)) in heavy {
         tell("heavy", alert_row(&key, start + WINDOW_US, Some(sum > rules::HEAVY_ABOVE), None));
     }
+    let mut expected: Vec<(String, String)> =
+        expected.into_iter().map(|(id, status)| (id, status.to_owned())).collect();
     expected.sort();
-    let mut published = world.look(|memory| memory.published.clone());
-    published.sort();
-    assert_eq!(published, expected, "{context}: published alerts");
-    let mut in_table = Vec::new();
+    let (mut in_table, mut corrected) = (Vec::new(), Vec::new());
     for batch in world.rows(ALERTS) {
         let (ids, statuses) = (rules::text(&batch, "alert_id"), rules::text(&batch, "status"));
-        in_table.extend((0..batch.num_rows()).map(|k| (ids.value(k).to_owned(), statuses.value(k).to_owned())));
+        let rules = rules::text(&batch, "rule_id");
+        for k in 0..batch.num_rows() {
+            let rows = if rules.value(k) == "tidied" { &mut corrected } else { &mut in_table };
+            rows.push((ids.value(k).to_owned(), statuses.value(k).to_owned()));
+        }
     }
     in_table.sort();
-    let expected: Vec<_> = expected.into_iter().map(|(id, status)| (id, status.to_owned())).collect();
     assert_eq!(in_table, expected, "{context}: table of alerts");
+    in_table.extend(corrected);
+    in_table.sort();
+    let published = world.look(|memory| memory.published.clone());
+    let mut published: Vec<(String, String)> =
+        published.into_iter().map(|(id, status)| (id, status.to_owned())).collect();
+    published.sort();
+    assert_eq!(published, in_table, "{context}: published alerts");
 }
 
 fn alert_row(key: &str, event_us: i64, firing: Option<bool>, source: Option<Source>) -> AlertRow {

@@ -7,6 +7,9 @@
 //! | `sums` | table | sum and count per key and window | 5 s |
 //! | `heavy` | alert, condition | keys whose sum in a window is above a limit | 30 s |
 //! | `running` | table | sum and count per key of all windows so far, over `sums` | 5 s |
+//! | `mended` | table, corrected by late events | as `sums` | 5 s |
+//! | `every` | table, corrected by late events | events above a value | 2 s |
+//! | `tidied` | alert, condition, corrected by late events | as `heavy`, without delay | 0 s |
 //!
 //! State is a batch of (window start, key, sum, count). Like the real program, a merge ignores windows that were taken
 //! out; `running` shares the state of `sums`, keeps what it has seen, and goes through it again after a restore.
@@ -26,18 +29,22 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use crate::alerting::AlertPlan;
 use crate::port::{
-    Decoded, Decoder, FinalOutput, FinalProgram, LaneProgram, Refused, RuleOutput, RuleRows, StageState, StateDelta,
+    Decoded, Decoder, FinalOutput, FinalProgram, LaneProgram, References, ReferencesSeen, Refused, Reloaded,
+    RuleOutput, RuleRows, StageState, StateDelta,
 };
 use crate::stream_schema;
 use crate::table::{TableSpec, timestamp_type};
-use crate::{RulePlan, StatePlan};
+use crate::{CorrectionPlan, RulePlan, StatePlan, corrected_schema};
 
 pub(super) const BIG: usize = 0;
 pub(super) const SPIKE: usize = 1;
 pub(super) const SUMS: usize = 2;
 pub(super) const HEAVY: usize = 3;
 pub(super) const RUNNING: usize = 4;
-pub(super) const DELAYS_MS: [i64; 5] = [20_000, 20_000, 5_000, 30_000, 5_000];
+pub(super) const MENDED: usize = 5;
+pub(super) const EVERY: usize = 6;
+pub(super) const TIDIED: usize = 7;
+pub(super) const DELAYS_MS: [i64; 8] = [20_000, 20_000, 5_000, 30_000, 5_000, 5_000, 2_000, 0];
 pub(super) const BIG_ABOVE: i64 = 60;
 pub(super) const SPIKE_ABOVE: i64 = 90;
 pub(super) const HEAVY_ABOVE: i64 = 160;
@@ -80,15 +87,22 @@ pub(super) fn alert_rule(id: &str) -> AlertRule {
 }
 
 pub(super) fn plans() -> Vec<RulePlan> {
-    let plan = |rule: usize, id: &str, span_us, table, alert| RulePlan {
+    let plan = |rule: usize, id: &str, span_us: Option<i64>, table: Option<TableSpec>, alert| RulePlan {
         id: id.into(),
         version: "1".into(),
         fingerprint: format!("fingerprint of {id}"),
         streams: vec![0],
         delay_ms: DELAYS_MS[rule],
         span_us,
-        table,
+        table: table.map(|table| match [MENDED, EVERY].contains(&rule) {
+            true => TableSpec { schema: corrected_schema(&table.schema), ..table },
+            false => table,
+        }),
         alert,
+        correction: [MENDED, EVERY, TIDIED].contains(&rule).then(|| CorrectionPlan {
+            reach_us: span_us.unwrap_or(0),
+            columns: vec![vec!["key".into(), "value".into()]],
+        }),
     };
     let alert = |id: &str, event_time: &str| {
         Some(AlertPlan { rule: alert_rule(id), entity: vec!["key".into()], event_time: event_time.into() })
@@ -105,11 +119,14 @@ pub(super) fn plans() -> Vec<RulePlan> {
             Some(table("running", "window_end", total_batch(&[]).schema())),
             None,
         ),
+        plan(MENDED, "mended", Some(WINDOW_US), Some(table("mended", "window_end", total_batch(&[]).schema())), None),
+        plan(EVERY, "every", None, Some(table("every", "ts", stream_schema(&schema()))), None),
+        plan(TIDIED, "tidied", Some(WINDOW_US), None, alert("tidied", "window_end")),
     ]
 }
 
 /// The rules with state, by the number of their state.
-const STATES: [usize; 2] = [SUMS, HEAVY];
+const STATES: [usize; 3] = [SUMS, HEAVY, TIDIED];
 
 pub(super) fn states() -> Vec<StatePlan> {
     let plan = |rule: &usize| StatePlan { fingerprint: format!("state of {rule}"), rules: rules_of(*rule).to_vec() };
@@ -118,7 +135,11 @@ pub(super) fn states() -> Vec<StatePlan> {
 
 /// The rules that share the state of a rule.
 fn rules_of(rule: usize) -> &'static [usize] {
-    if rule == SUMS { &[SUMS, RUNNING] } else { &[HEAVY] }
+    match rule {
+        SUMS => &[SUMS, RUNNING, MENDED],
+        HEAVY => &[HEAVY],
+        _ => &[TIDIED],
+    }
 }
 
 pub(super) fn window_start_us(event_us: i64) -> i64 {
@@ -207,10 +228,16 @@ impl Decoder for TextDecoder {
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     /// By state.
-    partial: [BTreeMap<Pane, Total>; 2],
+    partial: [BTreeMap<Pane, Total>; 3],
+    /// The only rule that is run, if not all are.
+    only: Option<usize>,
 }
 
 impl Lanes {
+    pub(super) fn only(rule: usize) -> Self {
+        Self { only: Some(rule), ..Self::default() }
+    }
+
     fn above(rule: usize, limit: i64, batch: &RecordBatch) -> Option<RuleRows> {
         let (values, lateness) = (longs(batch, "value"), longs(batch, column::LATENESS_MS));
         let kept: UInt32Array = (0..batch.num_rows())
@@ -235,13 +262,18 @@ impl LaneProgram for Lanes {
                 *total = (total.0 + values[k], total.1 + 1);
             }
         }
-        let rows = [(BIG, BIG_ABOVE), (SPIKE, SPIKE_ABOVE)];
-        let rows = rows.into_iter().filter_map(|(rule, limit)| Self::above(rule, limit, batch)).collect();
+        let rows = [(BIG, BIG_ABOVE), (SPIKE, SPIKE_ABOVE), (EVERY, BIG_ABOVE)];
+        let runs = |rule: usize| self.only.is_none_or(|only| only == rule);
+        let rows = rows
+            .into_iter()
+            .filter(|(rule, _)| runs(*rule))
+            .filter_map(|(rule, limit)| Self::above(rule, limit, batch))
+            .collect();
         RuleOutput { rows, failures: Vec::new() }
     }
 
     fn seal(&mut self) -> Result<Vec<StateDelta>, String> {
-        self.close(&[END_OF_TIME; 2])
+        self.close(&[END_OF_TIME; 3])
     }
 
     fn close(&mut self, watermarks_us: &[i64]) -> Result<Vec<StateDelta>, String> {
@@ -270,22 +302,28 @@ fn delta(state: usize, window: &[(Pane, Total)]) -> StateDelta {
 #[derive(Debug)]
 pub(super) struct Merged {
     /// By state.
-    panes: [BTreeMap<Pane, Total>; 2],
-    taken_us: [i64; 2],
+    panes: [BTreeMap<Pane, Total>; 3],
+    taken_us: [i64; 3],
     /// What `running` keeps, by key.
     running: BTreeMap<String, Total>,
     /// By rule.
-    given_us: [i64; 5],
+    given_us: [i64; 8],
+    /// The only rule that is run, if not all are.
+    only: Option<usize>,
 }
 
 impl Default for Merged {
     fn default() -> Self {
-        let (taken_us, given_us) = ([BEFORE_TIME; 2], [BEFORE_TIME; 5]);
-        Self { panes: Default::default(), taken_us, running: BTreeMap::new(), given_us }
+        let (taken_us, given_us) = ([BEFORE_TIME; 3], [BEFORE_TIME; 8]);
+        Self { panes: Default::default(), taken_us, running: BTreeMap::new(), given_us, only: None }
     }
 }
 
 impl Merged {
+    pub(super) fn only(rule: usize) -> Self {
+        Self { only: Some(rule), ..Self::default() }
+    }
+
     fn advance_to(&mut self, state: usize, watermark_us: i64) -> Vec<RuleRows> {
         if watermark_us <= self.taken_us[state] {
             return Vec::new();
@@ -294,7 +332,8 @@ impl Merged {
         let is_final = |pane: &Pane, _total: &mut Total| pane.0 + WINDOW_US <= watermark_us;
         let closed: Vec<(Pane, Total)> = self.panes[state].extract_if(.., is_final).collect();
         let mut rows = Vec::new();
-        for rule in rules_of(STATES[state]) {
+        let only = self.only;
+        for rule in rules_of(STATES[state]).iter().filter(|rule| only.is_none_or(|only| only == **rule)) {
             let given: Vec<(Pane, Total)> = match *rule {
                 RUNNING => closed.iter().map(|(pane, total)| (pane.clone(), self.run(&pane.1, *total))).collect(),
                 _ => closed.clone(),
@@ -381,4 +420,35 @@ impl FinalProgram for Merged {
     fn state_rows(&self) -> usize {
         self.panes.iter().map(BTreeMap::len).sum()
     }
+}
+
+/// Programs that are the same and come anew with every second look: changing over may change nothing.
+#[derive(Debug)]
+pub(super) struct Registers {
+    workers: usize,
+    looks: usize,
+}
+
+impl Registers {
+    pub(super) fn new(workers: usize) -> Self {
+        Self { workers, looks: 0 }
+    }
+}
+
+impl References for Registers {
+    fn look(&mut self) -> ReferencesSeen {
+        self.looks += 1;
+        let reloaded = self.looks.is_multiple_of(2).then(|| Reloaded {
+            versions: BTreeMap::from([("keys".to_owned(), self.looks.to_string())]),
+            lane_programs: (0..self.workers).map(|_| Box::<Lanes>::default() as _).collect(),
+            final_program: Box::<Merged>::default(),
+            programs: Box::new(single_rule),
+        });
+        ReferencesSeen { reloaded, ..ReferencesSeen::default() }
+    }
+}
+
+/// The programs of one rule.
+pub(super) fn single_rule(rule: usize) -> (Box<dyn LaneProgram>, Box<dyn FinalProgram>) {
+    (Box::new(Lanes::only(rule)), Box::new(Merged::only(rule)))
 }

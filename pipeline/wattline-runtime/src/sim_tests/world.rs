@@ -10,14 +10,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use wattline_core::alert::AlertRecord;
 use wattline_core::error::{Kind, Retry};
 use wattline_core::manifest::AddedFile;
 
-use crate::port::{AlertSink, Archive, FileTag, Put, Store};
+use super::rules::longs;
+use crate::port::{AlertSink, Archive, FileTag, Put, Store, TableRange, TakeBatch};
 use crate::table::TableSpec;
 use crate::{Error, Result};
 
@@ -81,17 +83,21 @@ impl World {
 
     /// All rows of a table, as any reader of the committed files sees them.
     pub(super) fn rows(&self, table: &str) -> Vec<RecordBatch> {
-        self.look(|memory| {
-            let mut seen = std::collections::BTreeSet::new();
-            let mut rows = Vec::new();
-            for ((name, _), commits) in &memory.commits {
-                for path in commits.iter().filter(|_| name == table).flat_map(|(_, paths)| paths) {
-                    assert!(seen.insert(path.clone()), "file {path} of {table} was committed twice");
-                    rows.extend(memory.files[path].iter().cloned());
-                }
+        self.look(|memory| memory.rows(table))
+    }
+}
+
+impl Memory {
+    fn rows(&self, table: &str) -> Vec<RecordBatch> {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut rows = Vec::new();
+        for ((name, _), commits) in &self.commits {
+            for path in commits.iter().filter(|_| name == table).flat_map(|(_, paths)| paths) {
+                assert!(seen.insert(path.clone()), "file {path} of {table} was committed twice");
+                rows.extend(self.files[path].iter().cloned());
             }
-            rows
-        })
+        }
+        rows
     }
 }
 
@@ -213,6 +219,20 @@ impl Archive for Life {
             Ok(())
         })
         .await
+    }
+
+    async fn read_range(&self, range: &TableRange<'_>, take: TakeBatch<'_>) -> Result<()> {
+        let rows = self.operate(range.table, |memory| Ok(memory.rows(range.table))).await?;
+        for batch in rows {
+            let times = longs(&batch, range.time);
+            let mask: BooleanArray =
+                times.iter().map(|us| Some((range.between_us.0..=range.between_us.1).contains(us))).collect();
+            let columns: Vec<usize> =
+                range.columns.iter().map(|name| batch.schema().index_of(name).expect("a column")).collect();
+            let rows = filter_record_batch(&batch, &mask).and_then(|rows| rows.project(&columns));
+            take(rows.expect("rows of the table"))?;
+        }
+        Ok(())
     }
 
     async fn maintain(&self, _table: &str) -> Result<()> {

@@ -42,6 +42,8 @@ pub(crate) struct OverSpec {
     pub(crate) final_after_us: i64,
     pub(crate) functions: Vec<OverFunction>,
     pub(crate) keep: Keep,
+    /// How far apart in time two rows can be of which one decides about the other, microseconds; `None` if there is no bound.
+    pub(crate) reach_us: Option<i64>,
     pub(crate) input_schema: SchemaRef,
     /// The columns of the input, then those of the functions.
     pub(crate) schema: SchemaRef,

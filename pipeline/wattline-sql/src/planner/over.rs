@@ -26,7 +26,9 @@ use datafusion::physical_planner::create_window_expr;
 use super::{Lowering, Node, Problem};
 use crate::diagnostic::code;
 use crate::functions::{MatchRows, gap_us};
-use crate::logical::{Anchor, Refusal, interval_us, is_session, lag_in, resolve, streams_of};
+use crate::logical::{
+    Anchor, Refusal, find_time_bins, interval_us, is_event_time, is_session, lag_in, resolve, streams_of,
+};
 use crate::operators::{Aggregated, Counted, Keep, Operator, OverFunction, OverSpec, SessionSpec, nullable};
 
 /// Functions with the same partitions and order, by their places in the node.
@@ -147,6 +149,7 @@ impl Lowering<'_> {
             order,
             instant: self.physical(&ready.instant, input)?,
             final_after_us: ready.final_after_us.saturating_add(ahead_us),
+            reach_us: if ready.whole { ready.size_us } else { reach_within(&functions, keep, ahead_us) },
             functions,
             keep,
             input_schema: nullable(input.as_arrow()),
@@ -222,14 +225,22 @@ struct Ready {
     final_after_us: i64,
     /// The partition is a window: it is final as a whole.
     whole: bool,
+    /// How long that window is, microseconds.
+    size_us: Option<i64>,
 }
 
 impl Ready {
     fn of(input: &LogicalPlan, group: &Group) -> Result<Self, Refusal> {
         let streams = streams_of(input);
         for expr in &group.partition {
-            if let Some(lag_us) = lag_in(input, &resolve(input, expr)) {
-                return Ok(Self { instant: expr.clone(), final_after_us: lag_us.saturating_add(1), whole: true });
+            let resolved = resolve(input, expr);
+            if let Some(lag_us) = lag_in(input, &resolved) {
+                let size_us = match is_event_time(&resolved, &streams) {
+                    true => Some(0),
+                    false => find_time_bins(&resolved, &streams).iter().map(|bin| bin.size_us).max(),
+                };
+                let final_after_us = lag_us.saturating_add(1);
+                return Ok(Self { instant: expr.clone(), final_after_us, whole: true, size_us });
             }
         }
         let ascending = group.order.first().filter(|order| order.asc);
@@ -237,11 +248,18 @@ impl Ready {
         match (ascending, lag) {
             (Some(order), Some(lag_us)) => {
                 let final_after_us = lag_us.saturating_add(1);
-                Ok(Self { instant: order.expr.clone(), final_after_us, whole: false })
+                Ok(Self { instant: order.expr.clone(), final_after_us, whole: false, size_us: None })
             }
             _ => Err(not_in_time_order(&streams)),
         }
     }
+}
+
+/// How far apart rows can be of which one decides about the other, if only their times say so.
+fn reach_within(functions: &[OverFunction], keep: Keep, ahead_us: i64) -> Option<i64> {
+    let is_by_time = functions.iter().all(|function| matches!(function, OverFunction::Framed(_)));
+    let within_us = keep.within_us.unwrap_or(0).saturating_add(ahead_us);
+    (is_by_time && keep.first == 0 && keep.last == 0).then_some(within_us)
 }
 
 /// What of its partition a function needs.

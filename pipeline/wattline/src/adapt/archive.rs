@@ -3,10 +3,11 @@
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use wattline_connect::archive::{AddFile, Archive, FileNaming, MaintainPolicy, TableSpec};
 use wattline_connect::store::{self, ObjectRoot};
 use wattline_core::manifest::AddedFile;
-use wattline_runtime::port::{self, FileTag, Put};
+use wattline_runtime::port::{self, FileTag, Put, TableRange, TakeBatch};
 use wattline_runtime::{Result, table};
 
 use super::port_error;
@@ -68,6 +69,15 @@ impl port::Archive for Tables {
         let adds: Vec<AddFile> = files.iter().cloned().map(add_file).collect();
         let version = i64::try_from(version).unwrap_or(i64::MAX);
         self.0.commit(table, &adds, &[], app_id, version).await.map(|_committed| ()).map_err(port_error)
+    }
+
+    async fn read_range(&self, range: &TableRange<'_>, take: TakeBatch<'_>) -> Result<()> {
+        let rows = self.0.read_range(range.table, range.columns, range.time, range.between_us).await;
+        let mut rows = std::pin::pin!(rows.map_err(port_error)?);
+        while let Some(batch) = rows.next().await {
+            take(batch.map_err(port_error)?)?;
+        }
+        Ok(())
     }
 
     async fn maintain(&self, table: &str) -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use arrow::record_batch::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
-use wattline_sql::query::{query, query_context};
+use wattline_sql::query::{query, query_context, register_current};
 
 use crate::cli::{QueryArgs, QueryFormat};
 use crate::report;
@@ -17,6 +17,7 @@ pub(super) async fn run(args: QueryArgs) -> Result<ExitCode> {
     for (name, provider) in archive.providers().await? {
         session.register_table(name.as_str(), provider).with_context(|| format!("opening table `{name}`"))?;
     }
+    register_current(&session).await?;
     let frame = match query(&session, &args.sql).await {
         Ok(frame) => frame,
         Err(mistakes) => {
