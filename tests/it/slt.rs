@@ -19,7 +19,6 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use sqllogictest::{DefaultColumnType, QueryExpect, Record, StatementExpect};
 use sqlparser::ast::{
     ColumnOption, CreateTable, DataType, Expr, SqlOption, Statement, TableObject, UnaryOperator, Value as Literal,
 };
@@ -60,25 +59,27 @@ struct Suite {
 
 impl Suite {
     fn read(path: &std::path::Path) -> Result<Self> {
-        let records = sqllogictest::parse_file::<DefaultColumnType>(path).map_err(|error| anyhow!("{error}"))?;
+        let text = fs::read_to_string(path)?;
         let mut suite = Self::default();
-        for record in records {
-            match record {
-                Record::Statement { loc, sql, expected: StatementExpect::Error(error), .. } => {
+        for (line, record) in records(&text) {
+            let place = format!("{}:{line}", path.display());
+            let (head, body) = record.split_once('\n').with_context(|| format!("{place}: a record without a body"))?;
+            let words: Vec<&str> = head.split_whitespace().collect();
+            match words[..] {
+                ["halt", ..] => break,
+                ["statement", "ok"] => suite.take(body).with_context(|| place)?,
+                ["statement", "error", code] => {
                     let id = format!("e{:02}", suite.refused.len());
-                    let sqllogictest::ExpectedError::Inline(code) = error else { bail!("{loc}: name the code") };
-                    suite.refused.push((loc.to_string(), rule(&id, "table", &sql), code.as_str().to_owned()));
+                    suite.refused.push((place, rule(&id, "table", body), code.to_owned()));
                 }
-                Record::Statement { loc, sql, .. } => suite.take(&sql).with_context(|| loc.to_string())?,
-                Record::Query { loc, sql, expected: QueryExpect::Results { results, .. }, .. } => {
+                ["query", ..] => {
+                    let (sql, rows) = body.split_once("\n----").unwrap_or((body, ""));
                     let id = format!("q{:02}", suite.queries.len());
-                    suite.rules.insert(id.clone(), rule(&id, "table", &sql));
-                    suite.queries.push(Query { place: loc.to_string(), id, rows: sorted(results) });
+                    suite.rules.insert(id.clone(), rule(&id, "table", sql));
+                    let rows = rows.lines().filter(|row| !row.is_empty()).map(str::to_owned).collect();
+                    suite.queries.push(Query { place, id, rows: sorted(rows) });
                 }
-                Record::Query { loc, .. } => bail!("{loc}: write `statement error` for a query that is refused"),
-                Record::Comment(_) | Record::Newline | Record::Condition(_) | Record::Control(_) => {}
-                Record::Halt { .. } => break,
-                other => bail!("`{other}` is not known here"),
+                _ => bail!("{place}: `{head}` is not known here"),
             }
         }
         Ok(suite)
@@ -236,6 +237,23 @@ fn value_of(expr: &Expr) -> Result<Value> {
         Expr::Array(array) => Value::Array(array.elem.iter().map(value_of).collect::<Result<_>>()?),
         other => bail!("`{other}` is not known here"),
     })
+}
+
+/// The records of a suite, each with the line where it begins: what stands between blank lines, without comments.
+fn records(text: &str) -> Vec<(usize, String)> {
+    let mut records: Vec<(usize, String)> = Vec::new();
+    let mut is_open = false;
+    for (line, content) in (1..).zip(text.lines()).filter(|(_, content)| !content.starts_with('#')) {
+        match records.last_mut().filter(|_| is_open) {
+            _ if content.trim().is_empty() => is_open = false,
+            Some((_, record)) => *record = format!("{record}\n{content}"),
+            None => {
+                is_open = true;
+                records.push((line, content.to_owned()));
+            }
+        }
+    }
+    records
 }
 
 /// A rule file: a header of its own, and what a comment at the beginning of the query adds to it.

@@ -17,6 +17,7 @@ pub(crate) mod context;
 pub mod contract;
 mod fetch;
 mod lanes;
+pub mod register;
 pub mod source;
 mod topics;
 

@@ -1,5 +1,7 @@
 //! Reference tables (meters, limits, tariffs …) loaded whole from a CSV or Parquet file or a Delta table.
 //!
+//! A register kept as a compacted topic is read by [`kafka::register`](crate::kafka::register).
+//!
 //! Rules join events to them, so their types must be exact and their version nameable: a table is its rows plus the
 //! SHA-256 of the file's bytes, or the number of the Delta version. CSV columns get the type that the configuration states, else one that *every* value
 //! fits (`reference/csv_types.rs`); when in doubt a column stays text, because a wrong number is worse than a cast in a rule.
@@ -187,7 +189,7 @@ fn unknown_types(path: &Path, names: &[&str], options: &ReferenceOptions) -> Res
     }
 }
 
-fn stated(path: &Path, column: &str, options: &ReferenceOptions) -> Result<Option<DataType>> {
+pub(crate) fn stated(path: &Path, column: &str, options: &ReferenceOptions) -> Result<Option<DataType>> {
     let Some(text) = options.types.get(column) else { return Ok(None) };
     match parse_type(text) {
         Some(DataType::Timestamp(_, _)) => Ok(Some(instant())),
@@ -208,7 +210,13 @@ fn stated(path: &Path, column: &str, options: &ReferenceOptions) -> Result<Optio
 }
 
 /// `texts` as `data_type`; the first value that does not fit is named with its line.
-fn typed(path: &Path, column: &str, texts: &StringArray, data_type: &DataType, lines: &[u64]) -> Result<ArrayRef> {
+pub(crate) fn typed(
+    path: &Path,
+    column: &str,
+    texts: &StringArray,
+    data_type: &DataType,
+    lines: &[u64],
+) -> Result<ArrayRef> {
     let values = cast_with_options(texts, data_type, &CastOptions { safe: true, ..CastOptions::default() })
         .map_err(|source| refused(path, 1, column, &source.to_string()))?;
     let misfit = (0..texts.len())
@@ -258,7 +266,7 @@ fn mapped(path: &Path, rows: &RecordBatch, options: &ReferenceOptions) -> Result
     assemble(Schema::new(fields), arrays, mapped.num_rows())
 }
 
-fn assemble(schema: Schema, arrays: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+pub(crate) fn assemble(schema: Schema, arrays: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::new(schema), arrays, &options)
         .map_err(|source| Error::Columns { operation: "assemble a reference table", source: Box::new(source) })
@@ -289,7 +297,7 @@ fn unreadable(path: &Path, content: &[u8], error: &csv::Error) -> Error {
     refused(path, line, "", &detail)
 }
 
-fn refused(path: &Path, line: u64, column: &str, detail: &str) -> Error {
+pub(crate) fn refused(path: &Path, line: u64, column: &str, detail: &str) -> Error {
     Error::Reference { path: path.to_owned(), line, column: column.to_owned(), detail: detail.to_owned() }
 }
 

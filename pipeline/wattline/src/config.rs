@@ -101,8 +101,11 @@ impl Default for Rules {
 #[derive(Debug, Clone, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reference {
-    pub(crate) path: String,
-    /// Column types where inference does not suffice.
+    /// A file or a Delta table.
+    pub(crate) path: Option<String>,
+    /// A compacted topic.
+    pub(crate) topic: Option<String>,
+    /// Column types: of a file where inference does not suffice, of a topic all.
     #[serde(default)]
     pub(crate) types: BTreeMap<String, String>,
     /// Columns that stay text even if they look like numbers.

@@ -14,7 +14,7 @@ use wattline_core::lane::TimeGuard;
 use wattline_core::record::column;
 use wattline_runtime::alerting::AlertPlan;
 use wattline_runtime::clock::{Clock, SystemClock};
-use wattline_runtime::port::{AlertSink, Decoder, FinalProgram, LaneProgram, References, Source};
+use wattline_runtime::port::{AlertSink, Decoder, FinalProgram, LaneProgram, References, Reloaded, Source};
 use wattline_runtime::progress::Progress;
 use wattline_runtime::table::TableSpec;
 use wattline_runtime::{
@@ -89,20 +89,20 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         workers => workers,
     };
     let names: Arc<[String]> = project.streams.iter().map(|stream| stream.name.clone()).collect();
-    let reference_tables =
-        ReferenceFiles::of(project, workers).map(|tables| -> Box<dyn References> { Box::new(tables) });
+    let reference_tables = tokio::task::block_in_place(|| ReferenceFiles::of(project, workers))?;
+    let (reference_tables, programs) = first_programs(reference_tables, project, &names, workers).await?;
     Ok(Job {
         settings: settings(config, &job),
         rules: rule_plans(&project.rules, &names),
         states: state_plans(&project.rules),
-        references: project.references.clone(),
+        references: programs.versions,
         reference_tables,
         streams,
         sources,
         decoders: decoders(&project.streams)?,
-        lane_programs: lane_programs(&project.rules, &names, workers),
-        final_program: merged_program(&project.rules),
-        programs: programs(&project.rules, &names),
+        lane_programs: programs.lane_programs,
+        final_program: programs.final_program,
+        programs: programs.programs,
         store: Arc::new(JobStore(root.child(JOBS_FOLDER).child(&job))),
         archive: Arc::new(Tables(Archive::open(root))),
         alert_sink,
@@ -128,6 +128,36 @@ fn settings(config: &config::Config, job: &str) -> JobSettings {
         maintenance: run.maintenance.duration(),
         correction: run.correction.duration(),
         references: run.references.duration(),
+    }
+}
+
+/// The programs that a job begins with. Tables that are topics are read first.
+async fn first_programs(
+    tables: Option<ReferenceFiles>,
+    project: &Project,
+    names: &Arc<[String]>,
+    workers: usize,
+) -> Result<(Option<Box<dyn References>>, Reloaded)> {
+    let loaded = || Reloaded {
+        versions: project.references.clone(),
+        lane_programs: lane_programs(&project.rules, names, workers),
+        final_program: merged_program(&project.rules),
+        programs: programs(&project.rules, names),
+    };
+    let Some(mut tables) = tables else { return Ok((None, loaded())) };
+    if !tables.awaits_first_look() {
+        return Ok((Some(Box::new(tables)), loaded()));
+    }
+    let (tables, seen) = tokio::task::spawn_blocking(move || {
+        let seen = tables.look();
+        (tables, seen)
+    })
+    .await
+    .context("reading the reference tables")?;
+    match (seen.reloaded, seen.problems.first()) {
+        (Some(reloaded), _) => Ok((Some(Box::new(tables)), reloaded)),
+        (None, Some(problem)) => bail!("{problem}"),
+        (None, None) => Ok((Some(Box::new(tables)), loaded())),
     }
 }
 
@@ -207,7 +237,7 @@ fn clock_ms(clock: &Arc<dyn Clock>) -> wattline_connect::source::ClockMs {
     Arc::new(move || clock.now_ms())
 }
 
-fn kafka_properties(kafka: &config::Kafka) -> Result<std::collections::BTreeMap<String, String>> {
+pub(crate) fn kafka_properties(kafka: &config::Kafka) -> Result<std::collections::BTreeMap<String, String>> {
     config::reveal_all(&kafka.properties).map_err(|e| anyhow::anyhow!("[kafka.properties] {e}"))
 }
 

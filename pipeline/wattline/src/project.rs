@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
 use toml::Spanned;
+use wattline_connect::kafka::register::empty_register;
 use wattline_connect::reference::{ReferenceOptions, load_reference};
 use wattline_decode::{Limits, Mapping, StreamSchema};
 use wattline_runtime::port::Position;
@@ -52,17 +53,30 @@ impl LoadedStream {
     }
 }
 
-/// Reads a reference table; gives it with its version.
+/// The types that the configuration states.
+pub(crate) fn reference_options(reference: &config::Reference) -> ReferenceOptions {
+    let mut types = reference.types.clone();
+    types.extend(reference.strings.iter().map(|column| (column.clone(), "string".to_owned())));
+    ReferenceOptions { types }
+}
+
+/// Reads a reference table; gives it with its version. A topic is not read before a job runs: only its columns are known.
 pub(crate) fn read_reference(
     folder: &Path,
     name: &str,
     reference: &config::Reference,
 ) -> Result<(ReferenceTable, String), wattline_connect::Error> {
-    let mut types = reference.types.clone();
-    types.extend(reference.strings.iter().map(|column| (column.clone(), "string".to_owned())));
-    let table = load_reference(&folder.join(&reference.path), &ReferenceOptions { types })?;
-    let version = table.version;
-    Ok((ReferenceTable { name: name.to_owned(), schema: table.schema, batches: vec![table.batch] }, version))
+    let options = reference_options(reference);
+    let table = match (&reference.path, &reference.topic) {
+        (None, Some(topic)) => empty_register(topic, &options)?,
+        (path, _) => load_reference(&folder.join(path.as_deref().unwrap_or_default()), &options)?,
+    };
+    Ok(for_rules(name, table))
+}
+
+/// A table as rules see it, with its version.
+pub(crate) fn for_rules(name: &str, table: wattline_connect::reference::ReferenceTable) -> (ReferenceTable, String) {
+    (ReferenceTable { name: name.to_owned(), schema: table.schema, batches: vec![table.batch] }, table.version)
 }
 
 /// A loaded project.
@@ -203,7 +217,8 @@ impl Loader {
         }
         let topics = config.streams.values().any(|stream| stream.get_ref().topic.is_some());
         let alerts = config.alerts.as_ref().is_some_and(|alerts| alerts.topic.is_some());
-        if config.kafka.is_none() && (topics || alerts) {
+        let registers = config.reference.values().any(|reference| reference.get_ref().topic.is_some());
+        if config.kafka.is_none() && (topics || alerts || registers) {
             let help = "add a section `[kafka]` with `bootstrap_servers = \"host:9092\"`".to_owned();
             self.mistake("WL-1104", file, 0..0, "a topic is named, but no Kafka".to_owned(), Some(help));
         }
@@ -358,7 +373,20 @@ impl Loader {
     fn references(&mut self, file: &str, config: &Config, catalog: &mut Catalog) -> BTreeMap<String, String> {
         let mut versions = BTreeMap::new();
         for (name, spanned) in &config.reference {
-            let loaded = read_reference(&self.folder, name, spanned.get_ref());
+            let reference = spanned.get_ref();
+            if reference.path.is_some() == reference.topic.is_some() {
+                let message = format!("reference table `{name}` needs either `path` or `topic`");
+                self.mistake("WL-1131", file, spanned.span(), message, None);
+                continue;
+            }
+            if reference.topic.is_some() && reference.types.is_empty() && reference.strings.is_empty() {
+                let message = format!("reference table `{name}` is a topic, and its columns are not said");
+                let help =
+                    "name them with their types: `types = { meter_id = \"string\", nominal_v = \"decimal(9,1)\" }`";
+                self.mistake("WL-1132", file, spanned.span(), message, Some(help.to_owned()));
+                continue;
+            }
+            let loaded = read_reference(&self.folder, name, reference);
             let added = loaded.map_err(|e| e.to_string()).and_then(|(table, version)| {
                 versions.insert(name.clone(), version);
                 catalog.add_reference(table).map_err(|e| e.to_string())

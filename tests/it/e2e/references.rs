@@ -34,6 +34,83 @@ SELECT s.item, window_start, window_end, sum(p.price) AS total, count(*) AS sold
 FROM TUMBLE(sales, at, INTERVAL '1 hour') s JOIN prices p ON p.item = s.item GROUP BY s.item, window_start, window_end
 ";
 
+/// Sends one message and waits until the broker has it.
+fn send(broker: &TestBroker, topic: &str, key: &str, payload: &str) -> Result<()> {
+    let mut producer = Producer::connect(&broker.bootstrap(), &Default::default())?;
+    let (key, payload) = (key.as_bytes(), payload.as_bytes());
+    producer.send(&KeyedMessage { topic, key, payload, timestamp_ms: None })?;
+    Ok(producer.flush(FLUSH_LIMIT)?)
+}
+
+#[test]
+fn a_compacted_topic_is_a_reference_table_from_its_beginning_on() -> Result<()> {
+    let broker = TestBroker::shared();
+    broker.create_topic("sales-of-register", 1, &[])?;
+    broker.create_topic("price-register", 3, &[("cleanup.policy", "compact")])?;
+    let sell = |minute: u32, item: &str| {
+        let sale = format!("{{\"item\":\"{item}\",\"at\":\"2026-03-02T10:{minute:02}:00Z\"}}");
+        send(broker, "sales-of-register", item, &sale)
+    };
+    let price = |item: &str, price: &str| {
+        let row = format!("{{\"item\":\"{item}\",\"price\":{price},\"since\":\"2026\"}}");
+        send(broker, "price-register", item, &row)
+    };
+    price("lamp", "4.00")?;
+    price("lamp", "5.10")?;
+    price("fuse", "1.25")?;
+    price("cable", "9")?;
+    send(broker, "price-register", "cable", "")?;
+    sell(0, "lamp")?;
+    sell(1, "cable")?;
+    let folder = JobFolder::new("register")?;
+    folder.write("sales.avsc", SCHEMA)?;
+    folder.write("sql/priced.sql", PRICED)?;
+    folder.write(
+        "wattline.toml",
+        &format!(
+            "job = \"register\"\n[kafka]\nbootstrap_servers = \"{}\"\n[run]\ntick = \"100 ms\"\n\
+             checkpoint = \"300 ms\"\nfile_age = \"300 ms\"\nreferences = \"200 ms\"\n\
+             [streams.sales]\nschema = \"sales.avsc\"\ntopic = \"sales-of-register\"\n\
+             [reference.prices]\ntopic = \"price-register\"\ntypes = {{ item = \"string\", price = \"decimal(9,2)\" }}\n\
+             [rules]\npaths = [\"sql\"]\n[archive]\nurl = \"archive\"\n",
+            broker.bootstrap()
+        ),
+    )?;
+    folder.answer(&["check"])?;
+    let running = folder.start(&["run"])?;
+    let sold = |count: u64| {
+        // The table is there from the first start on.
+        wait_until(MOMENT_LIMIT, || {
+            Ok((folder.count("SELECT count(*) AS n FROM priced").unwrap_or(0) == count).then_some(()))
+        })
+    };
+    sold(1).context("the first sale, at the last price before the start")?;
+    price("cable", "7.5")?;
+    price("lamp", "6")?;
+    // Two messages may be two changes: the last one names the ends of all partitions, seven messages in all.
+    let messages = || -> u64 {
+        let log = folder.log();
+        let version = log.rsplit_once("now=\"offsets ").map_or("", |(_, rest)| rest.split('"').next().unwrap_or(""));
+        version.split(' ').filter_map(|part| part.split_once(':')?.1.parse::<u64>().ok()).sum()
+    };
+    wait_until(MOMENT_LIMIT, || Ok((messages() == 7).then_some(())))?;
+    sell(2, "cable")?;
+    sell(3, "lamp")?;
+    sold(3).context("sales at new prices")?;
+    drop(running);
+    let rows = folder.query("SELECT item, CAST(price AS VARCHAR) AS price FROM priced ORDER BY at")?;
+    let rows: Vec<String> = rows.iter().map(Value::to_string).collect();
+    assert_eq!(
+        rows,
+        [
+            r#"{"item":"lamp","price":"5.10"}"#,
+            r#"{"item":"cable","price":"7.50"}"#,
+            r#"{"item":"lamp","price":"6.00"}"#,
+        ]
+    );
+    Ok(())
+}
+
 fn prices(price: &str) -> String {
     format!("item,price\nlamp,{price}\n")
 }

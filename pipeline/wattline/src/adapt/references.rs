@@ -1,16 +1,19 @@
 //! Reference tables that change while a job runs: seen by their stamps, read again, and compiled into new programs.
+//!
+//! Tables that are topics are read for the first time when a job is built, so that no event is joined to an empty one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use wattline_connect::reference::{ReferenceStamp, reference_stamp};
+use wattline_connect::kafka::register::{Register, RegisterConfig};
+use wattline_connect::reference::reference_stamp;
 use wattline_runtime::port::{Freshness, References, ReferencesSeen, Reloaded};
 use wattline_sql::{Catalog, ReferenceTable, RuleFile, RuleSet};
 
 use crate::config;
-use crate::job::{lane_programs, merged_program, programs};
-use crate::project::{LoadedStream, Project, read_reference};
+use crate::job::{kafka_properties, lane_programs, merged_program, programs};
+use crate::project::{LoadedStream, Project, for_rules, read_reference, reference_options};
 
 /// The tables of a project, and the rules that join to them.
 #[derive(Debug)]
@@ -21,18 +24,41 @@ pub(crate) struct ReferenceFiles {
     rule_files: Vec<RuleFile>,
     rules: RuleSet,
     versions: BTreeMap<String, String>,
-    stamps: BTreeMap<String, ReferenceStamp>,
+    /// The tables that are topics.
+    registers: BTreeMap<String, Register>,
+    stamps: BTreeMap<String, Stamp>,
     /// What was wrong at the last look: it is told once.
     told: Vec<String>,
     workers: usize,
 }
 
+/// When a table was last written, and what tells that it was written again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    changed_ms: i64,
+    state: String,
+}
+
 impl ReferenceFiles {
-    /// `None` if the project has no reference tables.
-    pub(crate) fn of(project: &Project, workers: usize) -> Option<Self> {
+    /// `None` if the project has no reference tables. Blocks while it finds the topics.
+    ///
+    /// # Errors
+    /// If a topic is not there, or no broker answers.
+    pub(crate) fn of(project: &Project, workers: usize) -> anyhow::Result<Option<Self>> {
         let configured = project.config.reference.iter();
         let configured: BTreeMap<_, _> = configured.map(|(name, of)| (name.clone(), of.get_ref().clone())).collect();
-        (!configured.is_empty()).then(|| Self {
+        let mut registers = BTreeMap::new();
+        for (name, reference) in &configured {
+            let (Some(topic), Some(kafka)) = (&reference.topic, &project.config.kafka) else { continue };
+            let register = Register::connect(RegisterConfig {
+                bootstrap_servers: kafka.bootstrap_servers.clone(),
+                properties: kafka_properties(kafka)?,
+                topic: topic.clone(),
+                timeout: kafka.connect_timeout.duration(),
+            })?;
+            registers.insert(name.clone(), register);
+        }
+        Ok((!configured.is_empty()).then(|| Self {
             folder: project.folder.clone(),
             configured,
             streams: project.streams.clone(),
@@ -41,18 +67,46 @@ impl ReferenceFiles {
             versions: project.references.clone(),
             // The first look reads all tables: they may have changed since the project was loaded.
             stamps: BTreeMap::new(),
+            registers,
             told: Vec::new(),
             workers,
-        })
+        }))
+    }
+
+    /// Whether some tables are topics, which nobody has read yet.
+    pub(crate) fn awaits_first_look(&self) -> bool {
+        !self.registers.is_empty() && self.stamps.is_empty()
+    }
+
+    /// Looks at a table without making rows of it.
+    fn stamp(&mut self, name: &str) -> Result<Stamp, wattline_connect::Error> {
+        if let Some(register) = self.registers.get_mut(name) {
+            register.read_to_end()?;
+            return Ok(Stamp { changed_ms: register.changed_ms(), state: register.version() });
+        }
+        let path = self.configured.get(name).and_then(|reference| reference.path.clone()).unwrap_or_default();
+        let stamp = reference_stamp(&self.folder.join(path))?;
+        Ok(Stamp { changed_ms: stamp.changed_ms, state: stamp.size.to_string() })
+    }
+
+    fn read(
+        &self,
+        name: &str,
+        reference: &config::Reference,
+    ) -> Result<(ReferenceTable, String), wattline_connect::Error> {
+        match self.registers.get(name) {
+            Some(register) => Ok(for_rules(name, register.table(&reference_options(reference))?)),
+            None => read_reference(&self.folder, name, reference),
+        }
     }
 
     /// The tables as they are, if one of them has another version.
     fn read_changed(&mut self, seen: &mut ReferencesSeen) -> Option<Vec<(ReferenceTable, String)>> {
         let mut stamps = BTreeMap::new();
-        for (name, reference) in &self.configured {
-            match reference_stamp(&self.folder.join(&reference.path)) {
+        for name in self.configured.keys().cloned().collect::<Vec<_>>() {
+            match self.stamp(&name) {
                 Ok(stamp) => {
-                    stamps.insert(name.clone(), stamp);
+                    stamps.insert(name, stamp);
                 }
                 Err(error) => {
                     seen.problems.push(format!("reference table `{name}`: {error}"));
@@ -71,7 +125,7 @@ impl ReferenceFiles {
         }
         let mut tables = Vec::with_capacity(self.configured.len());
         for (name, reference) in &self.configured {
-            match read_reference(&self.folder, name, reference) {
+            match self.read(name, reference) {
                 Ok(table) => tables.push(table),
                 Err(error) => {
                     // A file that is being written is whole at one of the next looks.
