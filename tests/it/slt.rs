@@ -36,7 +36,8 @@ struct Table {
     columns: Vec<(String, String, bool)>,
     event_time: Option<String>,
     delay: Option<String>,
-    rows: Vec<Vec<Value>>,
+    /// JSON as it is spelled: a number keeps its digits.
+    rows: Vec<Vec<String>>,
 }
 
 /// A query and the rows that it shall give.
@@ -173,10 +174,9 @@ impl Table {
     }
 
     fn events(&self) -> String {
-        let event = |row: &Vec<Value>| {
-            let fields: serde_json::Map<String, Value> =
-                self.columns.iter().zip(row).map(|((name, ..), value)| (name.clone(), value.clone())).collect();
-            format!("{}\n", Value::Object(fields))
+        let event = |row: &Vec<String>| {
+            let fields = self.columns.iter().zip(row).map(|((name, ..), value)| format!("\"{name}\":{value}"));
+            format!("{{{}}}\n", fields.collect::<Vec<_>>().join(","))
         };
         self.rows.iter().map(event).collect()
     }
@@ -192,10 +192,9 @@ impl Table {
     }
 
     fn csv(&self) -> String {
-        let cell = |value: &Value| match value {
-            Value::Null => String::new(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
+        let cell = |value: &String| match value.as_str() {
+            "null" => String::new(),
+            spelled => serde_json::from_str(spelled).unwrap_or_else(|_no_text| spelled.to_owned()),
         };
         let line = |cells: Vec<String>| cells.join(",") + "\n";
         let header = line(self.columns.iter().map(|(name, ..)| name.clone()).collect());
@@ -223,18 +222,20 @@ fn avro_type(data_type: &DataType) -> Result<String> {
     })
 }
 
-/// A literal as JSON; numbers keep their digits as text where a float would lose some.
-fn value_of(expr: &Expr) -> Result<Value> {
+/// A literal as JSON.
+fn value_of(expr: &Expr) -> Result<String> {
     Ok(match expr {
         Expr::Value(value) => match &value.value {
-            Literal::Null => Value::Null,
-            Literal::Boolean(flag) => json!(flag),
-            Literal::Number(digits, _) => serde_json::from_str(digits)?,
-            Literal::SingleQuotedString(text) => json!(text),
+            Literal::Null => "null".to_owned(),
+            Literal::Boolean(flag) => flag.to_string(),
+            Literal::Number(digits, _) => digits.to_string(),
+            Literal::SingleQuotedString(text) => json!(text).to_string(),
             other => bail!("`{other}` is not known here"),
         },
-        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => serde_json::from_str(&format!("-{expr}"))?,
-        Expr::Array(array) => Value::Array(array.elem.iter().map(value_of).collect::<Result<_>>()?),
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => format!("-{}", value_of(expr)?),
+        Expr::Array(array) => {
+            format!("[{}]", array.elem.iter().map(value_of).collect::<Result<Vec<_>>>()?.join(","))
+        }
         other => bail!("`{other}` is not known here"),
     })
 }

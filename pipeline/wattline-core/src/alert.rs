@@ -171,6 +171,17 @@ pub struct AlertState {
     pub calm_rows: u32,
 }
 
+/// How an entity stands by its newest rows, late events included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The time of the row that resolved the alert, if no row after it fires.
+    pub settled_us: Option<i64>,
+    /// Rows since the last one that fires.
+    pub calm_rows: u32,
+    /// The time of that one, if one is known.
+    pub last_firing_us: Option<i64>,
+}
+
 /// One revision of an alert, as consumers see it. Times are microseconds since the epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AlertRecord {
@@ -287,22 +298,21 @@ impl Lifecycle {
         record
     }
 
-    /// Takes in that late events changed a row: what it was, and what it is. Both have the same entity and event time.
-    /// `settled_us` is the time of the row that resolves the alert if the entity's newest rows do not fire. Gives the records
-    /// to publish.
+    /// Takes in that late events changed a row: what it was, and what it is, and how the entity stands with all its rows. Both
+    /// rows have the same entity and event time. Gives the records to publish.
     pub fn correct(
         &mut self,
         rule: &AlertRule,
         was: Option<AlertRow>,
         is: Option<AlertRow>,
-        settled_us: Option<i64>,
+        standing: Standing,
     ) -> Vec<AlertRecord> {
         let occurs = |row: &Option<AlertRow>| row.as_ref().is_some_and(|row| row.firing.is_none());
         let records: Vec<AlertRecord> = if occurs(&was) || occurs(&is) {
             let withdrawn = was.map(|row| withdrawal(rule, row));
             withdrawn.into_iter().chain(is.map(|row| occurrence(rule, row))).collect()
         } else {
-            self.correct_condition(rule, was, is, settled_us).into_iter().collect()
+            self.correct_condition(rule, was, is, standing).into_iter().collect()
         };
         records.into_iter().map(|record| AlertRecord { corrected: true, ..record }).collect()
     }
@@ -312,7 +322,7 @@ impl Lifecycle {
         rule: &AlertRule,
         was: Option<AlertRow>,
         is: Option<AlertRow>,
-        settled_us: Option<i64>,
+        standing: Standing,
     ) -> Option<AlertRecord> {
         let fires = |row: &Option<AlertRow>| row.as_ref().is_some_and(|row| row.firing == Some(true));
         let (fired, fires) = (fires(&was), fires(&is));
@@ -320,8 +330,15 @@ impl Lifecycle {
         let entity_id = entity_id(&row.entity);
         let state = self.states.get(&rule.id).and_then(|by_entity| by_entity.get(&entity_id));
         let was_open = state.is_some_and(|state| state.status == Status::Open);
-        let mut state = recount(rule, state, &row, &entity_id, (fired, fires), settled_us)?;
-        state.status = match settled_us {
+        let mut state = recount(rule, state, &row, &entity_id, (fired, fires), standing)?;
+        state.calm_rows = standing.calm_rows;
+        if let Some(last_us) = standing.last_firing_us.filter(|us| *us >= state.first_seen_us) {
+            state.last_seen_us = last_us;
+        }
+        if fires && row.event_us >= state.last_seen_us {
+            state.severity = row.severity.unwrap_or(rule.severity);
+        }
+        state.status = match standing.settled_us {
             Some(_) => Status::Resolved,
             None if fires => Status::Open,
             None if state.occurrences == 0 => Status::Resolved,
@@ -335,7 +352,7 @@ impl Lifecycle {
         self.changed.insert((rule.id.clone(), entity_id.clone()), state.clone());
         let record = record(rule, row, &state, status);
         self.states.entry(rule.id.clone()).or_default().insert(entity_id, state);
-        let resolved_us = record.resolved_us.map(|row_us| settled_us.unwrap_or(row_us));
+        let resolved_us = record.resolved_us.map(|row_us| standing.settled_us.unwrap_or(row_us));
         Some(AlertRecord { resolved_us, ..record })
     }
 }
@@ -347,7 +364,7 @@ fn recount(
     row: &AlertRow,
     entity_id: &str,
     (fired, fires): (bool, bool),
-    settled_us: Option<i64>,
+    standing: Standing,
 ) -> Option<AlertState> {
     let is_added = fires && !fired;
     let Some(state) = state else { return is_added.then(|| opening(rule, None, row, entity_id)) };
@@ -356,7 +373,7 @@ fn recount(
         return Some(opening(rule, Some(state), row, entity_id));
     }
     let counted = (state.first_seen_us..=state.last_seen_us).contains(&row.event_us);
-    let settles = is_open && settled_us.is_some();
+    let settles = is_open && standing.settled_us.is_some();
     if (fired && !counted) || !(fired || fires || settles) {
         return None;
     }
@@ -581,7 +598,8 @@ mod tests {
         is: Option<AlertRow>,
         settled_minute: Option<i64>,
     ) -> Vec<(Status, u64, u64)> {
-        let records = lifecycle.correct(&rule(), was, is, settled_minute.map(|minute| minute * 60_000_000));
+        let standing = Standing { settled_us: settled_minute.map(|minute| minute * 60_000_000), ..Standing::default() };
+        let records = lifecycle.correct(&rule(), was, is, standing);
         assert!(records.iter().all(|record| record.corrected));
         records.into_iter().map(|record| (record.status, record.revision, record.occurrences)).collect()
     }
@@ -600,7 +618,12 @@ mod tests {
     #[test]
     fn what_rows_after_it_have_settled_is_told_as_resolved() {
         let mut lifecycle = Lifecycle::default();
-        let records = lifecycle.correct(&rule(), None, Some(row(1, 236.0)), Some(180_000_000));
+        let records = lifecycle.correct(
+            &rule(),
+            None,
+            Some(row(1, 236.0)),
+            Standing { settled_us: Some(180_000_000), calm_rows: 2, last_firing_us: Some(60_000_000) },
+        );
         let told: Vec<_> = records.iter().map(|r| (r.status, r.revision, r.first_seen_us, r.resolved_us)).collect();
         assert_eq!(told, [(Status::Resolved, 1, 60_000_000, Some(180_000_000))]);
         assert_eq!(told_of(&mut lifecycle, &[(4, 236.0)]), [(Status::Open, 2)]);
@@ -621,11 +644,23 @@ mod tests {
     }
 
     #[test]
+    fn calm_rows_are_those_after_the_last_that_fires() {
+        let mut lifecycle = Lifecycle::default();
+        assert_eq!(told_of(&mut lifecycle, &[(1, 236.0), (2, 230.0)]), [(Status::Open, 1)]);
+        // The calm row fires after all, and badly; two more calm ones are needed.
+        let standing = Standing { settled_us: None, calm_rows: 0, last_firing_us: Some(120_000_000) };
+        let records = lifecycle.correct(&rule(), Some(row(2, 230.0)), Some(row(2, 250.0)), standing);
+        assert_eq!((records[0].status, records[0].severity), (Status::Update, Severity::Critical));
+        assert_eq!(told_of(&mut lifecycle, &[(3, 230.0)]), []);
+        assert_eq!(told_of(&mut lifecycle, &[(4, 230.0)]), [(Status::Resolved, 3)]);
+    }
+
+    #[test]
     fn an_occurrence_that_was_none_is_resolved_under_its_fingerprint() {
         let occurred = |measured: f64| AlertRow { firing: None, evidence: format!("{measured}"), ..row(1, measured) };
         let mut lifecycle = Lifecycle::default();
         let first = lifecycle.fold(&rule(), occurred(236.0)).expect("an occurrence");
-        let records = lifecycle.correct(&rule(), Some(occurred(236.0)), Some(occurred(237.0)), None);
+        let records = lifecycle.correct(&rule(), Some(occurred(236.0)), Some(occurred(237.0)), Standing::default());
         let told: Vec<_> = records.iter().map(|record| (record.status, record.revision)).collect();
         assert_eq!(told, [(Status::Resolved, 2), (Status::Open, 1)]);
         assert_eq!(records[0].fingerprint, first.fingerprint);

@@ -7,6 +7,7 @@ pub mod alert;
 pub mod chain;
 pub mod error;
 pub mod lane;
+pub mod late;
 pub mod manifest;
 pub mod record;
 pub mod time;

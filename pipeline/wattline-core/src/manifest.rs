@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{AlertRecord, AlertState};
 use crate::lane::IdleAdvance;
+use crate::late::LateStretches;
 use crate::record::LaneId;
 
 /// Version of the manifest format that this build writes and reads.
@@ -138,9 +139,8 @@ pub struct RuleProgress {
     pub active_from_us: i64,
     /// Lanes in which the rule failed at run time, and where.
     pub quarantined: Vec<Quarantine>,
-    /// Earliest and latest event time of late events that are still to correct results, microseconds since the epoch; only for
-    /// a rule that corrects them.
-    pub late_us: Option<(i64, i64)>,
+    /// Where late events are that are still to correct results; only for a rule that corrects them.
+    pub late: LateStretches,
     /// The last correction, if there was one.
     pub correction: Option<Correction>,
 }

@@ -11,7 +11,9 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::{Map, Value, json};
-use wattline_core::alert::{AlertRecord, AlertRow, AlertRule, Lifecycle, Severity, Source, Status, entity_id};
+use wattline_core::alert::{
+    AlertRecord, AlertRow, AlertRule, Lifecycle, Severity, Source, Standing, Status, entity_id,
+};
 use wattline_core::record::column;
 
 use crate::error::{Error, Result};
@@ -27,6 +29,9 @@ pub struct AlertPlan {
     pub entity: Vec<String>,
     /// Output column with the event time.
     pub event_time: String,
+    /// Whether late events correct its alerts. Then floating-point columns are no part of what an occurrence is known by:
+    /// computed again, they may differ in the last digit.
+    pub corrected: bool,
 }
 
 /// Rows of one alert rule, made ready for folding: each with its event time.
@@ -38,6 +43,9 @@ pub struct Candidates<'a> {
     firing: Option<BooleanArray>,
     columns: Conventional,
 }
+
+/// Rows with their evidence, by event time and entity.
+type RowsByPlace = BTreeMap<(i64, String), Vec<(AlertRow, String)>>;
 
 /// The conventional columns of an alert rule's output, as far as the rule has them.
 #[derive(Debug)]
@@ -106,7 +114,7 @@ impl<'a> Candidates<'a> {
             return Ok(None);
         }
         let source = self.source(k);
-        let evidence = if firing.is_none() && source.is_none() { self.evidence(k)? } else { String::new() };
+        let evidence = if firing.is_none() && source.is_none() { self.known_by(k)? } else { String::new() };
         let row = AlertRow { evidence, ..self.row(k, entity, firing, source) };
         let Some(mut record) = lifecycle.fold(rule, row) else { return Ok(None) };
         record.evidence = self.evidence(k)?;
@@ -131,17 +139,17 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// All rows that say something, by event time and entity.
-    fn all(&self) -> Result<BTreeMap<(i64, String), Vec<AlertRow>>> {
-        let mut rows: BTreeMap<(i64, String), Vec<AlertRow>> = BTreeMap::new();
+    /// All rows that say something, by event time and entity, each with its evidence.
+    fn all(&self) -> Result<RowsByPlace> {
+        let mut rows = RowsByPlace::new();
         for k in 0..self.rows.batch.num_rows() {
             if self.firing.as_ref().is_some_and(|firing| firing.is_null(k)) {
                 continue;
             }
             let firing = self.firing.as_ref().map(|firing| firing.value(k));
             let row = self.row(k, self.entity(k)?, firing, self.source(k));
-            let row = AlertRow { evidence: self.evidence(k)?, ..row };
-            rows.entry((row.event_us, entity_id(&row.entity))).or_default().push(row);
+            let row = AlertRow { evidence: self.known_by(k)?, ..row };
+            rows.entry((row.event_us, entity_id(&row.entity))).or_default().push((row, self.evidence(k)?));
         }
         Ok(rows)
     }
@@ -183,12 +191,27 @@ impl<'a> Candidates<'a> {
         })
     }
 
+    /// What an occurrence without an event behind it is known by.
+    fn known_by(&self, k: usize) -> Result<String> {
+        if !self.plan.corrected {
+            return self.evidence(k);
+        }
+        let batch = &self.rows.batch;
+        let exact = batch.columns().iter().enumerate().filter(|(_, column)| !column.data_type().is_floating());
+        let exact = batch.project(&exact.map(|(at, _)| at).collect::<Vec<_>>());
+        self.as_json(&exact.map_err(Error::arrow(&self.plan.rule.id))?, k)
+    }
+
     fn evidence(&self, k: usize) -> Result<String> {
+        self.as_json(&self.rows.batch, k)
+    }
+
+    fn as_json(&self, batch: &RecordBatch, k: usize) -> Result<String> {
         let id = &self.plan.rule.id;
         let mut writer = arrow::json::WriterBuilder::new()
             .with_explicit_nulls(true)
             .build::<_, arrow::json::writer::LineDelimited>(Vec::new());
-        writer.write(&self.rows.batch.slice(k, 1)).map_err(Error::arrow(id))?;
+        writer.write(&batch.slice(k, 1)).map_err(Error::arrow(id))?;
         writer.finish().map_err(Error::arrow(id))?;
         Ok(String::from_utf8_lossy(&writer.into_inner()).trim_end().to_owned())
     }
@@ -217,19 +240,34 @@ pub fn correct(
     let mut records = Vec::new();
     for place in &places {
         let (was, is) = (was.remove(place).unwrap_or_default(), is.remove(place).unwrap_or_default());
-        let settled_us = standing.get(place.1.as_str()).and_then(|rows| settled_us(rows, plan.rule.resolve_after));
+        let rows = standing.get(place.1.as_str());
+        let standing = rows.map_or_else(Standing::default, |rows| stands(rows, place.0, plan.rule.resolve_after));
         let pairs = was.len().max(is.len());
         let (mut was, mut is) = (was.into_iter(), is.into_iter());
-        records.extend((0..pairs).flat_map(|_| lifecycle.correct(&plan.rule, was.next(), is.next(), settled_us)));
+        for (was, is) in (0..pairs).map(|_| (was.next(), is.next())) {
+            let evidence: Vec<String> = match (&was, &is) {
+                (Some((row, was)), Some((_, is))) if row.firing.is_none() => vec![was.clone(), is.clone()],
+                (_, Some((_, evidence))) | (Some((_, evidence)), None) => vec![evidence.clone()],
+                (None, None) => Vec::new(),
+            };
+            let told = lifecycle.correct(&plan.rule, was.map(|of| of.0), is.map(|of| of.0), standing);
+            records.extend(told.into_iter().zip(evidence).map(|(record, evidence)| AlertRecord { evidence, ..record }));
+        }
     }
     Ok(records)
 }
 
-/// When the rows of an entity, whether each fires by event time, resolved an alert for good; `None` if the last ones fire.
-fn settled_us(rows: &BTreeMap<i64, bool>, resolve_after: u32) -> Option<i64> {
-    let last_firing = rows.iter().rev().find(|(_, fires)| **fires).map_or(i64::MIN, |(event_us, _)| *event_us);
-    let calm = rows.iter().filter(|(event_us, fires)| !**fires && **event_us > last_firing);
-    calm.map(|(event_us, _)| *event_us).nth(resolve_after.max(1) as usize - 1)
+/// How an entity stands by its rows (whether each fires, by event time) from the one that changed on.
+fn stands(rows: &BTreeMap<i64, bool>, changed_us: i64, resolve_after: u32) -> Standing {
+    let last_firing_us = rows.iter().rev().find(|(_, fires)| **fires).map(|(event_us, _)| *event_us);
+    // If none fires any more, what came before the change has nothing to do with it.
+    let since_us = last_firing_us.unwrap_or(changed_us.saturating_sub(1));
+    let calm: Vec<i64> = rows.keys().copied().filter(|event_us| *event_us > since_us).collect();
+    Standing {
+        settled_us: calm.get(resolve_after.max(1) as usize - 1).copied(),
+        calm_rows: u32::try_from(calm.len()).unwrap_or(u32::MAX),
+        last_firing_us,
+    }
 }
 
 fn typed(batch: &RecordBatch, name: &str, to: &DataType, rule: &str) -> Result<Option<arrow::array::ArrayRef>> {
@@ -396,6 +434,7 @@ mod tests {
             },
             entity: vec!["meter_id".into()],
             event_time: "window_end".into(),
+            corrected: false,
         }
     }
 

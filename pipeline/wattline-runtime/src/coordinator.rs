@@ -155,6 +155,16 @@ pub struct RulePlan {
     pub correction: Option<CorrectionPlan>,
 }
 
+impl RulePlan {
+    /// Late events no farther apart correct results together: for alerts all, as an alert depends on the newest rows.
+    fn joins_us(&self) -> i64 {
+        match (&self.alert, &self.correction) {
+            (None, Some(correction)) => correction.reach_us.saturating_add(correction::MARGIN_US),
+            _ => i64::MAX,
+        }
+    }
+}
+
 /// A keyed state that one or more rules share; its number is its place in [`Job::states`].
 #[derive(Debug, Clone)]
 pub struct StatePlan {
@@ -499,9 +509,8 @@ impl Coordinator {
             raw.entry(stream).or_default().extend(batches);
         }
         self.uncommitted.dead_letters.extend(report.dead_letters);
-        for (rule, late_us) in report.late_us {
-            let known = &mut self.progress_of_rules[rule].late_us;
-            *known = Some(known.map_or(late_us, |known| (known.0.min(late_us.0), known.1.max(late_us.1))));
+        for (rule, late) in &report.late {
+            self.progress_of_rules[*rule].late.add_all(late, self.rules[*rule].joins_us());
         }
         for (lane, failure) in report.failures {
             self.note_failure(Some(lane), failure, true);

@@ -153,6 +153,18 @@ impl Corrected<'_> {
     }
 }
 
+/// Late events could not be taken into results now; they will be.
+pub(crate) struct CorrectionPostponed<'a> {
+    pub(crate) rule: &'a str,
+    pub(crate) error: &'a Error,
+}
+
+impl CorrectionPostponed<'_> {
+    pub(crate) fn emit(&self) {
+        warn!(rule = self.rule, error = %chain(self.error), "results are corrected later: the archive cannot be read");
+    }
+}
+
 /// A rule failed: it is quarantined, or one of its final rows is left out.
 pub(crate) struct RuleFailed<'a> {
     pub(crate) rule: &'a str,

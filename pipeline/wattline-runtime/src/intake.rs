@@ -13,6 +13,7 @@ use arrow::compute::FilterBuilder;
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use wattline_core::lane::{IdleAdvance, LaneClock, TimeGuard, Verdict};
+use wattline_core::late::LateStretches;
 use wattline_core::record::{LaneId, column};
 
 use crate::error::{Error, Result};
@@ -62,25 +63,31 @@ pub(crate) struct StreamIntake {
     pub(crate) event_time: usize,
     /// Bounds of event times.
     pub(crate) guard: TimeGuard,
-    /// The rules whose results late events of this stream correct, each with its delay.
-    pub(crate) corrected: Vec<(usize, i64)>,
+    /// The rules whose results late events of this stream correct.
+    pub(crate) corrected: Vec<CorrectedRule>,
+}
+
+/// A rule whose results late events correct.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CorrectedRule {
+    pub(crate) rule: usize,
+    pub(crate) delay_ms: i64,
+    /// Late events no farther apart are taken in together.
+    pub(crate) joins_us: i64,
 }
 
 impl StreamIntake {
-    /// For each rule that is to be corrected the earliest and the latest event time among its late events of a batch.
-    pub(crate) fn late_us(&self, batch: &RecordBatch) -> BTreeMap<usize, (i64, i64)> {
-        let mut late = BTreeMap::new();
-        let Some(least_ms) = self.corrected.iter().map(|(_, delay_ms)| *delay_ms).min() else { return late };
-        let Some(lateness) = batch.column_by_name(column::LATENESS_MS) else { return late };
+    /// Notes for each rule that is to be corrected where the late events of a batch are.
+    pub(crate) fn note_late(&self, batch: &RecordBatch, late: &mut BTreeMap<usize, LateStretches>) {
+        let Some(least_ms) = self.corrected.iter().map(|of| of.delay_ms).min() else { return };
+        let Some(lateness) = batch.column_by_name(column::LATENESS_MS) else { return };
         let times = batch.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values();
         let lateness = lateness.as_primitive::<Int64Type>().values();
         for (event_us, late_ms) in times.iter().zip(lateness).filter(|(_, late_ms)| **late_ms > least_ms) {
-            for (rule, _) in self.corrected.iter().filter(|(_, delay_ms)| late_ms > delay_ms) {
-                let range = late.entry(*rule).or_insert((*event_us, *event_us));
-                *range = (range.0.min(*event_us), range.1.max(*event_us));
+            for of in self.corrected.iter().filter(|of| *late_ms > of.delay_ms) {
+                late.entry(of.rule).or_default().add((*event_us, *event_us), of.joins_us);
             }
         }
-        late
     }
 }
 

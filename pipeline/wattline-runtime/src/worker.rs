@@ -13,6 +13,7 @@ use arrow::array::RecordBatch;
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 use wattline_core::lane::IdleAdvance;
+use wattline_core::late::LateStretches;
 use wattline_core::record::{LaneId, RecordBlock};
 
 use crate::coordinator::held_bytes;
@@ -72,8 +73,8 @@ pub(crate) struct WorkerReport {
     /// For each state the lowest watermark that would make something final that is held here.
     pub(crate) first_final_us: Vec<i64>,
     pub(crate) dead_letters: Vec<DeadLetter>,
-    /// Earliest and latest time of events that came too late for a rule that corrects its results, by rule.
-    pub(crate) late_us: BTreeMap<usize, (i64, i64)>,
+    /// Where events are that came too late for a rule that corrects its results, by rule.
+    pub(crate) late: BTreeMap<usize, LateStretches>,
     /// Raw rows by stream, only for a checkpoint.
     pub(crate) raw: BTreeMap<usize, Vec<RecordBatch>>,
     pub(crate) error: Option<Error>,
@@ -267,10 +268,7 @@ impl Worker {
         Progress::add(&self.progress.late, admitted.late);
         Progress::add(&self.progress.refused, admitted.dead_letters.len());
         self.pending.dead_letters.extend(admitted.dead_letters);
-        for (rule, late_us) in stream.late_us(&admitted.batch) {
-            let known = self.pending.late_us.entry(rule).or_insert(late_us);
-            *known = (known.0.min(late_us.0), known.1.max(late_us.1));
-        }
+        stream.note_late(&admitted.batch, &mut self.pending.late);
         if rows > 0 {
             let (old, new) = (admitted.replayed, rows - admitted.replayed);
             if old > 0 {

@@ -484,7 +484,10 @@ fn assemble(
     let sources = streams.join("\n");
     let span_us = plan.span_us();
     let ordered = matches!((&plan.root, &plan.feeds[..]), (Node::Feed(_), [Feed { hold: Hold::Rows, .. }]));
-    let fingerprint = fingerprint(&sources, delay_ms, &plan.optimized.display_indent_schema().to_string());
+    // What is corrected differs from what is not, but what they keep is the same.
+    let late = if header.late == LatePolicy::Update { "late update\n" } else { "" };
+    let text = format!("{late}{}", plan.optimized.display_indent_schema());
+    let fingerprint = fingerprint(&sources, delay_ms, &text);
     let feed_fingerprints = plan.feeds.iter().map(|feed| {
         let kind = match feed.hold {
             Hold::Nothing | Hold::Rows => "rows",

@@ -365,5 +365,6 @@ fn alert_plan(rule: &CompiledRule) -> AlertPlan {
         },
         entity: rule.entity_columns.iter().map(|at| column_name(rule, *at)).collect(),
         event_time: column_name(rule, rule.event_time_column),
+        corrected: rule.reach_us.is_some(),
     }
 }

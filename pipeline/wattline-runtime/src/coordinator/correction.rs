@@ -11,13 +11,15 @@
 //! The difference of the two, row by row as multisets, is published as rows that retract and rows that insert, with the next
 //! revision, and corrects alerts. Both sides are computed from the same rows of the archive, so nothing about results must be
 //! kept, whatever the rule is; and a result that late events do not touch cancels out, even one of which the range that is
-//! read holds only a part. Only what can share a result with a late event is read: its reach before and after.
+//! read holds only a part. Only what can share a result with a late event is read: its reach before and after. Late events that
+//! are farther apart than that are corrected one after the other.
 //!
 //! Which late events await correction (their range of time), up to which offsets and watermark results were corrected: that is
 //! in each manifest, together with the rows that came of it. A crash computes the same again, from the same offsets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, UInt32Array, new_null_array,
@@ -25,9 +27,11 @@ use arrow::array::{
 use arrow::compute::{cast, concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
+use wattline_core::error::Retry;
+use wattline_core::late::LateStretches;
 use wattline_core::manifest::Correction;
 use wattline_core::record::{LaneId, column};
-use wattline_core::time::BEFORE_TIME;
+use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use super::{Coordinator, Instant, Programs, RulePlan};
 use crate::alerting;
@@ -36,7 +40,12 @@ use crate::events;
 use crate::intake::stream_schema;
 use crate::port::{FinalProgram, LaneProgram, RuleFailure, RuleRows, TableRange};
 use crate::progress::Progress;
-use crate::retry::until_done;
+
+/// More than the instants by which steps wait beyond their bounds: an event, or a window over windows, a microsecond each.
+pub(super) const MARGIN_US: i64 = 1_000;
+/// How often the archive is asked in one pass.
+const READS_MAX: u32 = 3;
+const READ_PAUSE: Duration = Duration::from_millis(200);
 
 /// The word for rows that are results.
 const INSERT: &str = "insert";
@@ -87,19 +96,22 @@ struct Run {
     lanes: Box<dyn LaneProgram>,
     merged: Box<dyn FinalProgram>,
     rows: Vec<RuleRows>,
-    failure: Option<String>,
+    /// Why the rule cannot be run over these events.
+    stopped: Option<String>,
+    /// What kept single rows from being computed.
+    left_out: BTreeSet<String>,
 }
 
 impl Run {
     fn begin(programs: &Programs, rule: usize) -> Self {
         let (lanes, merged) = programs(rule);
-        Self { lanes, merged, rows: Vec::new(), failure: None }
+        Self { lanes, merged, rows: Vec::new(), stopped: None, left_out: BTreeSet::new() }
     }
 
     fn push(&mut self, stream: usize, batch: &RecordBatch) {
         let output = self.lanes.push(0, stream, batch);
         self.rows.extend(output.rows);
-        self.failure = self.failure.take().or_else(|| output.failures.into_iter().next().map(|of| of.message));
+        self.stopped = self.stopped.take().or_else(|| output.failures.into_iter().next().map(|of| of.message));
     }
 
     /// Hands what was pushed to the merged part.
@@ -111,9 +123,8 @@ impl Run {
     fn advance(&mut self, rule: usize, watermark_us: i64) -> Vec<RuleRows> {
         let states = self.lanes.first_final_us().len();
         let output = self.merged.advance(&vec![watermark_us; states]);
-        let mut messages = output.failures.into_iter().map(|of| of.message);
-        self.failure =
-            self.failure.take().or_else(|| messages.next()).or(output.stopped.into_iter().next().map(|of| of.1));
+        self.left_out.extend(output.failures.into_iter().map(|of| of.message));
+        self.stopped = self.stopped.take().or(output.stopped.into_iter().next().map(|of| of.1));
         output.rows.into_iter().filter(|rows| rows.rule == rule).collect()
     }
 }
@@ -132,30 +143,60 @@ impl Coordinator {
         let mut corrected = false;
         for rule in 0..self.rules.len() {
             let Some(plan) = self.rules[rule].correction.clone() else { continue };
-            let Some(late_us) = self.progress_of_rules[rule].late_us else { continue };
-            if self.has_stopped(rule) || !self.has_caught_up(rule) {
+            let stretches: Vec<(i64, i64)> = self.progress_of_rules[rule].late.iter().collect();
+            if stretches.is_empty() || self.has_stopped(rule) || !self.has_caught_up(rule) {
                 continue;
             }
-            let started = Instant::now();
-            let difference = self.run_again(rule, &plan, late_us).await?;
-            let (retracted, inserted) = self.publish_difference(rule, difference)?;
-            self.settle(rule, &plan, late_us, retracted + inserted > 0);
-            let id = &self.rules[rule].id;
-            events::Corrected { rule: id, retracted, inserted, took: started.elapsed() }.emit();
-            corrected = true;
+            corrected |= self.correct_rule(rule, &plan, &stretches).await?;
         }
         self.uncommitted.corrected |= corrected;
         self.last_correction = Instant::now();
         Ok(corrected)
     }
 
+    /// Corrects one rule, or leaves it as it is if the archive cannot be read now.
+    async fn correct_rule(&mut self, rule: usize, plan: &CorrectionPlan, stretches: &[(i64, i64)]) -> Result<bool> {
+        let started = Instant::now();
+        let mut differences = Vec::with_capacity(stretches.len());
+        for late_us in stretches {
+            let runs = match self.read_patiently(rule, plan, *late_us).await {
+                Ok(runs) => runs,
+                Err(error) if error.retry() != Retry::Backoff => return Err(error),
+                Err(error) => {
+                    events::CorrectionPostponed { rule: &self.rules[rule].id, error: &error }.emit();
+                    return Ok(false);
+                }
+            };
+            match self.compare(rule, runs) {
+                Ok(difference) => differences.extend(difference),
+                Err(message) => {
+                    // What is out stays, and counts as it was: other late events find it unchanged.
+                    let message = format!("late events were not taken into the results: {message}");
+                    self.note_failure(None, RuleFailure { rule, offset: -1, message }, false);
+                    self.progress_of_rules[rule].late = LateStretches::default();
+                    return Ok(true);
+                }
+            }
+        }
+        let (mut retracted, mut inserted) = (0, 0);
+        for difference in &differences {
+            self.publish_difference(rule, difference)?;
+            retracted += difference.retracted.batch.num_rows();
+            inserted += difference.inserted.batch.num_rows();
+        }
+        self.settle(rule, plan, stretches, !differences.is_empty());
+        events::Corrected { rule: &self.rules[rule].id, retracted, inserted, took: started.elapsed() }.emit();
+        Ok(true)
+    }
+
     /// Whether all that was published of the rule's streams is in closed files: while a lane re-reads it is not.
     fn has_caught_up(&self, rule: usize) -> bool {
         let streams = &self.rules[rule].streams;
-        let of_rule = |stream: &str| streams.iter().any(|of| self.streams[*of].name == stream);
+        // A lane of the past that feeds the stream no more has nothing to read again.
+        let of_rule = |lane: &LaneId| streams.iter().any(|of| self.streams[*of].lanes.matches(lane));
         let assigned = self.lanes.values().map(|status| &status.section);
         let mut sections = assigned.chain(self.dormant.values().map(|(section, _)| section));
-        sections.all(|section| !of_rule(&section.stream) || section.archive == section.published)
+        sections.all(|section| !of_rule(&section.lane) || section.archive == section.published)
     }
 
     fn lane_cuts(&self, rule: usize) -> HashMap<LaneId, LaneCut> {
@@ -176,20 +217,25 @@ impl Coordinator {
         sections.map(cut).collect()
     }
 
-    /// Runs the rule over what can share a result with the late events.
-    async fn run_again(
-        &mut self,
-        rule: usize,
-        plan: &CorrectionPlan,
-        late_us: (i64, i64),
-    ) -> Result<Option<Difference>> {
+    /// As [`read_again`](Self::read_again), a few times: an archive that is away for longer must not hold up the job.
+    async fn read_patiently(&self, rule: usize, plan: &CorrectionPlan, late_us: (i64, i64)) -> Result<[Run; 3]> {
         let cuts = self.lane_cuts(rule);
-        let what = format!("correcting results of rule `{}`", self.rules[rule].id);
-        let read = until_done(&what, &self.progress, || self.read_again(rule, plan, late_us, &cuts)).await?;
-        let [mut before, mut live, mut after] = read;
-        if let Err(message) = [&mut before, &mut live, &mut after].into_iter().try_for_each(Run::close) {
-            return Ok(self.not_corrected(rule, &message));
+        let mut reads = 1;
+        loop {
+            match self.read_again(rule, plan, late_us, &cuts).await {
+                Err(error) if error.retry() == Retry::Backoff && reads < READS_MAX => {
+                    reads += 1;
+                    tokio::time::sleep(READ_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
         }
+    }
+
+    /// What the runs say that is to be changed.
+    fn compare(&mut self, rule: usize, runs: [Run; 3]) -> Result<Option<Difference>, String> {
+        let [mut before, mut live, mut after] = runs;
+        [&mut before, &mut live, &mut after].into_iter().try_for_each(Run::close)?;
         let corrected_us = self.progress_of_rules[rule].correction.as_ref().map_or(BEFORE_TIME, |of| of.until_us);
         let until_us = self.progress_of_rules[rule].final_until_us;
         let began_us = self.began_before_us(rule);
@@ -204,10 +250,15 @@ impl Coordinator {
         was.extend(live.advance(rule, until_us));
         let mut is = std::mem::take(&mut after.rows);
         is.extend(after.advance(rule, until_us));
-        if let Some(message) = [before, live, after].into_iter().find_map(|run| run.failure) {
-            return Ok(self.not_corrected(rule, &message));
+        if let Some(message) = [&before, &live, &after].into_iter().find_map(|run| run.stopped.clone()) {
+            return Err(message);
         }
-        difference(rule, &was, is)
+        // Rows that could not be computed before were reported when they were due.
+        for message in after.left_out.difference(&before.left_out.union(&live.left_out).cloned().collect()) {
+            let message = message.clone();
+            self.note_failure(None, RuleFailure { rule, offset: -1, message }, false);
+        }
+        difference(rule, &was, is).map_err(|error| error.to_string())
     }
 
     /// The three runs, with all events that matter pushed.
@@ -219,7 +270,12 @@ impl Coordinator {
         cuts: &HashMap<LaneId, LaneCut>,
     ) -> Result<[Run; 3]> {
         let [mut before, mut live, mut after] = std::array::from_fn(|_| Run::begin(&self.programs, rule));
-        let mut between_us = (late_us.0.saturating_sub(plan.reach_us), late_us.1.saturating_add(plan.reach_us));
+        let reach_us = plan.reach_us.saturating_add(MARGIN_US);
+        let mut between_us = (late_us.0.saturating_sub(reach_us), late_us.1.saturating_add(reach_us));
+        if self.rules[rule].span_us.is_none() {
+            // Rows that stand for themselves, of a time before the rule, are not its business.
+            between_us.0 = between_us.0.max(self.progress_of_rules[rule].active_from_us);
+        }
         if self.rules[rule].alert.is_some() {
             // Whether an alert is open now depends on the newest rows of its entity.
             between_us.1 = between_us.1.max(self.progress_of_rules[rule].final_until_us);
@@ -244,16 +300,9 @@ impl Coordinator {
         Ok([before, live, after])
     }
 
-    /// The rule cannot be computed with the late events: its results stay as they are.
-    fn not_corrected(&mut self, rule: usize, message: &str) -> Option<Difference> {
-        let message = format!("late events were not taken into the results: {message}");
-        self.note_failure(None, RuleFailure { rule, offset: -1, message }, false);
-        None
-    }
-
-    /// Puts what changed among the results and corrects alerts; gives how many rows were retracted and inserted.
-    fn publish_difference(&mut self, rule: usize, difference: Option<Difference>) -> Result<(usize, usize)> {
-        let Some(Difference { retracted, inserted, now }) = difference else { return Ok((0, 0)) };
+    /// Puts what changed among the results and corrects alerts.
+    fn publish_difference(&mut self, rule: usize, difference: &Difference) -> Result<()> {
+        let Difference { retracted, inserted, now } = difference;
         let revision = self.progress_of_rules[rule].correction.as_ref().map_or(1, |of| of.revision) + 1;
         let RulePlan { table, alert, .. } = &self.rules[rule];
         if let Some(spec) = table {
@@ -265,30 +314,38 @@ impl Coordinator {
             }
         }
         if let Some(plan) = alert {
-            let records = alerting::correct(plan, &retracted, &inserted, &now, &mut self.lifecycle)?;
+            let records = alerting::correct(plan, retracted, inserted, now, &mut self.lifecycle)?;
             for record in records {
                 let by_status = self.alerts_by_rule.entry(record.rule_id.clone()).or_default();
                 *by_status.entry(record.status.as_str()).or_default() += 1;
                 self.uncommitted.alerts.push(record);
             }
         }
-        Ok((retracted.batch.num_rows(), inserted.batch.num_rows()))
+        Ok(())
     }
 
     /// Notes up to where results are corrected. Late events whose results are not all final stay on the list.
-    fn settle(&mut self, rule: usize, plan: &CorrectionPlan, late_us: (i64, i64), changed: bool) {
+    fn settle(&mut self, rule: usize, plan: &CorrectionPlan, stretches: &[(i64, i64)], changed: bool) {
         let streams = &self.rules[rule].streams;
         let of_rule = |stream: &str| streams.iter().any(|of| self.streams[*of].name == stream);
         let assigned = self.lanes.values().map(|status| &status.section);
         let sections = assigned.chain(self.dormant.values().map(|(section, _)| section));
         let offsets =
             sections.filter(|of| of_rule(&of.stream)).map(|section| (section.lane.clone(), section.archive)).collect();
+        let joins_us = self.rules[rule].joins_us();
         let progress = &mut self.progress_of_rules[rule];
         let revision = progress.correction.as_ref().map_or(1, |of| of.revision) + i64::from(changed);
         let until_us = progress.final_until_us;
         progress.correction = Some(Correction { until_us, revision, offsets });
-        let is_settled = late_us.1.saturating_add(plan.reach_us) <= until_us;
-        progress.late_us = (!is_settled).then_some(late_us);
+        progress.late = LateStretches::default();
+        if until_us == END_OF_TIME {
+            return;
+        }
+        // What an event before this has to do with is final.
+        let settled_us = until_us.saturating_sub(plan.reach_us).saturating_sub(MARGIN_US);
+        for (first_us, last_us) in stretches.iter().filter(|(_, last_us)| *last_us >= settled_us) {
+            progress.late.add(((*first_us).max(settled_us), *last_us), joins_us);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::{Coordinator, Job, LaneStatus, RulePlan, StreamPlan, Uncommitted, WOR
 use crate::commit::Chain;
 use crate::error::{Error, Result};
 use crate::events;
-use crate::intake::{Replay, StreamIntake, stream_schema};
+use crate::intake::{CorrectedRule, Replay, StreamIntake, stream_schema};
 use crate::intake_thread::{Intake, SourceCommand};
 use crate::port::{Position, RuleFailure, StageState, StateDelta};
 use crate::recovery::{Past, read_past};
@@ -145,7 +145,9 @@ fn intake_of(number: usize, stream: &StreamPlan, rules: &[RulePlan]) -> StreamIn
     let corrected = rules.iter().enumerate().filter(|(_, rule)| rule.correction.is_some());
     let corrected = corrected.filter(|(_, rule)| rule.streams.contains(&number));
     StreamIntake {
-        corrected: corrected.map(|(rule, plan)| (rule, plan.delay_ms)).collect(),
+        corrected: corrected
+            .map(|(rule, plan)| CorrectedRule { rule, delay_ms: plan.delay_ms, joins_us: plan.joins_us() })
+            .collect(),
         name: stream.name.as_str().into(),
         schema: stream_schema(&stream.schema),
         event_time: stream.schema.index_of(&stream.event_time).unwrap_or_default(),
@@ -169,7 +171,7 @@ fn progress_of_rules(rules: &[RulePlan], streams: &[StreamPlan], past: &Past, fr
             final_until_us: BEFORE_TIME,
             active_from_us: reached.unwrap_or(BEFORE_TIME),
             quarantined: Vec::new(),
-            late_us: None,
+            late: Default::default(),
             correction: None,
         }
     };

@@ -105,7 +105,8 @@ pub(super) fn plans() -> Vec<RulePlan> {
         }),
     };
     let alert = |id: &str, event_time: &str| {
-        Some(AlertPlan { rule: alert_rule(id), entity: vec!["key".into()], event_time: event_time.into() })
+        let (rule, event_time) = (alert_rule(id), event_time.into());
+        Some(AlertPlan { rule, entity: vec!["key".into()], event_time, corrected: id == "tidied" })
     };
     vec![
         plan(BIG, "big", None, Some(table("big", "ts", stream_schema(&schema()))), None),

@@ -153,12 +153,13 @@ impl Maker<'_> {
     }
 
     fn aggregates(&mut self, identity: bool) -> String {
-        const FREE: [&str; 10] = [
+        const FREE: [&str; 11] = [
             "count(*)",
             "count(u_a_v)",
             "sum(seq_no)",
             "sum(energy_imp_kwh)",
             "min(u_a_v)",
+            "max(u_a_v)",
             "max(ts)",
             "avg(energy_imp_kwh)",
             "count(DISTINCT seq_no)",

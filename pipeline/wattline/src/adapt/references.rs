@@ -108,17 +108,19 @@ impl ReferenceFiles {
                 Ok(stamp) => {
                     stamps.insert(name, stamp);
                 }
-                Err(error) => {
-                    seen.problems.push(format!("reference table `{name}`: {error}"));
-                    return None;
-                }
+                Err(error) => seen.problems.push(format!("reference table `{name}`: {error}")),
             }
         }
         for (name, reference) in &self.configured {
-            if let (Some(within), Some(stamp)) = (reference.fresh_within, stamps.get(name)) {
+            // A table that is not there is as old as it was when it was last seen.
+            let stamp = stamps.get(name).or_else(|| self.stamps.get(name));
+            if let (Some(within), Some(stamp)) = (reference.fresh_within, stamp) {
                 let (table, changed_ms) = (name.clone(), stamp.changed_ms);
                 seen.freshness.push(Freshness { table, changed_ms, within_ms: within.0 });
             }
+        }
+        if stamps.len() < self.configured.len() {
+            return None;
         }
         if stamps == self.stamps {
             return None;
