@@ -389,7 +389,7 @@ impl Maker<'_> {
         let used = ["a", "b", "c"].into_iter().filter(|symbol| pattern.contains(symbol));
         let partition = self.one_of(&["PARTITION BY meter_id ", "PARTITION BY meter_id ", ""]);
         // The ways to match some patterns are many: not too many rows at once.
-        let seconds: &[u64] = if partition.is_empty() { &[3, 9] } else { &[3, 20, 90] };
+        let seconds: &[u64] = if partition.is_empty() { &[2, 4] } else { &[3, 20] };
         let defines: Vec<String> =
             used.map(|symbol| self.symbol(symbol, symbol != "a" || pattern != "a b+", seconds)).collect();
         let measures = "first(ts) AS began, last(ts) AS ended, classifier() AS part, count(*) AS n, max(a.seq_no) AS highest, \
