@@ -489,21 +489,8 @@ fn record(rule: &AlertRule, row: AlertRow, state: &AlertState, status: Status) -
 
 fn occurrence(rule: &AlertRule, row: AlertRow) -> AlertRecord {
     let entity_id = entity_id(&row.entity);
-    let state = AlertState {
-        rule_id: rule.id.clone(),
-        fingerprint: fingerprint(rule, &entity_id, Some(&row)),
-        entity_id,
-        revision: 1,
-        status: Status::Open,
-        severity: row.severity.unwrap_or(rule.severity),
-        first_seen_us: row.event_us,
-        last_seen_us: row.event_us,
-        notified_us: row.event_us,
-        occurrences: 1,
-        peak_measured: row.measured,
-        peak_excess: excess(&row),
-        calm_rows: 0,
-    };
+    let fingerprint = fingerprint(rule, &entity_id, Some(&row));
+    let state = AlertState { fingerprint, ..opening(rule, None, &row, &entity_id) };
     record(rule, row, &state, Status::Open)
 }
 

@@ -29,7 +29,7 @@ use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef}
 use arrow::row::{RowConverter, SortField};
 use wattline_core::error::Retry;
 use wattline_core::late::LateStretches;
-use wattline_core::manifest::Correction;
+use wattline_core::manifest::{Correction, LaneSection};
 use wattline_core::record::{LaneId, column};
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
@@ -189,23 +189,25 @@ impl Coordinator {
         Ok(true)
     }
 
+    /// Where all lanes stand, those of the past that were not assigned too.
+    fn sections_of_all(&self) -> impl Iterator<Item = &LaneSection> {
+        let assigned = self.lanes.values().map(|status| &status.section);
+        assigned.chain(self.dormant.values().map(|(section, _)| section))
+    }
+
     /// Whether all that was published of the rule's streams is in closed files: while a lane re-reads it is not.
     fn has_caught_up(&self, rule: usize) -> bool {
         let streams = &self.rules[rule].streams;
         // A lane of the past that feeds the stream no more has nothing to read again.
         let of_rule = |lane: &LaneId| streams.iter().any(|of| self.streams[*of].lanes.matches(lane));
-        let assigned = self.lanes.values().map(|status| &status.section);
-        let mut sections = assigned.chain(self.dormant.values().map(|(section, _)| section));
-        sections.all(|section| !of_rule(&section.lane) || section.archive == section.published)
+        self.sections_of_all().all(|section| !of_rule(&section.lane) || section.archive == section.published)
     }
 
     fn lane_cuts(&self, rule: usize) -> HashMap<LaneId, LaneCut> {
         let progress = &self.progress_of_rules[rule];
         let before: HashMap<&LaneId, i64> =
             progress.correction.iter().flat_map(|of| &of.offsets).map(|(lane, offset)| (lane, *offset)).collect();
-        let assigned = self.lanes.values().map(|status| &status.section);
-        let sections = assigned.chain(self.dormant.values().map(|(section, _)| section));
-        let cut = |section: &wattline_core::manifest::LaneSection| {
+        let cut = |section: &LaneSection| {
             let stopped = progress.quarantined.iter().find(|q| q.lane.as_ref() == Some(&section.lane));
             let cut = LaneCut {
                 since: section.since,
@@ -214,7 +216,7 @@ impl Coordinator {
             };
             (section.lane.clone(), cut)
         };
-        sections.map(cut).collect()
+        self.sections_of_all().map(cut).collect()
     }
 
     /// As [`read_again`](Self::read_again), a few times: an archive that is away for longer must not hold up the job.
@@ -328,10 +330,8 @@ impl Coordinator {
     fn settle(&mut self, rule: usize, plan: &CorrectionPlan, stretches: &[(i64, i64)], changed: bool) {
         let streams = &self.rules[rule].streams;
         let of_rule = |stream: &str| streams.iter().any(|of| self.streams[*of].name == stream);
-        let assigned = self.lanes.values().map(|status| &status.section);
-        let sections = assigned.chain(self.dormant.values().map(|(section, _)| section));
-        let offsets =
-            sections.filter(|of| of_rule(&of.stream)).map(|section| (section.lane.clone(), section.archive)).collect();
+        let sections = self.sections_of_all().filter(|of| of_rule(&of.stream));
+        let offsets = sections.map(|section| (section.lane.clone(), section.archive)).collect();
         let joins_us = self.rules[rule].joins_us();
         let progress = &mut self.progress_of_rules[rule];
         let revision = progress.correction.as_ref().map_or(1, |of| of.revision) + i64::from(changed);
