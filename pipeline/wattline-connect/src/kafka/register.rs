@@ -1,11 +1,12 @@
 //! A register as a compacted topic: the last message of each key is a row of a reference table.
 //!
 //! The topic is read from its beginning, all partitions, outside of any consumer group, and then from where the last reading
-//! came to. A message is a JSON object; the columns that the configuration names are taken from its members, others are left
-//! alone. A message without a payload takes the row of its key away. The whole table is in memory, so it is refused above
-//! [`REGISTER_BYTES_MAX`].
+//! came to; nothing is fetched between two readings. A topic that has become shorter was made anew and is read from its
+//! beginning again. A message is a JSON object; the columns that the configuration names are taken from its members, others
+//! are left alone. A message without a payload takes the row of its key away. The whole table is in memory, so it is refused
+//! above [`REGISTER_BYTES_MAX`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -30,7 +31,9 @@ pub const REGISTER_BYTES_MAX: usize = 1 << 30;
 const POLL_WAIT: Duration = Duration::from_millis(100);
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-const DEFAULTS: [(&str, &str); 2] = [("client.id", "wattline-register"), ("check.crcs", "true")];
+/// The end of the topic is what a reading waits for, so a broker need not wait for more.
+const DEFAULTS: [(&str, &str); 3] =
+    [("client.id", "wattline-register"), ("check.crcs", "true"), ("fetch.wait.max.ms", "10")];
 
 /// Where a register is.
 #[derive(Debug, Clone)]
@@ -72,6 +75,7 @@ impl Register {
         let reserved = [
             Reserved::new("enable.auto.commit", "false", "a register is read outside of any group"),
             Reserved::new("enable.partition.eof", "true", "the end of a register is recognised by it"),
+            Reserved::new("auto.offset.reset", "earliest", "a register is read whole"),
             Reserved::new("group.id", "wattline-register", "a register is read outside of any group"),
         ];
         // What users set for the group of the source is not meant for a client without one.
@@ -82,12 +86,6 @@ impl Register {
             client.create_with_context(SourceContext::default()).map_err(refused_config)?;
         let cluster = Cluster::new(&config.bootstrap_servers, config.timeout);
         let partitions = cluster.partition_count(&consumer, &config.topic)?;
-        let failed = |source| Error::Kafka { doing: format!("reading register `{}`", config.topic), source };
-        let mut assignment = TopicPartitionList::new();
-        for partition in 0..partitions {
-            assignment.add_partition_offset(&config.topic, partition, Offset::Beginning).map_err(failed)?;
-        }
-        consumer.assign(&assignment).map_err(failed)?;
         let next = (0..partitions).map(|partition| (partition, 0)).collect();
         Ok(Self { consumer, config, next, rows: HashMap::new(), bytes: 0, changed_ms: 0 })
     }
@@ -98,13 +96,48 @@ impl Register {
     /// [`Error::Kafka`] if the end is not reached in time; [`Error::Reference`] if the register is too large.
     pub fn read_to_end(&mut self) -> Result<()> {
         let deadline = Instant::now() + self.config.timeout;
-        let mut ends = BTreeMap::new();
-        for partition in self.next.keys() {
-            let bounds = self.consumer.fetch_watermarks(&self.config.topic, *partition, QUESTION_TIMEOUT);
-            let (_, high) = bounds.map_err(|source| self.failed(source))?;
-            ends.insert(*partition, high);
+        let mut behind = self.behind()?;
+        if behind.is_empty() {
+            return Ok(());
         }
-        while ends.iter().any(|(partition, end)| self.next.get(partition).is_some_and(|next| next < end)) {
+        // Assigned anew for each reading: an end that is told now is one of this reading, not a left-over of the last.
+        let mut assignment = TopicPartitionList::new();
+        for partition in &behind {
+            let next = self.next.get(partition).copied().unwrap_or(0);
+            let from = if next == 0 { Offset::Beginning } else { Offset::Offset(next) };
+            assignment
+                .add_partition_offset(&self.config.topic, *partition, from)
+                .map_err(|source| self.failed(source))?;
+        }
+        self.consumer.assign(&assignment).map_err(|source| self.failed(source))?;
+        let read = self.read_until_ends(&mut behind, deadline);
+        self.consumer.unassign().map_err(|source| self.failed(source))?;
+        read
+    }
+
+    /// The partitions that have messages which were not read.
+    fn behind(&mut self) -> Result<BTreeSet<i32>> {
+        let mut behind = BTreeSet::new();
+        let mut shorter = false;
+        for (partition, next) in &self.next {
+            let bounds = self.consumer.fetch_watermarks(&self.config.topic, *partition, QUESTION_TIMEOUT);
+            let (_, end) = bounds.map_err(|source| self.failed(source))?;
+            shorter |= end < *next;
+            if *next < end {
+                behind.insert(*partition);
+            }
+        }
+        if shorter {
+            self.rows.clear();
+            self.bytes = 0;
+            self.next.values_mut().for_each(|next| *next = 0);
+            behind.extend(self.next.keys());
+        }
+        Ok(behind)
+    }
+
+    fn read_until_ends(&mut self, behind: &mut BTreeSet<i32>, deadline: Instant) -> Result<()> {
+        while !behind.is_empty() {
             match self.consumer.poll(POLL_WAIT) {
                 Some(Ok(message)) => {
                     let (partition, offset) = (message.partition(), message.offset());
@@ -117,10 +150,9 @@ impl Register {
                     self.take(key, offset, payload)?;
                     self.next.insert(partition, offset + 1);
                 }
-                // The end may be a marker of a transaction, or what compaction has left out.
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    let end = ends.get(&partition).copied().unwrap_or_default();
-                    self.next.entry(partition).and_modify(|next| *next = (*next).max(end));
+                    self.pass_markers(partition);
+                    behind.remove(&partition);
                 }
                 Some(Err(source)) if Instant::now() >= deadline => return Err(self.failed(source)),
                 None if Instant::now() >= deadline => {
@@ -130,6 +162,15 @@ impl Register {
             }
         }
         Ok(())
+    }
+
+    /// Markers of transactions stand behind the last message; what an open transaction has written does not count yet.
+    fn pass_markers(&mut self, partition: i32) {
+        let Ok(positions) = self.consumer.position() else { return };
+        let position = positions.find_partition(&self.config.topic, partition).map(|of| of.offset());
+        if let (Some(Offset::Offset(position)), Some(next)) = (position, self.next.get_mut(&partition)) {
+            *next = (*next).max(position);
+        }
     }
 
     fn failed(&self, source: KafkaError) -> Error {
@@ -223,3 +264,6 @@ pub fn empty_register(topic: &str, options: &ReferenceOptions) -> Result<Referen
     let batch = assemble(Schema::new(fields), arrays, 0)?;
     Ok(ReferenceTable { schema: batch.schema(), batch, version: "not read".to_owned() })
 }
+
+#[cfg(test)]
+mod tests;
