@@ -89,6 +89,8 @@ pub struct FileNaming {
     pub chain: String,
     /// Number of the epoch.
     pub epoch: u64,
+    /// Which call of that epoch it is.
+    pub part: u32,
     /// Nonce of the owner; a successor that writes the same epoch has another one.
     pub nonce: String,
 }
@@ -162,7 +164,7 @@ impl Archive {
             encode_sorted(&encoder_layout, &conformed?, |file| to_store.blocking_send(file).is_ok())
         });
         let received = futures::stream::unfold(encoded, |mut encoded| async { Some((encoded.recv().await?, encoded)) });
-        let prefix = format!("{}-{}", sanitized(&naming.chain), naming.epoch);
+        let prefix = format!("{}-{}-{}", sanitized(&naming.chain), naming.epoch, naming.part);
         let (table, layout, prefix, nonce) = (&table, &layout, &prefix, sanitized(&naming.nonce));
         let stored = received.enumerate().map(|(number, file)| {
             let label = format!("{prefix}-{number}-{nonce}");

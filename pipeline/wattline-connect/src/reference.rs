@@ -376,7 +376,7 @@ mod tests {
         };
         let (empty, before) = (load().await.unwrap(), reference_stamp(&path).unwrap());
         assert_eq!(empty.batch.num_rows(), 0);
-        let naming = crate::archive::FileNaming { chain: "c".to_owned(), epoch: 1, nonce: "n".to_owned() };
+        let naming = crate::archive::FileNaming { chain: "c".to_owned(), epoch: 1, part: 0, nonce: "n".to_owned() };
         let files = archive.write_files("meters", vec![batch], &naming).await.unwrap();
         archive.commit("meters", &files, &[], "test", 1).await.unwrap();
         let table = load().await.unwrap();

@@ -55,8 +55,6 @@ pub(crate) use epoch::held_bytes;
 
 /// Blocks that may wait for one worker.
 const WORKER_QUEUE_BLOCKS: usize = 4;
-/// State objects after which a checkpoint writes the whole state instead of what changed.
-const STATE_OBJECTS_MAX: usize = 8;
 /// Alert records kept for the summary, one a rule.
 const SAMPLE_ALERTS: usize = 64;
 /// How often the coordinator looks whether something is due.
@@ -79,10 +77,14 @@ pub struct JobSettings {
     pub checkpoint_bytes: u64,
     /// Raw rows in memory at which the sources are paused.
     pub buffered_bytes_max: u64,
+    /// Partial state in the workers at which a checkpoint comes early; at twice as much the sources are paused.
+    pub state_bytes: u64,
     /// Age at which results in memory are written into a file, however few.
     pub file_age: Duration,
     /// Bytes at which results in memory are written into a file, however young.
     pub file_bytes: u64,
+    /// Bytes of results of one tick at which they are written into files before the manifest that names them.
+    pub results_bytes: u64,
     /// How long manifests are kept after they were superseded.
     pub manifest_retention: Duration,
     /// How often tables are compacted and cleaned.
@@ -298,6 +300,7 @@ struct Coordinator {
     uncommitted: Uncommitted,
     checkpoint_n: u64,
     state_objects: Vec<String>,
+    state_written: epoch::StateWritten,
     stages_object: Option<String>,
     alert_state_object: Option<String>,
     /// Alert states changed since the last checkpoint.
@@ -360,6 +363,7 @@ impl Coordinator {
         let buffered = self.progress.buffered_bytes.load(Ordering::Relaxed);
         self.look_at_references().await?;
         let checkpoint = buffered >= self.settings.checkpoint_bytes
+            || self.progress.state_bytes.load(Ordering::Relaxed) >= self.settings.state_bytes
             || self.last_checkpoint.elapsed() >= self.settings.checkpoint
             || self.reference_tables.has_reloaded();
         if checkpoint || self.last_tick.elapsed() >= self.settings.tick {
@@ -466,12 +470,13 @@ impl Coordinator {
         if first_final_us.iter().zip(watermarks_us.iter()).any(|(first, watermark)| first <= watermark) {
             let close = |reply| WorkerMessage::Close { watermarks_us: Arc::clone(&watermarks_us), reply };
             for closed in self.ask_workers(close).await? {
-                closed?.iter().for_each(|delta| self.merge(delta));
+                closed?.iter().try_for_each(|delta| self.merge(delta))?;
             }
         }
-        self.advance_rules(&watermarks_us)?;
+        self.advance_rules(&watermarks_us).await?;
         self.note_gauges();
-        let due = if checkpoint { self.worth_a_checkpoint(&raw) } else { !self.uncommitted.alerts.is_empty() };
+        let tells = !self.uncommitted.alerts.is_empty() || !self.uncommitted.adds.is_empty();
+        let due = if checkpoint { self.worth_a_checkpoint(&raw) } else { tells };
         if due {
             self.commit(checkpoint, raw).await?;
         }
@@ -515,19 +520,20 @@ impl Coordinator {
         for (lane, failure) in report.failures {
             self.note_failure(Some(lane), failure, true);
         }
-        report.deltas.iter().for_each(|delta| self.merge(delta));
+        report.deltas.iter().try_for_each(|delta| self.merge(delta))?;
         self.uncommitted.deltas.extend(report.deltas);
         self.take_rows(report.rows)
     }
 
     /// Takes partial state in, unless nobody will ask for it.
-    fn merge(&mut self, delta: &StateDelta) {
+    fn merge(&mut self, delta: &StateDelta) -> Result<()> {
         if self.states[delta.state].rules.iter().all(|rule| self.has_stopped(*rule)) {
-            return;
+            return Ok(());
         }
         if let Err(message) = self.final_program.merge(delta) {
             self.stop_rules_of(delta.state, &message);
         }
+        self.final_program.relieve()
     }
 
     /// Whether a rule failed after the lanes were merged.
@@ -598,21 +604,28 @@ impl Coordinator {
     }
 
     /// Advances every state to its watermark, takes in what became final, notes how far each rule has come.
-    fn advance_rules(&mut self, watermarks_us: &[i64]) -> Result<()> {
-        let output = self.final_program.advance(watermarks_us);
-        let rows = output.rows.into_iter().filter(|rows| !self.has_stopped(rows.rule)).collect();
-        for failure in output.failures {
-            self.note_failure(None, failure, false);
-        }
-        for (rule, message) in output.stopped {
-            self.note_failure(None, RuleFailure { rule, offset: -1, message }, true);
+    async fn advance_rules(&mut self, watermarks_us: &[i64]) -> Result<()> {
+        loop {
+            let output = self.final_program.advance(watermarks_us)?;
+            let rows = output.rows.into_iter().filter(|rows| !self.has_stopped(rows.rule)).collect();
+            for failure in output.failures {
+                self.note_failure(None, failure, false);
+            }
+            for (rule, message) in output.stopped {
+                self.note_failure(None, RuleFailure { rule, offset: -1, message }, true);
+            }
+            self.take_rows(rows)?;
+            if !output.more {
+                break;
+            }
+            self.write_early().await?;
         }
         for rule in (0..self.rules.len()).filter(|rule| !self.has_stopped(*rule)).collect::<Vec<_>>() {
             let watermark_us = self.rule_watermark_us(rule);
             let progress = &mut self.progress_of_rules[rule];
             progress.final_until_us = progress.final_until_us.max(watermark_us);
         }
-        self.take_rows(rows)
+        Ok(())
     }
 
     /// Sorts rows of table rules into their tables and folds rows of alert rules.

@@ -62,6 +62,7 @@ pub(crate) struct Intake {
     pub(crate) progress: Arc<Progress>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) buffered_bytes_max: u64,
+    pub(crate) state_bytes_max: u64,
     pub(crate) routes: HashMap<LaneId, Route>,
     pub(crate) held: VecDeque<(usize, WorkerMessage)>,
     pub(crate) paused: bool,
@@ -123,9 +124,10 @@ impl Intake {
         Ok(())
     }
 
-    /// Raw rows in memory are at their limit.
+    /// Raw rows or partial state in memory are at their limit.
     fn is_crowded(&self) -> bool {
         self.progress.buffered_bytes.load(Ordering::Relaxed) > self.buffered_bytes_max
+            || self.progress.state_bytes.load(Ordering::Relaxed) > self.state_bytes_max
     }
 
     /// Gives a worker a message, or the message back if it has no room.

@@ -221,6 +221,8 @@ pub struct FinalOutput {
     pub failures: Vec<RuleFailure>,
     /// Rules that failed as a whole, with what went wrong: nothing more comes from them.
     pub stopped: Vec<(usize, String)>,
+    /// This is a part of it: the rest comes with the next call.
+    pub more: bool,
 }
 
 /// The lane part of all rules. One per worker.
@@ -243,9 +245,15 @@ pub trait LaneProgram: Send {
     /// For each state the lowest watermark at which [`close`](Self::close) would find something.
     fn first_final_us(&self) -> Vec<i64>;
 
+    /// Memory that partial state holds, bytes.
+    fn state_bytes(&self) -> usize;
+
     /// Stops running a rule in a lane.
     fn quarantine(&mut self, rule: usize, lane: u32);
 }
+
+/// State, one part after the other: all of it may be more than memory holds.
+pub type Deltas = Box<dyn Iterator<Item = Result<StateDelta, String>> + Send>;
 
 /// The part of all rules after the lanes are merged. One per process.
 pub trait FinalProgram: Send {
@@ -255,8 +263,18 @@ pub trait FinalProgram: Send {
     /// The text of what went wrong; the rules of the state are quarantined.
     fn merge(&mut self, delta: &StateDelta) -> Result<(), String>;
 
-    /// Advances each state to its watermark and gives the rows of its rules that became final.
-    fn advance(&mut self, watermarks_us: &[i64]) -> FinalOutput;
+    /// Puts state on disk if it has more than its share of memory.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    fn relieve(&mut self) -> Result<()>;
+
+    /// Advances each state to its watermark and gives the rows of its rules that became final, or a part of them: then it is
+    /// called again with the same watermarks.
+    ///
+    /// # Errors
+    /// If what was put on disk cannot be read.
+    fn advance(&mut self, watermarks_us: &[i64]) -> Result<FinalOutput>;
 
     /// For a restore, before any state comes in: everything that the state gives final at the watermark is out, and is not
     /// given again.
@@ -272,7 +290,7 @@ pub trait FinalProgram: Send {
     ///
     /// # Errors
     /// The text of what went wrong.
-    fn dump(&mut self) -> Result<Vec<StateDelta>, String>;
+    fn dump(&mut self) -> Result<Deltas, String>;
 
     /// What the rules keep over final rows; the program keeps it.
     ///
@@ -365,6 +383,8 @@ pub struct FileTag {
     pub chain: String,
     /// Number of the manifest that will name the files.
     pub n: u64,
+    /// Which call of this manifest's it is.
+    pub part: u32,
     /// Nonce of the process.
     pub nonce: String,
 }

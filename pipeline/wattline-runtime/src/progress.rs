@@ -32,6 +32,8 @@ pub struct Progress {
     pub epochs: AtomicU64,
     /// Gauge: bytes of raw rows in memory, waiting for a file.
     pub buffered_bytes: AtomicU64,
+    /// Gauge: bytes of partial state in the workers.
+    pub state_bytes: AtomicU64,
     /// Gauge: alerts that are open.
     pub open_alerts: AtomicU64,
     /// Gauge: records not yet published; -1 if unknown.
@@ -61,6 +63,7 @@ impl Default for Progress {
             rule_errors: AtomicU64::new(0),
             epochs: AtomicU64::new(0),
             buffered_bytes: AtomicU64::new(0),
+            state_bytes: AtomicU64::new(0),
             open_alerts: AtomicU64::new(0),
             lag: AtomicI64::new(-1),
             reached_us: AtomicI64::new(BEFORE_TIME),

@@ -40,8 +40,6 @@ pub(crate) struct Past {
     pub(crate) rules: BTreeMap<String, RuleProgress>,
     /// Objects with the state of the rules at the checkpoint.
     pub(crate) state_objects: Vec<String>,
-    /// State of the rules at the checkpoint, by fingerprint.
-    pub(crate) state: Vec<(String, RecordBatch)>,
     /// Object with what rules keep over final rows, at the checkpoint.
     pub(crate) stages_object: Option<String>,
     /// Its rows, by rule and part.
@@ -132,9 +130,6 @@ fn merge_section(lanes: &mut BTreeMap<LaneId, (LaneSection, Replay)>, section: &
 }
 
 async fn load_objects(store: &dyn Store, past: &mut Past) -> Result<()> {
-    for path in &past.state_objects {
-        past.state.extend(load_frames(store, path).await?);
-    }
     if let Some(path) = &past.stages_object {
         past.stages = load_frames(store, path).await?;
     }
@@ -150,7 +145,7 @@ async fn load_objects(store: &dyn Store, past: &mut Past) -> Result<()> {
     Ok(())
 }
 
-async fn load_frames(store: &dyn Store, path: &str) -> Result<Vec<(String, RecordBatch)>> {
+pub(crate) async fn load_frames(store: &dyn Store, path: &str) -> Result<Vec<(String, RecordBatch)>> {
     frames::read(path, &load(store, path).await?)
 }
 

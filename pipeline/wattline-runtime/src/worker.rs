@@ -105,6 +105,8 @@ pub(crate) struct Worker {
     /// Rules that were stopped in a lane.
     pub(crate) quarantined: BTreeSet<(usize, LaneNumber)>,
     pub(crate) pending: WorkerReport,
+    /// What this worker has added to the gauge of partial state.
+    pub(crate) state_bytes: u64,
 }
 
 impl Worker {
@@ -122,6 +124,7 @@ impl Worker {
                 }
                 WorkerMessage::Close { watermarks_us, reply } => {
                     let closed = self.program.close(&watermarks_us).map_err(|what| Error::State { what });
+                    self.note_state();
                     reply.send(closed).is_ok()
                 }
                 message => {
@@ -282,6 +285,7 @@ impl Worker {
                 self.quarantined.extend(output.failures.iter().map(|failure| (failure.rule, number)));
                 self.pending.failures.extend(output.failures.into_iter().map(|failure| (id.clone(), failure)));
             }
+            self.note_state();
             let bytes = held_bytes(&admitted.batch);
             self.progress.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.pending.raw.entry(number_of_stream).or_default().push(admitted.batch);
@@ -290,6 +294,14 @@ impl Worker {
             self.progress.note_processed(&id, next);
         }
         Ok(())
+    }
+
+    /// Tells how much memory the partial state has now.
+    fn note_state(&mut self) {
+        let bytes = self.program.state_bytes() as u64;
+        let before = std::mem::replace(&mut self.state_bytes, bytes);
+        // Wraps around where it becomes less: the sum over all workers is right.
+        self.progress.state_bytes.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
     }
 
     fn report(&mut self, checkpoint: bool) -> WorkerReport {
@@ -301,6 +313,7 @@ impl Worker {
                 Ok(deltas) => report.deltas = deltas,
                 Err(what) => report.error = report.error.or(Some(Error::State { what })),
             }
+            self.note_state();
         }
         report.first_final_us = self.program.first_final_us();
         report.lanes = self

@@ -56,6 +56,13 @@ pub enum Error {
         #[source]
         source: Box<DataFusionError>,
     },
+    /// State that memory does not hold could not be put on disk, or read from there.
+    #[error("{source}; the folder is `[run] scratch` in the configuration")]
+    Scratch {
+        /// What the disk said.
+        #[source]
+        source: Box<DataFusionError>,
+    },
     /// The thread that plans the rules could not be started or ended in a panic.
     #[error("the planner could not run: {reason}")]
     Planner {
@@ -73,11 +80,12 @@ impl Error {
                 Kind::Invalid
             }
             Self::Query { .. } => Kind::Data,
+            Self::Scratch { .. } => Kind::Unavailable,
             Self::State { .. } | Self::Planner { .. } => Kind::Internal,
         }
     }
 
-    /// Whether the same call may succeed later: never, as everything here is a function of its input.
+    /// Whether the same call may succeed later: never, as all but the disk is a function of its input.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
@@ -88,6 +96,7 @@ impl Error {
             | Self::Query { .. }
             | Self::State { .. }
             | Self::Planner { .. } => Retry::Never,
+            Self::Scratch { .. } => Retry::AfterRestore,
         }
     }
 }

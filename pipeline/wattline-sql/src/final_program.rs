@@ -8,26 +8,34 @@
 //! its own takes nothing in again that was final then. A rule with stages goes through it again, to have them as they were,
 //! and gives nothing out until it is past what was given: its output depends on the watermark only, not on when it came.
 //!
+//! What windows keep is bounded by a share of memory, if the program has one: above it, groups go to scratch files, and what becomes
+//! final is then given in parts. A rule's stages take each part in and give out what is final with the last.
+//!
 //! A row that fails in a step is left out and reported; which rows fail does not depend on batching, as a failing batch is
 //! halved down to single rows. A rule that fails in a stage that keeps state is reported as stopped.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use datafusion::error::DataFusionError;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use crate::error::Error;
 use crate::lane_program::state_error;
-use crate::operators::{FinalPanes, OrderBuffer, record_batch};
+use crate::operators::{FinalPanes, OrderBuffer, Run, Scratch, is_of_scratch, record_batch};
 use crate::planner::{Hold, Node};
 use crate::program::{FinalOutput, RuleFailure, RuleRows, StageState, StateDelta};
 use crate::rule_set::CompiledRule;
 use crate::shared_state::SharedState;
 
+mod dump;
 mod stage;
 
+pub use dump::Dump;
+use dump::DumpedRun;
 use stage::{Released, Stage};
 
 /// All rules, with the merged state of a process.
@@ -38,6 +46,14 @@ pub struct FinalProgram {
     /// What each state has given is final up to here.
     watermarks_us: Vec<i64>,
     stages: Vec<RuleStages>,
+    share: Option<Share>,
+}
+
+/// How much memory the states may have.
+#[derive(Debug)]
+struct Share {
+    bytes: usize,
+    scratch: Scratch,
 }
 
 enum FinalState {
@@ -87,7 +103,43 @@ impl FinalProgram {
             stopped: only.is_some_and(|only| only != number),
         });
         let stages = stages.collect();
-        Self { watermarks_us: vec![BEFORE_TIME; shared.len()], rules, shared, states, stages }
+        Self { watermarks_us: vec![BEFORE_TIME; shared.len()], rules, shared, states, stages, share: None }
+    }
+
+    /// Gives the windows so many bytes of memory; the rest of their groups goes to files without names in `folder`.
+    #[must_use]
+    pub fn with_memory(mut self, bytes: usize, folder: &Path) -> Self {
+        self.share = Some(Share { bytes, scratch: Scratch::new(folder, bytes) });
+        self
+    }
+
+    /// Puts groups of windows on disk if they have more than their share of memory, until they have half of it.
+    ///
+    /// # Errors
+    /// [`Error::Scratch`] if the disk does not take them.
+    pub fn relieve(&mut self) -> Result<(), Error> {
+        let Some(Share { bytes: most, scratch }) = &self.share else { return Ok(()) };
+        let held = |state: &FinalState| match state {
+            FinalState::Windows(panes) if panes.can_spill() => panes.bytes(),
+            FinalState::Windows(_) | FinalState::Ordered(_) => 0,
+        };
+        let mut total: usize = self.states.iter().map(held).sum();
+        if total <= *most {
+            return Ok(());
+        }
+        let mut largest_first: Vec<(usize, usize)> = self.states.iter().map(held).zip(0..).collect();
+        largest_first.sort_unstable_by(|a, b| b.cmp(a));
+        for (bytes, state) in largest_first {
+            if let FinalState::Windows(panes) = &mut self.states[state] {
+                let rule = self.shared[state].rule(&self.rules);
+                panes.spill(scratch).map_err(|source| scratch_or_state(&rule.header.id, source))?;
+            }
+            total -= bytes;
+            if total <= most / 2 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Adds state rows: a worker's delta, or a part of a snapshot.
@@ -103,9 +155,12 @@ impl FinalProgram {
         merged.map_err(|source| state_error(self.shared[delta.state].rule(&self.rules), source))
     }
 
-    /// Moves each state to its watermark (microseconds) and gives out what that makes final for its rules. Never moves
-    /// back. All states of a rule have the same watermark.
-    pub fn advance(&mut self, watermarks_us: &[i64]) -> FinalOutput {
+    /// Moves each state to its watermark (microseconds) and gives out what that makes final for its rules, or a part of it: then
+    /// it is to be called again with the same watermarks. Never moves back. All states of a rule have the same watermark.
+    ///
+    /// # Errors
+    /// [`Error::Scratch`] if what was put on disk cannot be read.
+    pub fn advance(&mut self, watermarks_us: &[i64]) -> Result<FinalOutput, Error> {
         let mut output = FinalOutput::default();
         // Where a rule that goes through the past again begins to give.
         let mut turns: Vec<i64> = self.stages.iter().map(|of| of.given_us).collect();
@@ -114,33 +169,39 @@ impl FinalProgram {
         turns.dedup();
         for turn_us in turns {
             let targets_us: Vec<i64> = watermarks_us.iter().map(|us| (*us).min(turn_us)).collect();
-            self.advance_to(&targets_us, &mut output);
+            self.advance_to(&targets_us, &mut output)?;
+            if output.more {
+                break;
+            }
         }
-        output
+        Ok(output)
     }
 
-    fn advance_to(&mut self, targets_us: &[i64], output: &mut FinalOutput) {
-        let moved: Vec<bool> = targets_us.iter().zip(&self.watermarks_us).map(|(to, at)| to > at).collect();
+    fn advance_to(&mut self, targets_us: &[i64], output: &mut FinalOutput) -> Result<(), Error> {
+        let before_us = self.watermarks_us.clone();
+        let moved: Vec<bool> = targets_us.iter().zip(&before_us).map(|(to, at)| to > at).collect();
         if !moved.contains(&true) {
-            return;
+            return Ok(());
         }
         let mut released: Vec<Released> = Vec::with_capacity(self.states.len());
         for (state, moves) in moved.iter().enumerate() {
-            released.push(if *moves { self.release(state, targets_us[state], output) } else { Released::default() });
+            released.push(if *moves { self.release(state, targets_us[state], output)? } else { Released::default() });
         }
         let none = Released::default();
         for rule in 0..self.rules.len() {
             let stages = &mut self.stages[rule];
             let Some(state) = stages.feeds.iter().flatten().copied().find(|state| moved[*state]) else { continue };
-            let watermark_us = targets_us[state];
             if stages.stopped {
                 continue;
             }
+            // Until all parts are in, the stages stay where they are.
+            let is_whole = stages.feeds.iter().flatten().all(|state| self.watermarks_us[*state] >= targets_us[*state]);
+            let watermark_us = if is_whole { targets_us[state] } else { before_us[state] };
             let mut failures = Vec::new();
             let of_feeds: Vec<&Released> =
                 stages.feeds.iter().map(|state| state.map_or(&none, |state| &released[state])).collect();
             let rows = stages.root.advance(&of_feeds, watermark_us, &mut failures);
-            let is_new = watermark_us > stages.given_us;
+            let is_new = targets_us[state] > stages.given_us;
             stages.given_us = stages.given_us.max(watermark_us);
             let identity = match (&self.rules[rule].plan.root, &of_feeds[..]) {
                 (Node::Feed(_), [Released { identity, .. }]) => identity.clone(),
@@ -166,27 +227,38 @@ impl FinalProgram {
                 }
             }
         }
+        Ok(())
     }
 
-    /// Takes out of a state what a watermark makes final; its rules stop if that fails.
-    fn release(&mut self, state: usize, watermark_us: i64, output: &mut FinalOutput) -> Released {
+    /// Takes out of a state what a watermark makes final, or a part of it; its rules stop if that fails.
+    fn release(&mut self, state: usize, watermark_us: i64, output: &mut FinalOutput) -> Result<Released, Error> {
         let given_us = std::mem::replace(&mut self.watermarks_us[state], watermark_us);
         let released = match &mut self.states[state] {
-            FinalState::Windows(panes) => {
-                panes.close_until(given_us, watermark_us).map(|batches| Released::new(batches, None))
-            }
+            FinalState::Windows(panes) => panes.close_until(given_us, watermark_us).map(|closed| {
+                if closed.more {
+                    output.more = true;
+                    self.watermarks_us[state] = given_us;
+                }
+                Released::new(closed.batches, None)
+            }),
             FinalState::Ordered(buffer) => buffer.release_before(watermark_us).map(|rows| match rows {
                 Some((batch, identity)) => Released::new(vec![batch], Some(identity)),
                 None => Released::default(),
             }),
         };
-        released.unwrap_or_else(|error| {
-            for rule in &self.shared[state].rules {
-                self.stages[*rule].stopped = true;
-                output.stopped.push((*rule, error.strip_backtrace()));
+        match released {
+            Ok(released) => Ok(released),
+            Err(error) if is_of_scratch(&error) => {
+                Err(scratch_or_state(&self.shared[state].rule(&self.rules).header.id, error))
             }
-            Released::default()
-        })
+            Err(error) => {
+                for rule in &self.shared[state].rules {
+                    self.stages[*rule].stopped = true;
+                    output.stopped.push((*rule, error.strip_backtrace()));
+                }
+                Ok(Released::default())
+            }
+        }
     }
 
     /// One batch per call rather than one per window.
@@ -231,15 +303,19 @@ impl FinalProgram {
         self.watermarks_us[state]
     }
 
-    /// The whole state that came from the lanes, as rows; the program keeps it.
+    /// The whole state that came from the lanes, as rows; the program keeps it. What is on disk is read as it is asked for.
     ///
     /// # Errors
-    /// [`Error::State`] if an accumulator cannot give its state or take it back.
-    pub fn dump(&mut self) -> Result<Vec<StateDelta>, Error> {
+    /// [`Error::State`] if an accumulator cannot give its state or take it back, [`Error::Scratch`] if the disk fails.
+    pub fn dump(&mut self) -> Result<Dump, Error> {
         let mut deltas = Vec::new();
+        let mut runs = Vec::new();
         for (state, held) in self.states.iter_mut().enumerate() {
             let taken = match held {
-                FinalState::Windows(panes) => panes.drain(),
+                FinalState::Windows(panes) => {
+                    runs.extend(panes.runs().map(|(final_at_us, run)| DumpedRun::new(state, final_at_us, run)));
+                    panes.drain()
+                }
                 FinalState::Ordered(buffer) => {
                     buffer.drain_before(END_OF_TIME).map(|taken| taken.into_iter().collect())
                 }
@@ -250,7 +326,8 @@ impl FinalProgram {
         for delta in &deltas {
             self.merge(delta)?;
         }
-        Ok(deltas)
+        let rules_of_states = self.shared.iter().map(|state| state.rule(&self.rules).header.id.clone()).collect();
+        Ok(Dump { deltas: deltas.into_iter(), runs: runs.into_iter(), open: None, rules_of_states })
     }
 
     /// What the stages of the rules keep; the program keeps it.
@@ -301,5 +378,13 @@ impl FinalProgram {
         };
         let of_stages: usize = self.stages.iter().map(|stages| stages.root.bytes()).sum();
         of_stages + self.states.iter().map(bytes).sum::<usize>()
+    }
+}
+
+fn scratch_or_state(rule: &str, source: DataFusionError) -> Error {
+    let source = Box::new(source);
+    match is_of_scratch(&source) {
+        true => Error::Scratch { source },
+        false => Error::State { rule: rule.to_owned(), source },
     }
 }

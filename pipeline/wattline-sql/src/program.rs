@@ -78,4 +78,6 @@ pub struct FinalOutput {
     pub errors: Vec<RuleFailure>,
     /// Rules that failed as a whole, with what failed: nothing more comes from them.
     pub stopped: Vec<(usize, String)>,
+    /// This is a part of it: the rest comes with the next call.
+    pub more: bool,
 }

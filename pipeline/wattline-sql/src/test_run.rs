@@ -222,7 +222,7 @@ fn collect_final(
     }
     let watermarks_us: Vec<i64> =
         (0..set.states().len()).map(|state| if keeps(state) { watermark_us } else { BEFORE_TIME }).collect();
-    let output = last.advance(&watermarks_us);
+    let output = last.advance(&watermarks_us)?;
     run.errors.extend(output.stopped.into_iter().filter(|(of, _)| *of == rule).map(|(_, message)| message));
     run.rows.extend(output.rows.into_iter().filter(|rows| rows.rule == rule));
     run.errors.extend(output.errors.into_iter().filter(|error| error.rule == rule).map(|error| error.message));

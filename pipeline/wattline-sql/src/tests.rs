@@ -10,3 +10,4 @@ mod random_queries;
 mod reference;
 mod rule_tests;
 mod shapes;
+mod spill;

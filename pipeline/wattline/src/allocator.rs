@@ -4,12 +4,15 @@
 //! gives such blocks back to the kernel at once, and having fresh pages cleared costs more than the work on them. So the
 //! program brings an allocator that keeps what was freed for the next batch, and gives it back when it was not needed for a while.
 //!
+//! What is kept counts as memory of the process, so it goes back early when the budget comes near ([`keep_below`]).
+//!
 //! It asks for no huge pages: a block that is begun would have 2 MiB of zeros written, of which most is never used.
 #![allow(unsafe_code, reason = "the binding has no safe call for options")]
 
 use std::ffi::c_long;
+use std::time::Duration;
 
-use libmimalloc_sys::{mi_option_set_default, mi_option_t};
+use libmimalloc_sys::{mi_collect, mi_option_set_default, mi_option_t};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -18,6 +21,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PURGE_DELAY: mi_option_t = 15;
 /// Longer than a checkpoint takes to come round under load.
 const KEPT_MS: c_long = 5_000;
+
+/// How often the memory of the process is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Called once, before any other thread runs. `MIMALLOC_PURGE_DELAY` in the environment wins.
 pub(crate) fn keep_freed_memory_for_a_while() {
@@ -30,4 +36,34 @@ pub(crate) fn keep_freed_memory_for_a_while() {
     unsafe {
         libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
     }
+}
+
+/// Gives freed memory back to the kernel whenever the process has five eighths of its budget. If that does not help, as
+/// what it has is in use, the next time is when it has grown by a sixteenth of the budget.
+pub(crate) async fn keep_below(budget_bytes: u64) {
+    let usual = budget_bytes / 8 * 5;
+    let mut give_back_at = usual;
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        // Systems that do not tell keep what they have for a while, as at any other time.
+        let Some(resident) = resident_bytes() else { return };
+        if resident > give_back_at {
+            // SAFETY: no pointer is passed; memory in use is left alone.
+            unsafe { mi_collect(true) };
+            give_back_at = usual.max(resident_bytes().unwrap_or(resident).saturating_add(budget_bytes / 16));
+        } else {
+            give_back_at = usual.max(give_back_at.min(resident.saturating_add(budget_bytes / 16)));
+        }
+    }
+}
+
+/// Memory of this process that is not swapped out.
+fn resident_bytes() -> Option<u64> {
+    let sizes = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = sizes.split(' ').nth(1)?.parse().ok()?;
+    // SAFETY: asks for a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Some(pages * u64::try_from(page).ok()?)
 }

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer};
@@ -141,8 +142,10 @@ pub(crate) struct Run {
     pub(crate) workers: usize,
     pub(crate) tick: HumanTime,
     pub(crate) checkpoint: HumanTime,
-    pub(crate) checkpoint_bytes: HumanSize,
-    pub(crate) buffered_bytes_max: HumanSize,
+    /// What the process may use, shared out by [`crate::job`].
+    pub(crate) memory: HumanSize,
+    /// For what memory does not hold.
+    pub(crate) scratch: Option<PathBuf>,
     pub(crate) file_age: HumanTime,
     pub(crate) file_bytes: HumanSize,
     pub(crate) manifest_retention: HumanTime,
@@ -157,8 +160,8 @@ impl Default for Run {
             workers: 0,
             tick: HumanTime(1_000),
             checkpoint: HumanTime(30_000),
-            checkpoint_bytes: HumanSize(128 << 20),
-            buffered_bytes_max: HumanSize(256 << 20),
+            memory: HumanSize(2 << 30),
+            scratch: None,
             file_age: HumanTime(60_000),
             file_bytes: HumanSize(16 << 20),
             manifest_retention: HumanTime(7 * 86_400_000),

@@ -1,5 +1,7 @@
 //! From a loaded project to a job that the runtime can run.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +16,7 @@ use wattline_core::lane::TimeGuard;
 use wattline_core::record::column;
 use wattline_runtime::alerting::AlertPlan;
 use wattline_runtime::clock::{Clock, SystemClock};
-use wattline_runtime::port::{AlertSink, Decoder, FinalProgram, LaneProgram, References, Reloaded, Source};
+use wattline_runtime::port::{AlertSink, Decoder, LaneProgram, References, Reloaded, Source};
 use wattline_runtime::progress::Progress;
 use wattline_runtime::table::TableSpec;
 use wattline_runtime::{
@@ -47,7 +49,7 @@ pub(crate) struct RunOptions {
 }
 
 /// Where the archive of a project lies.
-pub(crate) fn archive_root(project: &config::Config, folder: &std::path::Path) -> Result<ObjectRoot> {
+pub(crate) fn archive_root(project: &config::Config, folder: &Path) -> Result<ObjectRoot> {
     let url = &project.archive.url;
     let location = if url.contains("://") { url.clone() } else { folder.join(url).display().to_string() };
     let options = config::reveal_all(&project.archive.options).map_err(|e| anyhow::anyhow!("[archive.options] {e}"))?;
@@ -89,8 +91,9 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         workers => workers,
     };
     let names: Arc<[String]> = project.streams.iter().map(|stream| stream.name.clone()).collect();
-    let reference_tables = tokio::task::block_in_place(|| ReferenceFiles::of(project, workers))?;
-    let (reference_tables, programs) = first_programs(reference_tables, project, &names, workers).await?;
+    let run = RunPrograms { workers, state: StateMemory::of(&config.run, &project.folder)? };
+    let reference_tables = tokio::task::block_in_place(|| ReferenceFiles::of(project, run.clone()))?;
+    let (reference_tables, programs) = first_programs(reference_tables, project, &names, &run).await?;
     Ok(Job {
         settings: settings(config, &job),
         rules: rule_plans(&project.rules, &names),
@@ -120,14 +123,43 @@ fn settings(config: &config::Config, job: &str) -> JobSettings {
         nonce: uuid::Uuid::new_v4().simple().to_string(),
         tick: run.tick.duration(),
         checkpoint: run.checkpoint.duration(),
-        checkpoint_bytes: run.checkpoint_bytes.0,
-        buffered_bytes_max: run.buffered_bytes_max.0,
+        checkpoint_bytes: run.memory.0 / 16,
+        buffered_bytes_max: run.memory.0 / 8,
+        state_bytes: run.memory.0 / 16,
         file_age: run.file_age.duration(),
         file_bytes: run.file_bytes.0,
+        results_bytes: run.memory.0 / 16,
         manifest_retention: run.manifest_retention.duration(),
         maintenance: run.maintenance.duration(),
         correction: run.correction.duration(),
         references: run.references.duration(),
+    }
+}
+
+/// How the programs of a job are made.
+#[derive(Debug, Clone)]
+pub(crate) struct RunPrograms {
+    workers: usize,
+    state: StateMemory,
+}
+
+/// What the windows of the rules may have of the memory, and where the rest of them goes.
+#[derive(Debug, Clone)]
+struct StateMemory {
+    bytes: usize,
+    scratch: PathBuf,
+}
+
+impl StateMemory {
+    fn of(run: &config::Run, folder: &Path) -> Result<Self> {
+        // Unlike the folder for small temporary files this one is on a disk everywhere.
+        let usual = Path::new("/var/tmp");
+        let usual = || if usual.is_dir() { usual.to_path_buf() } else { std::env::temp_dir() };
+        let scratch = run.scratch.as_ref().map_or_else(usual, |scratch| folder.join(scratch));
+        tempfile::tempfile_in(&scratch).with_context(|| {
+            format!("no file can be made in `{}`, the folder `[run] scratch` of the configuration", scratch.display())
+        })?;
+        Ok(Self { bytes: usize::try_from(run.memory.0 / 6)?, scratch })
     }
 }
 
@@ -136,14 +168,9 @@ async fn first_programs(
     tables: Option<ReferenceFiles>,
     project: &Project,
     names: &Arc<[String]>,
-    workers: usize,
+    run: &RunPrograms,
 ) -> Result<(Option<Box<dyn References>>, Reloaded)> {
-    let loaded = || Reloaded {
-        versions: project.references.clone(),
-        lane_programs: lane_programs(&project.rules, names, workers),
-        final_program: merged_program(&project.rules),
-        programs: programs(&project.rules, names),
-    };
+    let loaded = || run.programs(&project.rules, names, project.references.clone());
     let Some(mut tables) = tables else { return Ok((None, loaded())) };
     if !tables.awaits_first_look() {
         return Ok((Some(Box::new(tables)), loaded()));
@@ -161,21 +188,29 @@ async fn first_programs(
     }
 }
 
-/// The lane part of the rules for each worker.
-pub(crate) fn lane_programs(rules: &RuleSet, streams: &Arc<[String]>, workers: usize) -> Vec<Box<dyn LaneProgram>> {
-    let program = |_worker| -> Box<dyn LaneProgram> {
-        Box::new(Lanes { program: rules.lane_program(), streams: Arc::clone(streams) })
-    };
-    (0..workers).map(program).collect()
-}
-
-/// The merged part of the rules.
-pub(crate) fn merged_program(rules: &RuleSet) -> Box<dyn FinalProgram> {
-    Box::new(Merged(rules.final_program()))
+impl RunPrograms {
+    /// The programs of rules over these versions of the reference tables, without state.
+    pub(crate) fn programs(
+        &self,
+        rules: &RuleSet,
+        streams: &Arc<[String]>,
+        versions: BTreeMap<String, String>,
+    ) -> Reloaded {
+        let lanes = |_worker| -> Box<dyn LaneProgram> {
+            Box::new(Lanes { program: rules.lane_program(), streams: Arc::clone(streams) })
+        };
+        let StateMemory { bytes, scratch } = &self.state;
+        Reloaded {
+            versions,
+            lane_programs: (0..self.workers).map(lanes).collect(),
+            final_program: Box::new(Merged(rules.final_program().with_memory(*bytes, scratch))),
+            programs: single_programs(rules, streams),
+        }
+    }
 }
 
 /// Runs one rule again over the archive.
-pub(crate) fn programs(rules: &RuleSet, streams: &Arc<[String]>) -> Box<Programs> {
+fn single_programs(rules: &RuleSet, streams: &Arc<[String]>) -> Box<Programs> {
     let (rules, streams) = (rules.clone(), Arc::clone(streams));
     Box::new(move |rule| {
         let (program, merged) = rules.programs_of(rule);
@@ -198,7 +233,7 @@ fn decoders(streams: &[LoadedStream]) -> Result<Box<wattline_runtime::DecoderFac
 
 type Connected = (Vec<Box<dyn Source>>, Vec<StreamPlan>);
 
-fn connect_files(streams: &[LoadedStream], folder: &std::path::Path, clock: &Arc<dyn Clock>) -> Result<Connected> {
+fn connect_files(streams: &[LoadedStream], folder: &Path, clock: &Arc<dyn Clock>) -> Result<Connected> {
     let mut sources: Vec<Box<dyn Source>> = Vec::new();
     let mut plans = Vec::new();
     for stream in streams {
@@ -237,7 +272,7 @@ fn clock_ms(clock: &Arc<dyn Clock>) -> wattline_connect::source::ClockMs {
     Arc::new(move || clock.now_ms())
 }
 
-pub(crate) fn kafka_properties(kafka: &config::Kafka) -> Result<std::collections::BTreeMap<String, String>> {
+pub(crate) fn kafka_properties(kafka: &config::Kafka) -> Result<BTreeMap<String, String>> {
     config::reveal_all(&kafka.properties).map_err(|e| anyhow::anyhow!("[kafka.properties] {e}"))
 }
 

@@ -54,7 +54,7 @@ fn readings(from: i64, to: i64) -> RecordBatch {
 }
 
 fn naming(epoch: u64) -> FileNaming {
-    FileNaming { chain: "job/slot 0".to_owned(), epoch, nonce: format!("n{epoch}") }
+    FileNaming { chain: "job/slot 0".to_owned(), epoch, part: 0, nonce: format!("n{epoch}") }
 }
 
 async fn numbers(archive: &Archive) -> Vec<i64> {

@@ -122,7 +122,13 @@ impl Run {
     /// What a watermark makes final.
     fn advance(&mut self, rule: usize, watermark_us: i64) -> Vec<RuleRows> {
         let states = self.lanes.first_final_us().len();
-        let output = self.merged.advance(&vec![watermark_us; states]);
+        let output = match self.merged.advance(&vec![watermark_us; states]) {
+            Ok(output) => output,
+            Err(error) => {
+                self.stopped.get_or_insert_with(|| error.to_string());
+                return Vec::new();
+            }
+        };
         self.left_out.extend(output.failures.into_iter().map(|of| of.message));
         self.stopped = self.stopped.take().or(output.stopped.into_iter().next().map(|of| of.1));
         output.rows.into_iter().filter(|rows| rows.rule == rule).collect()

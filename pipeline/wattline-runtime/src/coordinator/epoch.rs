@@ -12,12 +12,62 @@ use wattline_core::lane::IdleAdvance;
 use wattline_core::manifest::{AddedFile, Epoch, LaneSection};
 use wattline_core::record::LaneId;
 
-use super::{Coordinator, STATE_OBJECTS_MAX, events};
+use super::{Coordinator, events};
 use crate::error::{Error, Result};
 use crate::frames;
-use crate::port::{FileTag, StageState, StateDelta};
+use crate::port::{Deltas, FileTag, StageState, StateDelta};
 use crate::progress::Progress;
 use crate::table::{self, DeadLetter, RuleError};
+
+/// Objects with changes after which a checkpoint writes the whole state, if they have grown to as much as that; and if not.
+const CHANGES_MIN: usize = 8;
+const CHANGES_MAX: usize = 64;
+/// State in memory, uncompressed, at which an object is written.
+const STATE_OBJECT_BYTES: u64 = 32 << 20;
+
+/// How large the stored state is.
+#[derive(Debug, Default)]
+pub(super) struct StateWritten {
+    /// Bytes of the last whole state.
+    whole_bytes: u64,
+    /// Objects and bytes of the changes since.
+    changes: usize,
+    changes_bytes: u64,
+}
+
+impl StateWritten {
+    /// After so many objects, of which it is not known how large they are.
+    pub(super) fn restored(objects: usize) -> Self {
+        Self { changes: objects, ..Self::default() }
+    }
+
+    /// Whether the next checkpoint is to write the whole state instead of what changed.
+    fn asks_for_whole(&self) -> bool {
+        self.changes >= CHANGES_MAX || (self.changes >= CHANGES_MIN && self.changes_bytes >= self.whole_bytes)
+    }
+
+    fn note(&mut self, whole: bool, objects: &[StateObject]) {
+        let bytes: u64 = objects.iter().map(|object| object.bytes).sum();
+        match whole {
+            true => *self = Self { whole_bytes: bytes, ..Self::default() },
+            false => (self.changes, self.changes_bytes) = (self.changes + objects.len(), self.changes_bytes + bytes),
+        }
+    }
+}
+
+struct StateObject {
+    path: String,
+    bytes: u64,
+}
+
+/// State on its way into objects.
+struct StateFrames {
+    /// All of it, or what changed.
+    whole: bool,
+    deltas: Deltas,
+    /// What each state had given out: that is left away.
+    taken_us: Vec<i64>,
+}
 
 /// What was gathered since the last link of the chain.
 #[derive(Debug, Default)]
@@ -34,6 +84,10 @@ pub(super) struct Uncommitted {
     pub(super) deltas: Vec<StateDelta>,
     /// Published and not in files.
     pub(super) pending: Pending,
+    /// Files with results that were too many to wait for the link in memory.
+    pub(super) adds: BTreeMap<String, Vec<AddedFile>>,
+    /// Calls to the archive for the next link.
+    parts: u32,
 }
 
 /// Rows that wait for a file, by table.
@@ -107,6 +161,7 @@ impl Coordinator {
             || !u.dead_letters.is_empty()
             || !u.rule_errors.is_empty()
             || u.corrected
+            || !u.adds.is_empty()
             || !u.pending.tables.is_empty()
             || u.idle_advances.values().any(|advances| !advances.is_empty())
             || self.lanes.values().any(|s| s.begun && s.committed_offset != Some(s.section.published))
@@ -116,7 +171,7 @@ impl Coordinator {
     /// Commits everything gathered as one link and rolls it forward.
     pub(super) async fn commit(&mut self, checkpoint: bool, raw: BTreeMap<usize, Vec<RecordBatch>>) -> Result<()> {
         let started = Instant::now();
-        let tag = FileTag { chain: self.settings.slot.clone(), n: self.chain.next, nonce: self.settings.nonce.clone() };
+        let tag = self.next_tag();
         let alerts = std::mem::take(&mut self.uncommitted.alerts);
         let published_now = self.gather_rows(&alerts)?;
         let mut epoch = Epoch {
@@ -133,21 +188,26 @@ impl Coordinator {
             let (age, bytes) = (self.settings.file_age, self.settings.file_bytes);
             let ending = self.source_commands.is_empty();
             let ripe = self.uncommitted.pending.take_ripe(|b, a| ending || b >= bytes || a >= age);
-            let (whole, state) = self.state_frames()?;
+            let state = self.state_frames()?;
+            let whole = state.whole;
             let stages = self.stage_frames()?;
             let pending = self.uncommitted.pending.frames();
-            let (adds, state_object, stages_object, rows_object, ()) = futures::try_join!(
+            let (adds, state_objects, stages_object, rows_object, ()) = futures::try_join!(
                 self.write_files(raw, ripe, &tag),
-                self.write_frames("state", state),
+                self.write_state(state),
                 self.write_frames("stages", stages),
                 self.write_frames("rows", pending),
                 self.write_alert_state(&mut epoch),
             )?;
             (epoch.adds, epoch.stages_object, epoch.rows_object) = (adds, stages_object, rows_object);
             epoch.state_objects = if whole { Vec::new() } else { self.state_objects.clone() };
-            epoch.state_objects.extend(state_object);
+            self.state_written.note(whole, &state_objects);
+            epoch.state_objects.extend(state_objects.into_iter().map(|object| object.path));
         } else {
             epoch.rows_object = self.write_frames("rows", published_now).await?;
+        }
+        for (table, files) in std::mem::take(&mut self.uncommitted.adds) {
+            epoch.adds.entry(table).or_default().extend(files);
         }
         epoch.lanes = self.sections(checkpoint);
         let n = self.chain.commit(epoch.clone()).await?;
@@ -161,6 +221,32 @@ impl Coordinator {
             self.clean_up(n, &epoch).await;
         }
         events::Committed { n, checkpoint, files, alerts: told, took: started.elapsed() }.emit();
+        Ok(())
+    }
+
+    /// Names the files of one call to the archive.
+    fn next_tag(&mut self) -> FileTag {
+        let part = self.uncommitted.parts;
+        self.uncommitted.parts += 1;
+        let (chain, nonce) = (self.settings.slot.clone(), self.settings.nonce.clone());
+        FileTag { chain, n: self.chain.next, part, nonce }
+    }
+
+    /// Writes results into files before the link that will name them, if there are so many.
+    pub(super) async fn write_early(&mut self) -> Result<()> {
+        let bytes: u64 = self.uncommitted.results.iter().map(|(_, batch)| held_bytes(batch)).sum();
+        if bytes < self.settings.results_bytes {
+            return Ok(());
+        }
+        let mut tables: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
+        for (table, batch) in std::mem::take(&mut self.uncommitted.results) {
+            tables.entry(table).or_default().push(batch);
+        }
+        let tag = self.next_tag();
+        let adds = self.write_files(BTreeMap::new(), tables.into_iter().collect(), &tag).await?;
+        for (table, files) in adds {
+            self.uncommitted.adds.entry(table).or_default().extend(files);
+        }
         Ok(())
     }
 
@@ -205,18 +291,42 @@ impl Coordinator {
         Ok(try_join_all(written).await?.into_iter().collect())
     }
 
-    /// What a checkpoint stores of the state of the rules: what changed, or all of it (then true) from time to time.
-    fn state_frames(&mut self) -> Result<(bool, Vec<(String, RecordBatch)>)> {
-        let whole = self.state_objects.len() >= STATE_OBJECTS_MAX;
-        let mut deltas = std::mem::take(&mut self.uncommitted.deltas);
-        if whole {
-            let dump = self.final_program.dump();
-            deltas = dump.map_err(|reason| Error::BadObject { path: "state of the rules".into(), reason })?;
+    /// What a checkpoint stores of the state of the rules: what changed, or all of it from time to time.
+    fn state_frames(&mut self) -> Result<StateFrames> {
+        let whole = self.state_written.asks_for_whole();
+        let changes = std::mem::take(&mut self.uncommitted.deltas);
+        let deltas: Deltas = match whole {
+            true => self.final_program.dump().map_err(bad_state)?,
+            false => Box::new(changes.into_iter().map(Ok)),
+        };
+        let taken_us = (0..self.states.len()).map(|state| self.final_program.taken_us(state)).collect();
+        Ok(StateFrames { whole, deltas, taken_us })
+    }
+
+    /// Writes state into as many objects as it takes.
+    async fn write_state(&self, state: StateFrames) -> Result<Vec<StateObject>> {
+        let StateFrames { deltas, taken_us, .. } = state;
+        let (mut objects, mut frames, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for delta in deltas {
+            let delta = delta.map_err(bad_state)?;
+            // What was taken out of the state is out, or part of this epoch, or kept by the stages of a rule.
+            if delta.final_at_us <= taken_us[delta.state] {
+                continue;
+            }
+            bytes += held_bytes(&delta.batch);
+            frames.push((self.states[delta.state].fingerprint.clone(), delta.batch));
+            if bytes >= STATE_OBJECT_BYTES {
+                bytes = 0;
+                objects.extend(self.write_state_object(objects.len(), std::mem::take(&mut frames)).await?);
+            }
         }
-        // What was taken out of the state is out, or part of this epoch, or kept by the stages of a rule.
-        deltas.retain(|delta| delta.final_at_us > self.final_program.taken_us(delta.state));
-        let named = |delta: StateDelta| (self.states[delta.state].fingerprint.clone(), delta.batch);
-        Ok((whole, deltas.into_iter().map(named).collect()))
+        objects.extend(self.write_state_object(objects.len(), frames).await?);
+        Ok(objects)
+    }
+
+    async fn write_state_object(&self, part: usize, rows: Vec<(String, RecordBatch)>) -> Result<Option<StateObject>> {
+        let written = self.put_frames(self.chain.object_path("state", &format!("{part}.frames")), rows).await?;
+        Ok(written.map(|(path, bytes)| StateObject { path, bytes }))
     }
 
     /// What the rules keep over final rows, whole.
@@ -243,15 +353,20 @@ impl Coordinator {
     }
 
     async fn write_frames(&self, what: &str, rows: Vec<(String, RecordBatch)>) -> Result<Option<String>> {
+        Ok(self.put_frames(self.chain.object_path(what, "frames"), rows).await?.map(|(path, _bytes)| path))
+    }
+
+    /// Writes rows, if there are any, into an object; gives its path and its size.
+    async fn put_frames(&self, path: String, rows: Vec<(String, RecordBatch)>) -> Result<Option<(String, u64)>> {
         if rows.is_empty() {
             return Ok(None);
         }
-        let path = self.chain.object_path(what, "frames");
         let body = tokio::task::spawn_blocking(move || frames::write(&rows))
             .await
             .map_err(|_join| Error::ThreadGone { thread: format!("writing `{path}`") })??;
+        let bytes = body.len() as u64;
         self.chain.put_object(&path, body).await?;
-        Ok(Some(path))
+        Ok(Some((path, bytes)))
     }
 
     /// The positions of all lanes; a checkpoint moves the resume offset up to what is processed. That is less than
@@ -305,6 +420,7 @@ impl Coordinator {
             }
         }
         self.uncommitted.corrected = false;
+        self.uncommitted.parts = 0;
         Progress::add(&self.progress.epochs, 1);
         Progress::add(&self.progress.alerts, epoch.alerts.len());
     }
@@ -333,4 +449,8 @@ impl Coordinator {
             events::CleanupFailed { path: "chains", error: &error }.emit();
         }
     }
+}
+
+fn bad_state(reason: String) -> Error {
+    Error::BadObject { path: "state of the rules".into(), reason }
 }

@@ -124,7 +124,9 @@ impl Coordinator {
             self.final_program.restore_stage(&stage).map_err(bad("stages of the rules"))?;
         }
         for delta in old.dump().map_err(bad("state of the rules"))? {
-            self.final_program.merge(&delta).map_err(bad("state of the rules"))?;
+            let merged = delta.and_then(|delta| self.final_program.merge(&delta));
+            merged.map_err(bad("state of the rules"))?;
+            self.final_program.relieve()?;
         }
         self.programs = reloaded.programs;
         for (table, version) in &reloaded.versions {

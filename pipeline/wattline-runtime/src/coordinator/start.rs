@@ -20,7 +20,7 @@ use crate::events;
 use crate::intake::{CorrectedRule, Replay, StreamIntake, stream_schema};
 use crate::intake_thread::{Intake, SourceCommand};
 use crate::port::{Position, RuleFailure, StageState, StateDelta};
-use crate::recovery::{Past, read_past};
+use crate::recovery::{Past, load_frames, read_past};
 use crate::retry::until_done;
 use crate::table;
 use crate::worker::{LaneNumber, LaneOpening, Worker, WorkerMessage};
@@ -72,6 +72,7 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
         uncommitted: Uncommitted::default(),
         checkpoint_n: past.checkpoint,
         state_objects: past.state_objects.clone(),
+        state_written: epoch::StateWritten::restored(past.state_objects.len()),
         stages_object: past.stages_object.clone(),
         alert_state_object: past.alert_state_object.clone(),
         alert_states_changed: true,
@@ -134,6 +135,7 @@ fn start_workers(
             lanes: BTreeMap::new(),
             quarantined: Default::default(),
             pending: crate::worker::WorkerReport::default(),
+            state_bytes: 0,
         };
         threads.push(spawn(format!("wattline-worker-{number}"), move || worker.run(&queue))?);
         senders.push(sender);
@@ -197,6 +199,7 @@ impl Coordinator {
                 progress: Arc::clone(&self.progress),
                 clock: Arc::clone(&self.clock),
                 buffered_bytes_max: self.settings.buffered_bytes_max,
+                state_bytes_max: self.settings.state_bytes.saturating_mul(2),
                 routes: HashMap::new(),
                 held: VecDeque::new(),
                 paused: false,
@@ -221,11 +224,16 @@ impl Coordinator {
             self.restore_stages(past.stages)?;
             let by_fingerprint: HashMap<&str, usize> =
                 self.states.iter().enumerate().map(|(state, plan)| (plan.fingerprint.as_str(), state)).collect();
-            for (fingerprint, batch) in past.state {
-                let Some(state) = by_fingerprint.get(fingerprint.as_str()) else { continue };
-                let delta = StateDelta { state: *state, final_at_us: END_OF_TIME, batch };
-                let merged = self.final_program.merge(&delta);
-                merged.map_err(|reason| Error::BadObject { path: format!("state {fingerprint}"), reason })?;
+            for path in &past.state_objects {
+                let store = self.chain.store.as_ref();
+                let what = format!("reading `{path}`");
+                for (fingerprint, batch) in until_done(&what, &self.progress, || load_frames(store, path)).await? {
+                    let Some(state) = by_fingerprint.get(fingerprint.as_str()) else { continue };
+                    let delta = StateDelta { state: *state, final_at_us: END_OF_TIME, batch };
+                    let merged = self.final_program.merge(&delta);
+                    merged.map_err(|reason| Error::BadObject { path: path.clone(), reason })?;
+                    self.final_program.relieve()?;
+                }
             }
         }
         self.dormant = past.lanes;

@@ -28,8 +28,9 @@ use wattline_core::record::{LaneId, RecordBlock, column};
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use crate::alerting::AlertPlan;
+use crate::error::Result;
 use crate::port::{
-    Decoded, Decoder, FinalOutput, FinalProgram, LaneProgram, References, ReferencesSeen, Refused, Reloaded,
+    Decoded, Decoder, Deltas, FinalOutput, FinalProgram, LaneProgram, References, ReferencesSeen, Refused, Reloaded,
     RuleOutput, RuleRows, StageState, StateDelta,
 };
 use crate::stream_schema;
@@ -254,6 +255,10 @@ impl Lanes {
 }
 
 impl LaneProgram for Lanes {
+    fn state_bytes(&self) -> usize {
+        self.partial.iter().map(BTreeMap::len).sum()
+    }
+
     fn push(&mut self, _lane: u32, _stream: usize, batch: &RecordBatch) -> RuleOutput {
         let (times, values) = (longs(batch, "ts"), longs(batch, "value"));
         let (keys, lateness) = (text(batch, "key"), longs(batch, column::LATENESS_MS));
@@ -370,14 +375,22 @@ impl FinalProgram for Merged {
         Ok(())
     }
 
-    fn advance(&mut self, watermarks_us: &[i64]) -> FinalOutput {
+    fn relieve(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Gives one state after the other; a rule by itself gives all at once.
+    fn advance(&mut self, watermarks_us: &[i64]) -> Result<FinalOutput> {
         let mut rows = Vec::new();
         for turn_us in [self.given_us[RUNNING], END_OF_TIME] {
             for (state, watermark_us) in watermarks_us.iter().enumerate() {
                 rows.extend(self.advance_to(state, (*watermark_us).min(turn_us)));
+                if !rows.is_empty() && self.only.is_none() {
+                    return Ok(FinalOutput { rows, more: true, ..FinalOutput::default() });
+                }
             }
         }
-        FinalOutput { rows, ..FinalOutput::default() }
+        Ok(FinalOutput { rows, ..FinalOutput::default() })
     }
 
     fn set_given(&mut self, state: usize, watermark_us: i64) {
@@ -399,11 +412,12 @@ impl FinalProgram for Merged {
         self.taken_us[state]
     }
 
-    fn dump(&mut self) -> Result<Vec<StateDelta>, String> {
+    fn dump(&mut self) -> Result<Deltas, String> {
         let windows = |(state, panes): (usize, &BTreeMap<Pane, Total>)| {
             panes.iter().map(move |(pane, total)| delta(state, &[(pane.clone(), *total)])).collect::<Vec<_>>()
         };
-        Ok(self.panes.iter().enumerate().flat_map(windows).collect())
+        let deltas: Vec<StateDelta> = self.panes.iter().enumerate().flat_map(windows).collect();
+        Ok(Box::new(deltas.into_iter().map(Ok)))
     }
 
     fn dump_stages(&mut self) -> Result<Vec<StageState>, String> {

@@ -25,7 +25,7 @@ fn alone(set: &RuleSet, rule: usize, lanes: &[Lane]) -> Vec<String> {
     }
     let states = program.first_final_us().len();
     program.seal().expect("seals").iter().for_each(|delta| last.merge(delta).expect("merges"));
-    let output = last.advance(&vec![END_OF_TIME; states]);
+    let output = last.advance(&vec![END_OF_TIME; states]).expect("advances");
     assert_eq!((output.errors, output.stopped), (vec![], vec![]));
     rows.extend(output.rows);
     assert!(rows.iter().all(|of| of.rule == rule), "no other rule is run");

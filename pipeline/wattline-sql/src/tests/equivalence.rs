@@ -19,15 +19,23 @@ pub(super) struct Cut {
     pub(super) batch_max: u64,
     /// Whether it is restored from checkpoints now and then.
     pub(super) restore: bool,
+    /// Whether windows have no memory of their own: all of their groups go to disk, now and then.
+    pub(super) spill: bool,
+}
+
+/// A program without state.
+fn fresh(set: &RuleSet, spill: bool) -> crate::FinalProgram {
+    let program = set.final_program();
+    if spill { program.with_memory(0, &std::env::temp_dir()) } else { program }
 }
 
 #[test]
 fn stream_equals_batch_for_every_shape_and_cut() {
     let set = compile(&shapes());
     let cuts = [
-        Cut { workers: 1, batch_max: 1, restore: false },
-        Cut { workers: 2, batch_max: 9, restore: true },
-        Cut { workers: 3, batch_max: 400, restore: false },
+        Cut { workers: 1, batch_max: 1, restore: false, spill: true },
+        Cut { workers: 2, batch_max: 9, restore: true, spill: true },
+        Cut { workers: 3, batch_max: 400, restore: false, spill: false },
     ];
     for seed in 0..4 {
         let mut random = Lcg(seed);
@@ -103,7 +111,7 @@ pub(super) fn sorted(mut rows: Vec<String>) -> Vec<String> {
 /// Runs all rules over lanes in random order and cuts; returns the rows of each rule as text.
 pub(super) fn run(set: &RuleSet, lanes: &[Lane], cut: &Cut, random: &mut Lcg) -> Vec<Vec<String>> {
     let mut workers: Vec<_> = (0..cut.workers).map(|_| set.lane_program()).collect();
-    let mut last = set.final_program();
+    let mut last = fresh(set, cut.spill);
     let mut checkpoint = Checkpoint::default();
     let mut rows = vec![Vec::new(); set.rules().len()];
     let mut at = vec![0; lanes.len()];
@@ -143,7 +151,7 @@ pub(super) fn run(set: &RuleSet, lanes: &[Lane], cut: &Cut, random: &mut Lcg) ->
             tick(set, &mut last, deltas, &slowest, &mut rows);
             match random.below(8) {
                 0 if cut.restore && whole => checkpoint.take(&mut last),
-                1 | 2 if cut.restore => last = checkpoint.restored(set, &slowest),
+                1 | 2 if cut.restore => last = checkpoint.restored(set, &slowest, cut.spill),
                 _ => {}
             }
         }
@@ -161,14 +169,24 @@ fn tick(
     reached: &Reached,
     rows: &mut [Vec<String>],
 ) {
-    for delta in &deltas {
+    for (number, delta) in deltas.iter().enumerate() {
         last.merge(delta).expect("merges");
+        if number % 3 == 1 {
+            last.relieve().expect("spills");
+        }
     }
     let watermarks_us = reached.watermarks(set);
-    let output = last.advance(&watermarks_us);
-    assert_eq!(output.errors, []);
-    assert_eq!(output.stopped, []);
-    for result in output.rows {
+    let mut given = Vec::new();
+    loop {
+        let output = last.advance(&watermarks_us).expect("advances");
+        assert_eq!(output.errors, []);
+        assert_eq!(output.stopped, []);
+        given.extend(output.rows);
+        if !output.more {
+            break;
+        }
+    }
+    for result in given {
         let rule = &set.rules()[result.rule];
         let watermark_us = reached.watermark(rule);
         let times = result.batch.column(rule.event_time_column).as_primitive::<TimestampMicrosecondType>();
@@ -200,15 +218,15 @@ struct Checkpoint {
 impl Checkpoint {
     fn take(&mut self, last: &mut crate::FinalProgram) {
         let rows = last.state_rows();
-        self.state = last.dump().expect("dumps");
+        self.state = last.dump().expect("dumps").collect::<Result<_, _>>().expect("dumps");
         self.stages = last.dump_stages().expect("dumps");
         self.since.clear();
         assert_eq!(last.state_rows(), rows, "a dump leaves the state in place");
     }
 
     /// A program that knows the checkpoint, and what has come in again since; everything up to `reached` is out.
-    fn restored(&self, set: &RuleSet, reached: &Reached) -> crate::FinalProgram {
-        let mut fresh = set.final_program();
+    fn restored(&self, set: &RuleSet, reached: &Reached, spill: bool) -> crate::FinalProgram {
+        let mut fresh = fresh(set, spill);
         for (state, watermark_us) in reached.watermarks(set).into_iter().enumerate() {
             fresh.set_given(state, watermark_us);
         }

@@ -60,7 +60,7 @@ impl port::Archive for Tables {
     }
 
     async fn write_files(&self, table: &str, batches: Vec<RecordBatch>, tag: &FileTag) -> Result<Vec<AddedFile>> {
-        let naming = FileNaming { chain: tag.chain.clone(), epoch: tag.n, nonce: tag.nonce.clone() };
+        let naming = FileNaming { chain: tag.chain.clone(), epoch: tag.n, part: tag.part, nonce: tag.nonce.clone() };
         let files = self.0.write_files(table, batches, &naming).await.map_err(port_error)?;
         Ok(files.into_iter().map(added).collect())
     }

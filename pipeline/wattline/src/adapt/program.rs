@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use wattline_runtime::port::{self, FinalOutput, RuleFailure, RuleOutput, RuleRows, StageState, StateDelta};
+use wattline_runtime::port::{self, Deltas, FinalOutput, RuleFailure, RuleOutput, RuleRows, StageState, StateDelta};
+use wattline_runtime::{Error, Result};
 use wattline_sql::{FinalProgram, LaneProgram};
 
 /// The lane part.
@@ -30,6 +31,10 @@ impl port::LaneProgram for Lanes {
         self.program.first_final_us()
     }
 
+    fn state_bytes(&self) -> usize {
+        self.program.state_bytes()
+    }
+
     fn quarantine(&mut self, rule: usize, lane: u32) {
         self.program.quarantine(rule, lane);
     }
@@ -44,9 +49,14 @@ impl port::FinalProgram for Merged {
         self.0.merge(&wattline_sql::StateDelta { state, final_at_us, batch }).map_err(|e| e.to_string())
     }
 
-    fn advance(&mut self, watermarks_us: &[i64]) -> FinalOutput {
-        let output = self.0.advance(watermarks_us);
-        FinalOutput { rows: rows(output.rows), failures: failures(output.errors), stopped: output.stopped }
+    fn relieve(&mut self) -> Result<()> {
+        self.0.relieve().map_err(rule_error)
+    }
+
+    fn advance(&mut self, watermarks_us: &[i64]) -> Result<FinalOutput> {
+        let output = self.0.advance(watermarks_us).map_err(rule_error)?;
+        let (rows, failures) = (rows(output.rows), failures(output.errors));
+        Ok(FinalOutput { rows, failures, stopped: output.stopped, more: output.more })
     }
 
     fn set_given(&mut self, state: usize, watermark_us: i64) {
@@ -61,8 +71,9 @@ impl port::FinalProgram for Merged {
         self.0.taken_us(state)
     }
 
-    fn dump(&mut self) -> Result<Vec<StateDelta>, String> {
-        self.0.dump().map(deltas).map_err(|e| e.to_string())
+    fn dump(&mut self) -> Result<Deltas, String> {
+        let dump = self.0.dump().map_err(|e| e.to_string())?;
+        Ok(Box::new(dump.map(|part| part.map(delta).map_err(|e| e.to_string()))))
     }
 
     fn dump_stages(&mut self) -> Result<Vec<StageState>, String> {
@@ -85,9 +96,17 @@ fn rows(rows: Vec<wattline_sql::RuleRows>) -> Vec<RuleRows> {
     rows.into_iter().map(|r| RuleRows { rule: r.rule, batch: r.batch, identity: r.identity }).collect()
 }
 
+fn delta(delta: wattline_sql::StateDelta) -> StateDelta {
+    let wattline_sql::StateDelta { state, final_at_us, batch } = delta;
+    StateDelta { state, final_at_us, batch }
+}
+
 fn deltas(deltas: Vec<wattline_sql::StateDelta>) -> Vec<StateDelta> {
-    let each = |wattline_sql::StateDelta { state, final_at_us, batch }| StateDelta { state, final_at_us, batch };
-    deltas.into_iter().map(each).collect()
+    deltas.into_iter().map(delta).collect()
+}
+
+fn rule_error(error: wattline_sql::Error) -> Error {
+    Error::Port { what: error.to_string(), kind: error.kind(), retry: error.retry(), source: Box::new(error) }
 }
 
 fn failures(errors: Vec<wattline_sql::RuleFailure>) -> Vec<RuleFailure> {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use wattline_connect::kafka::register::{Register, RegisterConfig};
 use wattline_connect::reference::reference_stamp;
-use wattline_runtime::port::{Freshness, References, ReferencesSeen, Reloaded};
+use wattline_runtime::port::{Freshness, References, ReferencesSeen};
 use wattline_sql::{Catalog, ReferenceTable, RuleFile, RuleSet};
 
 use crate::config;
-use crate::job::{kafka_properties, lane_programs, merged_program, programs};
+use crate::job::{RunPrograms, kafka_properties};
 use crate::project::{LoadedStream, Project, for_rules, read_reference, reference_options};
 
 /// The tables of a project, and the rules that join to them.
@@ -29,7 +29,7 @@ pub(crate) struct ReferenceFiles {
     stamps: BTreeMap<String, Stamp>,
     /// What was wrong at the last look: it is told once.
     told: Vec<String>,
-    workers: usize,
+    run: RunPrograms,
 }
 
 /// When a table was last written, and what tells that it was written again.
@@ -44,7 +44,7 @@ impl ReferenceFiles {
     ///
     /// # Errors
     /// If a topic is not there, or no broker answers.
-    pub(crate) fn of(project: &Project, workers: usize) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn of(project: &Project, run: RunPrograms) -> anyhow::Result<Option<Self>> {
         let configured = project.config.reference.iter();
         let configured: BTreeMap<_, _> = configured.map(|(name, of)| (name.clone(), of.get_ref().clone())).collect();
         let mut registers = BTreeMap::new();
@@ -69,7 +69,7 @@ impl ReferenceFiles {
             stamps: BTreeMap::new(),
             registers,
             told: Vec::new(),
-            workers,
+            run,
         }))
     }
 
@@ -183,12 +183,7 @@ impl References for ReferenceFiles {
             Ok((rules, versions)) => {
                 let names: Arc<[String]> = self.streams.iter().map(|stream| stream.name.clone()).collect();
                 self.versions.clone_from(&versions);
-                seen.reloaded = Some(Reloaded {
-                    versions,
-                    lane_programs: lane_programs(&rules, &names, self.workers),
-                    final_program: merged_program(&rules),
-                    programs: programs(&rules, &names),
-                });
+                seen.reloaded = Some(self.run.programs(&rules, &names, versions));
                 self.rules = rules;
             }
         }

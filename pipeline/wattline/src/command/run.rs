@@ -15,7 +15,7 @@ use crate::cli::RunArgs;
 use crate::job::{self, RunOptions, WrapSource};
 use crate::project::Project;
 use crate::table_text::grouped;
-use crate::{report, status};
+use crate::{allocator, report, status};
 
 /// After the first signal the job drains; this long after it, the process ends anyway.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -57,8 +57,10 @@ async fn run_with(
         () = told_to_stop(shutdown) => anyhow::bail!("stopped before the job had started; nothing was read"),
     };
     let status = tokio::spawn(status::show(progress));
+    let memory = tokio::spawn(allocator::keep_below(project.config.run.memory.0));
     let outcome = wattline_runtime::run(built).await;
     status.abort();
+    memory.abort();
     signals.abort();
     status::clear();
     Ok(outcome?)

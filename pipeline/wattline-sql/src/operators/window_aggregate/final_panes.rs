@@ -1,11 +1,13 @@
 //! The open windows of one state in the process, merged from all workers.
+//!
+//! A window's groups are in a hash table, and in sorted runs if memory had to be given back ([`FinalPanes::spill`]). When such a
+//! window is final, the runs and the table are merged by key, and its rows are given in parts.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
-use arrow::row::{RowConverter, SortField};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
 use datafusion::common::cast::as_int64_array;
 use datafusion::common::internal_datafusion_err;
 use datafusion::error::Result;
@@ -13,9 +15,10 @@ use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-use super::{AggregateSpec, Hops, Partial, pop_until, rows_by_window, take_all};
+use super::{AggregateSpec, Hops, Partial, rows_by_window, take_all};
 use crate::catalog::event_time_type;
 use crate::operators::record_batch;
+use crate::operators::spill::{Merged, Run, RunWriter, Scratch, key_order};
 
 /// Aggregates by window and key.
 pub(crate) struct FinalPanes {
@@ -23,7 +26,31 @@ pub(crate) struct FinalPanes {
     panes: BTreeMap<i64, Pane>,
     /// State rows of panes that are complete and in windows that are not final yet; see [`Hops`].
     complete: BTreeMap<i64, Vec<RecordBatch>>,
+    /// What of a window, or of a pane, is on disk.
+    runs: BTreeMap<i64, Vec<Run>>,
+    closing: Option<Closing>,
+    /// Windows that overlap and begin before this have been given.
+    given_until: i64,
     groups: Vec<usize>,
+}
+
+/// What became final, or a part of it.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    /// In order of time, and of the group columns within a window.
+    pub(crate) batches: Vec<RecordBatch>,
+    /// Call again for the rest.
+    pub(crate) more: bool,
+}
+
+/// A window whose groups come from disk.
+#[derive(Debug)]
+struct Closing {
+    start: i64,
+    merged: Merged,
+    part_rows: usize,
+    /// The groups that have come and were not given.
+    pane: Pane,
 }
 
 /// The groups of one window.
@@ -31,6 +58,12 @@ struct Pane {
     /// `None` if the window itself is the only group.
     table: Option<Box<dyn GroupValues>>,
     accumulators: Vec<Box<dyn GroupsAccumulator>>,
+}
+
+impl fmt::Debug for Pane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pane").field("groups", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for FinalPanes {
@@ -41,27 +74,32 @@ impl fmt::Debug for FinalPanes {
 
 impl FinalPanes {
     pub(crate) fn new(spec: Arc<AggregateSpec>) -> Self {
-        Self { spec, panes: BTreeMap::new(), complete: BTreeMap::new(), groups: Vec::new() }
+        Self {
+            spec,
+            panes: BTreeMap::new(),
+            complete: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            closing: None,
+            given_until: i64::MIN,
+            groups: Vec::new(),
+        }
     }
 
     pub(crate) fn spec(&self) -> &Arc<AggregateSpec> {
         &self.spec
     }
 
-    /// Number of groups in all open windows.
+    /// Number of groups in all open windows; one that is partly on disk counts there and here.
     pub(crate) fn rows(&self) -> usize {
         let complete: usize = self.complete.values().flatten().map(RecordBatch::num_rows).sum();
-        complete + self.panes.values().map(Pane::len).sum::<usize>()
+        let runs: usize = self.runs.values().flatten().map(|run| run.rows).sum();
+        complete + runs + self.panes.values().map(Pane::len).sum::<usize>()
     }
 
     /// Memory held by the open windows.
     pub(crate) fn bytes(&self) -> usize {
-        let of_pane = |pane: &Pane| {
-            let table = pane.table.as_ref().map_or(0, |table| table.size());
-            table + pane.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
-        };
         let complete: usize = self.complete.values().flatten().map(RecordBatch::get_array_memory_size).sum();
-        complete + self.panes.values().map(of_pane).sum::<usize>()
+        complete + self.panes.values().map(Pane::bytes).sum::<usize>()
     }
 
     /// Adds state rows, except those of windows that were final at `final_at_us`.
@@ -117,66 +155,154 @@ impl FinalPanes {
         Ok(())
     }
 
-    /// Closes every window that the watermark makes final and that was not at `given_us`: one batch per window in order of
-    /// time, rows in order of their group columns.
-    pub(crate) fn close_until(&mut self, given_us: i64, watermark_us: i64) -> Result<Vec<RecordBatch>> {
-        if let Some(hops) = self.spec.hops {
-            return self.close_hops(hops, given_us, watermark_us);
+    /// Closes every window that the watermark makes final and that was not at `given_us`: a batch for each, or, of a window
+    /// that is on disk, several one by one.
+    pub(crate) fn close_until(&mut self, given_us: i64, watermark_us: i64) -> Result<Closed> {
+        self.complete_panes(watermark_us)?;
+        let mut batches = Vec::new();
+        loop {
+            if let Some(mut closing) = self.closing.take() {
+                let (batch, is_over) = self.close_part(&mut closing)?;
+                batches.extend(batch);
+                if !is_over {
+                    self.closing = Some(closing);
+                }
+                return Ok(Closed { batches, more: true });
+            }
+            let Some(start) = self.next_final(given_us, watermark_us) else {
+                return Ok(Closed { batches, more: false });
+            };
+            batches.extend(self.close_window(start)?);
         }
-        let mut closed = Vec::new();
-        while let Some((start, pane)) = pop_until(&mut self.panes, &self.spec, watermark_us) {
-            closed.push(pane.close(&self.spec, start)?);
-        }
-        Ok(closed)
     }
 
-    /// Merges the panes of each window that is final now.
-    fn close_hops(&mut self, hops: Hops, given_us: i64, watermark_us: i64) -> Result<Vec<RecordBatch>> {
-        let Hops { slide_us, size_us } = hops;
-        while let Some((start, mut pane)) = pop_until(&mut self.panes, &self.spec, watermark_us) {
-            let rows = pane.len();
-            let keys = pane.emit_keys()?;
-            let (_, state) = self.spec.state_rows(start, keys, &mut pane.accumulators, rows)?;
+    /// Panes to which no event comes any more become state rows, from which each window is made that holds them.
+    fn complete_panes(&mut self, watermark_us: i64) -> Result<()> {
+        if self.spec.hops.is_none() {
+            return Ok(());
+        }
+        let is_complete = |start: i64| self.spec.complete_at(start) <= watermark_us;
+        while let Some(entry) = self.panes.first_entry().filter(|entry| is_complete(*entry.key())) {
+            let (start, pane) = entry.remove_entry();
+            let (_, state) = pane.into_state(&self.spec, start)?;
             self.complete.entry(start).or_default().push(state);
         }
-        let widths = self.widths()?;
-        let mut closed = Vec::new();
-        let mut next = i64::MIN;
-        while let Some((&first, _)) = self.complete.first_key_value() {
+        for start in self.runs.keys().copied().take_while(|start| is_complete(*start)) {
+            self.complete.entry(start).or_default();
+        }
+        Ok(())
+    }
+
+    /// The earliest window that is to be given.
+    fn next_final(&mut self, given_us: i64, watermark_us: i64) -> Option<i64> {
+        let Some(Hops { slide_us, size_us }) = self.spec.hops else {
+            let starts = [self.panes.keys().next(), self.runs.keys().next()];
+            let start = *starts.into_iter().flatten().min()?;
+            return (self.spec.final_at(start) <= watermark_us).then_some(start);
+        };
+        loop {
+            let first = *self.complete.keys().next()?;
             // The windows that hold the first pane, less those that were given before or just now.
             let earliest = first.saturating_sub(size_us - slide_us);
             let given = given_us.saturating_sub(self.spec.final_at(earliest)).div_euclid(slide_us).saturating_add(1);
-            let mut start = earliest.saturating_add(given.max(0).saturating_mul(slide_us)).max(next);
-            while start <= first && self.spec.final_at(start) <= watermark_us {
-                let mut window = new_pane(&self.spec)?;
-                for state in self.complete.range(start..start.saturating_add(size_us)).flat_map(|(_, states)| states) {
-                    let columns = &state.columns()[1..];
-                    window.merge(&self.spec, columns, state.num_rows(), &widths, &mut self.groups)?;
-                }
-                closed.push(window.close(&self.spec, start)?);
-                start = start.saturating_add(slide_us);
-            }
-            next = start;
+            let start = earliest.saturating_add(given.max(0).saturating_mul(slide_us)).max(self.given_until);
             if start <= first {
-                break;
+                return (self.spec.final_at(start) <= watermark_us).then_some(start);
             }
             self.complete.remove(&first);
+            self.runs.remove(&first);
         }
-        Ok(closed)
     }
 
-    /// Takes out all windows as state rows, each with its end.
+    /// The rows of a window; `None` if it is on disk and [`Self::closing`] from now on.
+    fn close_window(&mut self, start: i64) -> Result<Option<RecordBatch>> {
+        let (mut runs, mut states) = (Vec::new(), Vec::new());
+        match self.spec.hops {
+            None => {
+                runs.extend(self.runs.remove(&start).into_iter().flatten());
+                if let Some(pane) = self.panes.remove(&start) {
+                    if runs.is_empty() {
+                        return pane.close(&self.spec, start).map(Some);
+                    }
+                    states.push(pane.into_state(&self.spec, start)?.1);
+                }
+            }
+            Some(Hops { slide_us, size_us }) => {
+                let panes = start..start.saturating_add(size_us);
+                states.extend(self.complete.range(panes.clone()).flat_map(|(_, states)| states).cloned());
+                runs.extend(self.runs.range(panes).flat_map(|(_, runs)| runs).cloned());
+                self.given_until = start.saturating_add(slide_us);
+            }
+        }
+        let mut pane = new_pane(&self.spec)?;
+        let Some(part_rows) = runs.first().map(Run::part_rows) else {
+            let widths = self.widths()?;
+            for state in &states {
+                pane.merge(&self.spec, &state.columns()[1..], state.num_rows(), &widths, &mut self.groups)?;
+            }
+            return pane.close(&self.spec, start).map(Some);
+        };
+        let merged = Merged::new(self.spec.keys.len(), runs, states)?;
+        self.closing = Some(Closing { start, merged, part_rows, pane });
+        Ok(None)
+    }
+
+    /// The next rows of a window on disk, and whether they are the last.
+    fn close_part(&mut self, closing: &mut Closing) -> Result<(Option<RecordBatch>, bool)> {
+        let widths = self.widths()?;
+        let Closing { start, merged, part_rows, pane } = closing;
+        while pane.len() <= *part_rows {
+            let Some(state) = merged.next().transpose()? else {
+                return Ok((Some(pane.emit(&self.spec, *start, EmitTo::All)?), true));
+            };
+            pane.merge(&self.spec, &state.columns()[1..], state.num_rows(), &widths, &mut self.groups)?;
+        }
+        // The last group may go on in what comes next.
+        let whole = EmitTo::First(pane.len() - 1);
+        Ok((Some(pane.emit(&self.spec, *start, whole)?), false))
+    }
+
+    /// Whether memory can be given back to any purpose.
+    pub(crate) fn can_spill(&self) -> bool {
+        !self.spec.keys.is_empty()
+    }
+
+    /// Puts all groups into runs; a state without group columns, one group a window, stays where it is.
+    pub(crate) fn spill(&mut self, scratch: &Scratch) -> Result<()> {
+        if !self.can_spill() {
+            return Ok(());
+        }
+        let mut writer = RunWriter::new(scratch, self.spec.keys.len())?;
+        let mut write = |start: i64, state: &RecordBatch| -> Result<()> {
+            if state.num_rows() > 0 {
+                self.runs.entry(start).or_default().push(writer.write(state)?);
+            }
+            Ok(())
+        };
+        while let Some((start, pane)) = self.panes.pop_first() {
+            write(start, &pane.into_state(&self.spec, start)?.1)?;
+        }
+        for (start, states) in &mut self.complete {
+            std::mem::take(states).iter().try_for_each(|state| write(*start, state))?;
+        }
+        self.runs.values_mut().try_for_each(|runs| writer.condense(runs))
+    }
+
+    /// Takes out all windows that are in memory as state rows, each with its end.
     pub(crate) fn drain(&mut self) -> Result<Vec<(i64, RecordBatch)>> {
         let mut drained = Vec::new();
-        for (start, mut pane) in std::mem::take(&mut self.panes) {
-            let rows = pane.len();
-            let keys = pane.emit_keys()?;
-            drained.push(self.spec.state_rows(start, keys, &mut pane.accumulators, rows)?);
+        while let Some((start, pane)) = self.panes.pop_first() {
+            drained.push(pane.into_state(&self.spec, start)?);
         }
         for (start, states) in std::mem::take(&mut self.complete) {
             drained.extend(states.into_iter().map(|state| (self.spec.final_at(start), state)));
         }
         Ok(drained)
+    }
+
+    /// What is on disk, each with the end of its window.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (i64, &Run)> {
+        self.runs.iter().flat_map(|(start, runs)| runs.iter().map(|run| (self.spec.final_at(*start), run)))
     }
 }
 
@@ -200,21 +326,43 @@ impl Pane {
         Ok(())
     }
 
-    /// The rows of the window that begins at `start`.
+    /// The rows of the window that begins at `start`, in order of their group columns.
     fn close(mut self, spec: &AggregateSpec, start: i64) -> Result<RecordBatch> {
-        let rows = self.len();
-        let keys = self.emit_keys()?;
-        let order = sorted_order(&keys)?;
+        let rows = self.emit(spec, start, EmitTo::All)?;
+        if spec.keys.is_empty() {
+            return Ok(rows);
+        }
+        let order = key_order(&rows.columns()[1..=spec.keys.len()])?;
+        Ok(arrow::compute::take_record_batch(&rows, &order)?)
+    }
+
+    /// Takes the rows of some groups out, in the order in which they came.
+    fn emit(&mut self, spec: &AggregateSpec, start: i64, which: EmitTo) -> Result<RecordBatch> {
+        let rows = match which {
+            EmitTo::All => self.len(),
+            EmitTo::First(rows) => rows,
+        };
         let starts = Int64Array::from(vec![start; rows]);
         let mut columns: Vec<ArrayRef> = vec![arrow::compute::cast(&starts, &event_time_type())?];
-        columns.extend(keys);
-        for accumulator in &mut self.accumulators {
-            columns.push(accumulator.evaluate(EmitTo::All)?);
+        if let Some(table) = &mut self.table {
+            columns.extend(table.emit(which)?);
         }
-        if let Some(order) = order {
-            columns = take_all(&columns, &order)?;
+        for accumulator in &mut self.accumulators {
+            columns.push(accumulator.evaluate(which)?);
         }
         record_batch(&spec.output_schema, columns, rows)
+    }
+
+    /// The state rows of the window that begins at `start`, with its end.
+    fn into_state(mut self, spec: &AggregateSpec, start: i64) -> Result<(i64, RecordBatch)> {
+        let rows = self.len();
+        let keys = self.table.as_mut().map_or_else(|| Ok(Vec::new()), |table| table.emit(EmitTo::All))?;
+        spec.state_rows(start, keys, &mut self.accumulators, rows)
+    }
+
+    fn bytes(&self) -> usize {
+        let table = self.table.as_ref().map_or(0, |table| table.size());
+        table + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
     }
 
     fn len(&self) -> usize {
@@ -228,10 +376,6 @@ impl Pane {
             None => groups.resize(rows, 0),
         }
         Ok(self.len())
-    }
-
-    fn emit_keys(&mut self) -> Result<Vec<ArrayRef>> {
-        self.table.as_mut().map_or_else(|| Ok(Vec::new()), |table| table.emit(EmitTo::All))
     }
 }
 
@@ -250,15 +394,4 @@ fn new_pane(spec: &AggregateSpec) -> Result<Pane> {
     let keyed = !spec.keys.is_empty();
     let table = keyed.then(|| new_group_values(schema, &GroupOrdering::None)).transpose()?;
     Ok(Pane { table, accumulators: spec.new_accumulators()? })
-}
-
-fn sorted_order(keys: &[ArrayRef]) -> Result<Option<UInt32Array>> {
-    if keys.is_empty() {
-        return Ok(None);
-    }
-    let converter = RowConverter::new(keys.iter().map(|key| SortField::new(key.data_type().clone())).collect())?;
-    let rows = converter.convert_columns(keys)?;
-    let mut order: Vec<u32> = (0..u32::try_from(rows.num_rows()).unwrap_or(u32::MAX)).collect();
-    order.sort_unstable_by(|&a, &b| rows.row(a as usize).cmp(&rows.row(b as usize)));
-    Ok(Some(UInt32Array::from(order)))
 }

@@ -1,0 +1,262 @@
+//! Groups that memory does not hold: sorted runs in scratch files, brought together again when their window is final.
+//!
+//! ```text
+//! over the share ─▶ all groups of a window, sorted by key ─▶ run (Arrow IPC, LZ4) in a file without a name
+//! window is final ─▶ its runs, merged by key ─▶ the states of a group come one after the other ─▶ rows in order of key
+//! ```
+//! A run is read at its place and can be read again, so panes of windows that overlap, and snapshots, share it. The files have no
+//! names: they are gone with the process, and a restart has all that was in them from its checkpoint.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::{SortOptions, take_record_batch};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::ipc::CompressionType;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow::row::{RowConverter, SortField};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, UnboundedMemoryPool};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet};
+use datafusion::physical_plan::sorts::streaming_merge::StreamingMergeBuilder;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt;
+
+/// Rows that are read from a run at once.
+const BATCH_ROWS: usize = 8 * 1024;
+/// Runs of one window above which they are made one: each is a batch in memory while they are merged.
+const RUNS_MAX: usize = 32;
+/// Most rows that a window on disk gives at once, and the share of memory for each below that.
+const PART_ROWS_MAX: usize = 64 * 1024;
+const PART_SHARE_BYTES: usize = 2 * 1024;
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// A folder for scratch files.
+#[derive(Debug, Clone)]
+pub(crate) struct Scratch {
+    folder: Arc<Path>,
+    /// Rows that a window on disk gives at once, about.
+    part_rows: usize,
+}
+
+/// A scratch file could not be written or read.
+#[derive(Debug, thiserror::Error)]
+#[error("scratch file in `{}`: {source}", folder.display())]
+pub(crate) struct ScratchError {
+    folder: PathBuf,
+    source: io::Error,
+}
+
+impl Scratch {
+    /// For a program whose states may have so many bytes of memory.
+    pub(crate) fn new(folder: &Path, share_bytes: usize) -> Self {
+        Self { folder: folder.into(), part_rows: (share_bytes / PART_SHARE_BYTES).clamp(1, PART_ROWS_MAX) }
+    }
+
+    fn failed(&self, source: io::Error) -> DataFusionError {
+        DataFusionError::External(Box::new(ScratchError { folder: self.folder.to_path_buf(), source }))
+    }
+
+    fn failed_in_arrow(&self, error: ArrowError) -> DataFusionError {
+        match error {
+            ArrowError::IoError(_, source) => self.failed(source),
+            error => error.into(),
+        }
+    }
+}
+
+/// Whether the error tells of the disk and not of the rows.
+pub(crate) fn is_of_scratch(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::External(source) if source.is::<ScratchError>())
+}
+
+/// Some state rows of one window, sorted by their group columns.
+#[derive(Clone)]
+pub(crate) struct Run {
+    scratch: Scratch,
+    file: Arc<File>,
+    begin: u64,
+    end: u64,
+    pub(crate) rows: usize,
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("rows", &self.rows).field("bytes", &(self.end - self.begin)).finish()
+    }
+}
+
+impl Run {
+    pub(crate) fn part_rows(&self) -> usize {
+        self.scratch.part_rows
+    }
+
+    /// The batches of the run, read as they are asked for.
+    pub(crate) fn batches(&self) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send + use<>> {
+        let part = FilePart { file: Arc::clone(&self.file), at: self.begin, end: self.end };
+        let scratch = self.scratch.clone();
+        let reader = StreamReader::try_new(BufReader::with_capacity(BUFFER_BYTES, part), None);
+        let reader = reader.map_err(|error| scratch.failed_in_arrow(error))?;
+        Ok(reader.map(move |batch| batch.map_err(|error| scratch.failed_in_arrow(error))))
+    }
+}
+
+/// Reads a part of a file that others read too.
+struct FilePart {
+    file: Arc<File>,
+    at: u64,
+    end: u64,
+}
+
+impl Read for FilePart {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let most = into.len().min(left);
+        let read = self.file.read_at(&mut into[..most], self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// Writes runs into one scratch file.
+pub(crate) struct RunWriter {
+    scratch: Scratch,
+    file: Arc<File>,
+    out: BufWriter<Arc<File>>,
+    /// Group columns of the state rows; they follow the window's start.
+    keys: usize,
+}
+
+impl RunWriter {
+    pub(crate) fn new(scratch: &Scratch, keys: usize) -> Result<Self> {
+        let file = tempfile::tempfile_in(&scratch.folder).map_err(|error| scratch.failed(error))?;
+        let file = Arc::new(file);
+        let out = BufWriter::with_capacity(BUFFER_BYTES, Arc::clone(&file));
+        Ok(Self { scratch: scratch.clone(), file, out, keys })
+    }
+
+    /// Writes state rows in any order; each group is there once.
+    pub(crate) fn write(&mut self, state: &RecordBatch) -> Result<Run> {
+        self.write_all(&state.schema(), sorted_slices(state, self.keys)?)
+    }
+
+    fn write_all(&mut self, schema: &SchemaRef, batches: impl Iterator<Item = Result<RecordBatch>>) -> Result<Run> {
+        let scratch = self.scratch.clone();
+        let io = |error| scratch.failed(error);
+        let arrow = |error| scratch.failed_in_arrow(error);
+        let begin = self.out.stream_position().map_err(io)?;
+        let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
+        let mut writer = StreamWriter::try_new_with_options(&mut self.out, schema, options).map_err(arrow)?;
+        let mut rows = 0;
+        for batch in batches {
+            let batch = batch?;
+            rows += batch.num_rows();
+            writer.write(&batch).map_err(arrow)?;
+        }
+        writer.finish().map_err(arrow)?;
+        drop(writer);
+        self.out.flush().map_err(io)?;
+        let end = self.out.stream_position().map_err(io)?;
+        Ok(Run { scratch: scratch.clone(), file: Arc::clone(&self.file), begin, end, rows })
+    }
+
+    /// Makes one run of several if they are many.
+    pub(crate) fn condense(&mut self, runs: &mut Vec<Run>) -> Result<()> {
+        if runs.len() > RUNS_MAX {
+            let merged = Merged::new(self.keys, std::mem::take(runs), Vec::new())?;
+            let schema = merged.stream.schema();
+            runs.push(self.write_all(&schema, merged)?);
+        }
+        Ok(())
+    }
+}
+
+/// State rows by key, in slices, so that they are never there twice as a whole.
+fn sorted_slices(state: &RecordBatch, keys: usize) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send + use<>> {
+    let order = key_order(&state.columns()[1..=keys])?;
+    let state = state.clone();
+    Ok((0..state.num_rows()).step_by(BATCH_ROWS).map(move |from| {
+        let rows = order.slice(from, BATCH_ROWS.min(order.len() - from));
+        Ok(take_record_batch(&state, &rows)?)
+    }))
+}
+
+/// The order of rows by their keys, at least one, ascending with nulls first.
+pub(crate) fn key_order(keys: &[ArrayRef]) -> Result<UInt32Array> {
+    let converter = RowConverter::new(keys.iter().map(|key| SortField::new(key.data_type().clone())).collect())?;
+    let rows = converter.convert_columns(keys)?;
+    let mut order: Vec<u32> = (0..u32::try_from(rows.num_rows()).unwrap_or(u32::MAX)).collect();
+    order.sort_unstable_by(|&a, &b| rows.row(a as usize).cmp(&rows.row(b as usize)));
+    Ok(UInt32Array::from(order))
+}
+
+/// State rows of several runs in the order of their keys: an iterator over batches.
+pub(crate) struct Merged {
+    stream: SendableRecordBatchStream,
+}
+
+impl fmt::Debug for Merged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Merged").finish_non_exhaustive()
+    }
+}
+
+impl Merged {
+    /// At least one run or batch with rows; `states` are in memory, each group of a batch once.
+    pub(crate) fn new(keys: usize, runs: Vec<Run>, states: Vec<RecordBatch>) -> Result<Self> {
+        let batch_rows = runs.first().map_or(BATCH_ROWS, |run| run.part_rows().min(BATCH_ROWS));
+        let mut streams: Vec<SendableRecordBatchStream> = Vec::with_capacity(runs.len() + states.len());
+        for state in states.iter().filter(|state| state.num_rows() > 0) {
+            let slices = futures::stream::iter(sorted_slices(state, keys)?);
+            streams.push(Box::pin(RecordBatchStreamAdapter::new(state.schema(), slices)));
+        }
+        for run in runs {
+            let mut batches = run.batches()?.peekable();
+            // A run has a row, and its first batch says what its columns are.
+            let Some(Ok(first)) = batches.peek() else {
+                batches.next().transpose()?;
+                continue;
+            };
+            let schema = first.schema();
+            streams.push(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches))));
+        }
+        let Some(schema) = streams.first().map(|stream| stream.schema()) else {
+            return datafusion::common::internal_err!("a window without rows cannot be merged");
+        };
+        let by_key = (1..=keys).map(|at| {
+            let column = Arc::new(Column::new(schema.field(at).name(), at));
+            PhysicalSortExpr::new(column, SortOptions { descending: false, nulls_first: true })
+        });
+        let order = LexOrdering::new(by_key);
+        let order = order.ok_or_else(|| datafusion::common::internal_datafusion_err!("runs are sorted by keys"))?;
+        // Whoever spilled says how much memory there is; a merge holds a batch of each run.
+        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        let stream = StreamingMergeBuilder::new()
+            .with_streams(streams)
+            .with_schema(schema)
+            .with_expressions(&order)
+            .with_metrics(BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), 0))
+            .with_batch_size(batch_rows)
+            .with_reservation(MemoryConsumer::new("runs").register(&pool));
+        Ok(Self { stream: stream.build()? })
+    }
+}
+
+impl Iterator for Merged {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Files are read as they are polled: the stream is never left waiting.
+        futures::executor::block_on(self.stream.next())
+    }
+}

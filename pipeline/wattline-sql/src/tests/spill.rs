@@ -1,0 +1,79 @@
+//! Windows with more groups than memory holds: what is on disk, in what parts it comes back, and what is said if the disk fails.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use wattline_core::error::{Kind, Retry};
+use wattline_core::time::END_OF_TIME;
+
+use super::fleet::{Lcg, compile, lane, rule};
+use crate::test_run::text_rows;
+use crate::{FinalProgram, RuleSet};
+
+const MEMORY_BYTES: usize = 100 << 10;
+
+fn rules() -> RuleSet {
+    let sql = "SELECT meter_id, ts AS at, window_start, window_end, count(*) AS n\n\
+               FROM TUMBLE(meter_readings, ts, INTERVAL '1 day') GROUP BY meter_id, ts, window_start, window_end";
+    compile(&[rule("each", "kind = \"table\"\ndelay = \"1 day\"", sql)])
+}
+
+/// A program that was given the same lane three times.
+fn filled(set: &RuleSet, mut program: FinalProgram) -> FinalProgram {
+    for _ in 0..3 {
+        let mut worker = set.lane_program();
+        assert_eq!(worker.push(0, "meter_readings", &lane(0, 4_000, &mut Lcg(5))).errors, []);
+        for delta in worker.seal().expect("seals") {
+            program.merge(&delta).expect("merges");
+            program.relieve().expect("spills");
+        }
+    }
+    program
+}
+
+/// The rows of each call, as text.
+fn parts(set: &RuleSet, program: &mut FinalProgram) -> Vec<Vec<String>> {
+    let mut parts = Vec::new();
+    loop {
+        let output = program.advance(&vec![END_OF_TIME; set.states().len()]).expect("advances");
+        assert_eq!(output.stopped, []);
+        parts.extend(output.rows.iter().map(|rows| text_rows(&rows.batch).expect("printable")));
+        if !output.more {
+            return parts;
+        }
+    }
+}
+
+#[test]
+fn a_window_that_memory_does_not_hold_comes_back_in_parts_and_in_order() {
+    let set = rules();
+    let mut small = filled(&set, set.final_program().with_memory(MEMORY_BYTES, &std::env::temp_dir()));
+    let mut large = filled(&set, set.final_program());
+    assert!(large.state_bytes() > 2 * MEMORY_BYTES, "{} bytes would be held anyway", large.state_bytes());
+    assert!(small.state_bytes() <= MEMORY_BYTES, "{} bytes are held", small.state_bytes());
+    let dumped = |program: &mut FinalProgram| {
+        let dump = program.dump().expect("dumps").map(|delta| delta.expect("reads").batch.num_rows());
+        dump.sum::<usize>()
+    };
+    assert_eq!(dumped(&mut small), 3 * dumped(&mut large), "each group is in three runs");
+
+    let (small, large) = (parts(&set, &mut small), parts(&set, &mut large));
+    assert_eq!(large.len(), 1);
+    assert!(small.len() > 20, "{} parts", small.len());
+    assert_eq!(small.concat(), large[0]);
+    let distinct: BTreeSet<&String> = large[0].iter().collect();
+    assert!(distinct.len() > 3_000);
+}
+
+#[test]
+fn a_disk_that_fails_is_named() {
+    let set = rules();
+    let mut program = set.final_program().with_memory(0, Path::new("/no/such/folder"));
+    let mut worker = set.lane_program();
+    assert_eq!(worker.push(0, "meter_readings", &lane(0, 10, &mut Lcg(5))).errors, []);
+    program.merge(&worker.seal().expect("seals")[0]).expect("merges");
+    let error = program.relieve().expect_err("there is no such folder");
+    assert_eq!((error.kind(), error.retry()), (Kind::Unavailable, Retry::AfterRestore));
+    let message = error.to_string();
+    assert!(message.contains("/no/such/folder") && message.contains("[run] scratch"), "{message}");
+}
