@@ -78,6 +78,8 @@ fn write_job(folder: &Path, broker: &TestBroker, settings: &Settings, round: usi
     let rules: Vec<String> = settings.rules.iter().map(|path| format!("\"{path}\"")).collect();
     let config = format!(
         "job = \"bench{round}\"
+[run]
+memory = \"{memory}\"
 [kafka]
 bootstrap_servers = \"{bootstrap}\"
 [streams.meter_readings]
@@ -93,6 +95,7 @@ url = \"archive\"
 [alerts]
 topic = \"{ALERTS}\"
 ",
+        memory = settings.memory,
         bootstrap = broker.bootstrap(),
         delay = settings::DELAY_MS,
         rules = rules.join(", "),

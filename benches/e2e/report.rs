@@ -78,6 +78,7 @@ pub(crate) fn write(settings: &Settings, produced: &Produced, rounds: &[Round]) 
             "meters": settings.meters,
             "partitions": PARTITIONS,
             "rules": settings.rules,
+            "memory": settings.memory,
             "compression": settings.compression,
             "bytes_per_event": produced.bytes as f64 / produced.records as f64,
         },

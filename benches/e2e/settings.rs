@@ -6,8 +6,7 @@ use wattline_sim::Meters;
 /// How much lateness the rules tolerate.
 pub(crate) const DELAY_MS: i64 = 120_000;
 
-const USAGE: &str =
-    "options: --readings N --meters N --runs N --rules PATH[,PATH…] --compression none|lz4|zstd --out FILE";
+const USAGE: &str = "options: --readings N --meters N --runs N --rules PATH[,PATH…] --memory SIZE --compression none|lz4|zstd --out FILE";
 
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -16,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) runs: usize,
     /// As in `[rules] paths` of a configuration.
     pub(crate) rules: Vec<String>,
+    /// As `[run] memory` of a configuration.
+    pub(crate) memory: String,
     pub(crate) compression: String,
     /// Where the report goes; the target folder if absent.
     pub(crate) out: Option<String>,
@@ -29,6 +30,7 @@ impl Settings {
             meters: 100_000,
             runs: 3,
             rules: ["builtin:power_quality", "builtin:integrity/readings"].map(str::to_owned).to_vec(),
+            memory: "2 GB".to_owned(),
             compression: "lz4".to_owned(),
             out: None,
         };
@@ -43,6 +45,7 @@ impl Settings {
                 "--meters" => settings.meters = number()?.max(1),
                 "--runs" => settings.runs = usize::try_from(number()?.max(1))?,
                 "--rules" => settings.rules = value.split(',').map(str::to_owned).collect(),
+                "--memory" => settings.memory = value,
                 "--compression" => settings.compression = value,
                 "--out" => settings.out = Some(value),
                 _ => bail!("`{name}` is no option; {USAGE}"),

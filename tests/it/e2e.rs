@@ -13,6 +13,7 @@ pub(crate) mod job;
 mod late;
 mod mistakes;
 mod oracle;
+mod own_functions;
 mod reference;
 mod references;
 mod sample;

@@ -36,3 +36,11 @@ pub(crate) fn wattline() -> Result<PathBuf> {
     ensure!(program.exists(), "`{}` does not exist; run `cargo build --workspace`", program.display());
     Ok(program)
 }
+
+/// An example program of this build.
+pub(crate) fn example(name: &str) -> Result<PathBuf> {
+    let program = wattline()?;
+    let program = program.parent().context("the program is in no folder")?.join("examples").join(name);
+    ensure!(program.exists(), "`{}` does not exist; run `cargo build --workspace --examples`", program.display());
+    Ok(program)
+}

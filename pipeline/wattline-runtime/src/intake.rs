@@ -18,6 +18,7 @@ use wattline_core::record::{LaneId, column};
 
 use crate::error::{Error, Result};
 use crate::port::Decoded;
+use crate::progress::Progress;
 use crate::table::DeadLetter;
 
 /// The schema of a stream's batches: its own columns, then the system columns.
@@ -65,6 +66,8 @@ pub(crate) struct StreamIntake {
     pub(crate) guard: TimeGuard,
     /// The rules whose results late events of this stream correct.
     pub(crate) corrected: Vec<CorrectedRule>,
+    /// Ids of the rules that late events do not correct, by how much lateness they tolerate, milliseconds.
+    pub(crate) by_delay: BTreeMap<i64, Vec<String>>,
 }
 
 /// A rule whose results late events correct.
@@ -77,6 +80,17 @@ pub(crate) struct CorrectedRule {
 }
 
 impl StreamIntake {
+    /// Counts for each rule the events of a batch that are too late for it.
+    pub(crate) fn count_too_late(&self, batch: &RecordBatch, progress: &Progress) {
+        let Some(lateness) = batch.column_by_name(column::LATENESS_MS) else { return };
+        let lateness = lateness.as_primitive::<Int64Type>().values();
+        let latest_ms = lateness.iter().copied().max().unwrap_or(0);
+        for (delay_ms, rules) in self.by_delay.range(..latest_ms) {
+            let too_late = lateness.iter().filter(|late_ms| *late_ms > delay_ms).count();
+            progress.note_too_late(rules, too_late);
+        }
+    }
+
     /// Notes for each rule that is to be corrected where the late events of a batch are.
     pub(crate) fn note_late(&self, batch: &RecordBatch, late: &mut BTreeMap<usize, LateStretches>) {
         let Some(least_ms) = self.corrected.iter().map(|of| of.delay_ms).min() else { return };

@@ -46,6 +46,8 @@ pub struct Progress {
     pub trouble: Mutex<Option<String>>,
     /// Payload fields that no schema knows, by `stream.field`.
     pub unknown_fields: Mutex<BTreeMap<String, u64>>,
+    /// Events that were too late for a rule, by its id.
+    pub too_late: Mutex<BTreeMap<String, u64>>,
     /// Next offset to be processed of each lane.
     processed: Mutex<BTreeMap<LaneId, i64>>,
 }
@@ -70,6 +72,7 @@ impl Default for Progress {
             stalled: AtomicBool::new(false),
             trouble: Mutex::new(None),
             unknown_fields: Mutex::new(BTreeMap::new()),
+            too_late: Mutex::new(BTreeMap::new()),
             processed: Mutex::new(BTreeMap::new()),
         }
     }
@@ -100,6 +103,14 @@ impl Progress {
         let mut all = lock(&self.unknown_fields);
         for (field, count) in fields {
             *all.entry(format!("{stream}.{field}")).or_default() += count;
+        }
+    }
+
+    /// Adds events that were too late for each of these rules.
+    pub(crate) fn note_too_late(&self, rules: &[String], events: usize) {
+        let mut all = lock(&self.too_late);
+        for rule in rules {
+            *all.entry(rule.clone()).or_default() += events as u64;
         }
     }
 

@@ -280,6 +280,7 @@ impl Worker {
                 self.quarantined.extend(output.failures.iter().map(|failure| (failure.rule, number)));
             }
             if new > 0 {
+                stream.count_too_late(&admitted.batch.slice(old, new), &self.progress);
                 let output = self.program.push(number, number_of_stream, &admitted.batch.slice(old, new));
                 self.pending.rows.extend(output.rows);
                 self.quarantined.extend(output.failures.iter().map(|failure| (failure.rule, number)));

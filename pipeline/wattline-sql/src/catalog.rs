@@ -22,6 +22,7 @@ use datafusion::prelude::SessionConfig;
 use crate::error::Error;
 use crate::functions;
 use crate::logical::FloatComparison;
+use crate::user_functions::UserFunctions;
 
 /// The columns the runtime appends to every stream batch, in this order.
 pub const SYSTEM_COLUMNS: [&str; 5] = ["_topic", "_partition", "_offset", "_index", "_lateness_ms"];
@@ -94,7 +95,19 @@ impl Catalog {
     /// A catalog with all functions and no tables.
     #[must_use]
     pub fn new() -> Self {
-        Self { streams: BTreeMap::new(), references: BTreeMap::new(), session: Arc::new(session()) }
+        Self { streams: BTreeMap::new(), references: BTreeMap::new(), session: Arc::new(session().build()) }
+    }
+
+    /// A catalog with further functions and no tables.
+    ///
+    /// # Errors
+    /// [`Error::FunctionTaken`] if the name of one is that of another.
+    pub fn with_functions(functions: &UserFunctions) -> Result<Self, Error> {
+        let plain = Self::new();
+        functions.check(&plain.session)?;
+        let mut builder = session();
+        functions.extend(&mut builder);
+        Ok(Self { session: Arc::new(builder.build()), ..plain })
     }
 
     /// Adds a stream.
@@ -200,9 +213,9 @@ pub fn event_time_type() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-fn session() -> SessionState {
+fn session() -> SessionStateBuilder {
     let config = SessionConfig::new().with_target_partitions(1).with_create_default_catalog_and_schema(false);
-    with_functions(SessionStateBuilder::new().with_default_features().with_config(settings(config))).build()
+    with_functions(SessionStateBuilder::new().with_default_features().with_config(settings(config)))
 }
 
 /// What makes the same text mean the same in every session.

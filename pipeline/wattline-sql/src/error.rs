@@ -26,6 +26,12 @@ pub enum Error {
         /// What wants it too.
         second: &'static str,
     },
+    /// A function that a program brings along has a name that is taken.
+    #[error("there is a function `{name}` already: give yours another name")]
+    FunctionTaken {
+        /// The name.
+        name: String,
+    },
     /// A stream's declaration does not fit its schema.
     #[error("stream `{stream}` {problem}")]
     Stream {
@@ -76,9 +82,11 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Reference { .. } | Self::NameTaken { .. } | Self::Stream { .. } | Self::UnknownRule { .. } => {
-                Kind::Invalid
-            }
+            Self::Reference { .. }
+            | Self::NameTaken { .. }
+            | Self::FunctionTaken { .. }
+            | Self::Stream { .. }
+            | Self::UnknownRule { .. } => Kind::Invalid,
             Self::Query { .. } => Kind::Data,
             Self::Scratch { .. } => Kind::Unavailable,
             Self::State { .. } | Self::Planner { .. } => Kind::Internal,
@@ -91,6 +99,7 @@ impl Error {
         match self {
             Self::Reference { .. }
             | Self::NameTaken { .. }
+            | Self::FunctionTaken { .. }
             | Self::Stream { .. }
             | Self::UnknownRule { .. }
             | Self::Query { .. }

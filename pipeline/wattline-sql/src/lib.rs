@@ -37,6 +37,7 @@ mod rule_set;
 mod shared_state;
 pub mod test_file;
 mod test_run;
+mod user_functions;
 
 pub use catalog::{Catalog, ReferenceTable, Stream};
 pub use diagnostic::{Diagnostic, Severity};
@@ -48,6 +49,7 @@ pub use rule_file::{LatePolicy, Param, ParamValue, RuleFile, RuleHeader, RuleKin
 pub use rule_set::{CompiledRule, RuleSet};
 pub use shared_state::SharedState;
 pub use test_run::{GivenRows, TestOutcome, run_rule_test};
+pub use user_functions::UserFunctions;
 
 #[cfg(test)]
 mod tests;

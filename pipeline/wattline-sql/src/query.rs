@@ -17,19 +17,25 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast::{Spanned, Statement};
 use wattline_core::record::column;
 
-use crate::catalog::{settings, with_functions};
+use crate::catalog::{Catalog, settings, with_functions};
 use crate::diagnostic::{Diagnostic, code};
 use crate::logical::{Anchors, Scope, parse, parse_mistake, planning_mistakes, span_in};
 use crate::rule_file::RuleFile;
+use crate::user_functions::UserFunctions;
 
 /// What messages call the text of a query.
 const FILE: &str = "query";
 
-/// A context without tables.
-#[must_use]
-pub fn query_context() -> SessionContext {
+/// A context with further functions and without tables.
+///
+/// # Errors
+/// [`Error::FunctionTaken`](crate::Error::FunctionTaken) if the name of one is that of another.
+pub fn query_context(functions: &UserFunctions) -> Result<SessionContext, crate::Error> {
+    functions.check(Catalog::new().session())?;
     let builder = SessionStateBuilder::new().with_default_features().with_config(settings(SessionConfig::new()));
-    SessionContext::new_with_state(with_functions(builder).build())
+    let mut builder = with_functions(builder);
+    functions.extend(&mut builder);
+    Ok(SessionContext::new_with_state(builder.build()))
 }
 
 /// Beside each table whose results late events correct: `<table>_current`, the rows that are results now.

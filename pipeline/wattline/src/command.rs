@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use wattline_sql::UserFunctions;
 
 use crate::cli::{Cli, Command};
 
@@ -15,16 +16,16 @@ mod query;
 mod run;
 mod test;
 
-/// Runs the command that was asked for.
-pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+/// Runs the command that was asked for; rules and queries may use `functions`.
+pub(crate) fn run(cli: Cli, functions: &UserFunctions) -> Result<ExitCode> {
     match cli.command {
         Command::Init(args) => init::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Explain(args) => explain::run(&args),
-        Command::Test(args) => test::run(&args),
+        Command::Check(args) => check::run(&args, functions),
+        Command::Explain(args) => explain::run(&args, functions),
+        Command::Test(args) => test::run(&args, functions),
         Command::Demo(args) => blocking_on(demo::run(args)),
-        Command::Run(args) => blocking_on(run::run(args)),
-        Command::Query(args) => blocking_on(query::run(args)),
+        Command::Run(args) => blocking_on(run::run(args, functions)),
+        Command::Query(args) => blocking_on(query::run(args, functions)),
         Command::Archive(args) => blocking_on(archive::run(args)),
     }
 }
@@ -39,8 +40,8 @@ fn blocking_on(future: impl Future<Output = Result<ExitCode>>) -> Result<ExitCod
 }
 
 /// Loads a project, or prints every mistake.
-fn load(path: &std::path::Path) -> Result<crate::project::Project, ExitCode> {
-    crate::project::load(path).map_err(|refused| refuse(&refused))
+fn load(path: &std::path::Path, functions: &UserFunctions) -> Result<crate::project::Project, ExitCode> {
+    crate::project::load(path, functions).map_err(|refused| refuse(&refused))
 }
 
 fn refuse(refused: &crate::project::Refused) -> ExitCode {

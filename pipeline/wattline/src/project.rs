@@ -16,7 +16,7 @@ use wattline_decode::{Limits, Mapping, StreamSchema};
 use wattline_runtime::port::Position;
 use wattline_runtime::stream_schema;
 use wattline_sql::diagnostic::code;
-use wattline_sql::{Catalog, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream};
+use wattline_sql::{Catalog, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream, UserFunctions};
 
 use crate::assets::{self, BUILTIN};
 use crate::config::{self, Config};
@@ -86,6 +86,8 @@ pub(crate) struct Project {
     /// Folder of the configuration; relative paths start here.
     pub(crate) folder: PathBuf,
     pub(crate) streams: Vec<LoadedStream>,
+    /// What rules may use beside the functions of wattline.
+    pub(crate) functions: UserFunctions,
     pub(crate) rules: RuleSet,
     /// Version of each reference table, a hash of its content.
     pub(crate) references: BTreeMap<String, String>,
@@ -109,9 +111,9 @@ pub(crate) struct Refused {
 }
 
 /// Reads and compiles a project.
-pub(crate) fn load(path: &Path) -> Result<Project, Refused> {
+pub(crate) fn load(path: &Path, functions: &UserFunctions) -> Result<Project, Refused> {
     let shown = path.display().to_string();
-    let mut loader = Loader { diagnostics: Vec::new(), texts: Texts::new(), folder: folder_of(path) };
+    let mut loader = Loader::new(folder_of(path), functions);
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
@@ -126,7 +128,7 @@ pub(crate) fn load(path: &Path) -> Result<Project, Refused> {
 
 /// Compiles a configuration that is not a file; relative paths start in `folder`.
 pub(crate) fn load_in(folder: &Path, name: &str, text: String) -> Result<Project, Refused> {
-    let loader = Loader { diagnostics: Vec::new(), texts: Texts::new(), folder: folder.to_owned() };
+    let loader = Loader::new(folder.to_owned(), &UserFunctions::default());
     load_text(loader, name, text)
 }
 
@@ -146,7 +148,13 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
         }
     };
     loader.check_names(shown, &config);
-    let mut catalog = Catalog::new();
+    let mut catalog = match Catalog::with_functions(&loader.functions) {
+        Ok(catalog) => catalog,
+        Err(error) => {
+            loader.diagnostics.push(Diagnostic::error("WL-1150", shown, error.to_string()));
+            return Err(loader.refused());
+        }
+    };
     let streams = loader.streams(shown, &config, &mut catalog);
     let references = loader.references(shown, &config, &mut catalog);
     let (rule_files, tests) = loader.rule_files(shown, &config);
@@ -173,17 +181,22 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
         return Err(loader.refused());
     }
     let warnings = rules.warnings().to_vec();
-    let (folder, texts) = (loader.folder, loader.texts);
-    Ok(Project { config, folder, streams, rules, references, rule_files, tests, warnings, texts })
+    let Loader { folder, texts, functions, .. } = loader;
+    Ok(Project { config, folder, streams, functions, rules, references, rule_files, tests, warnings, texts })
 }
 
 struct Loader {
     diagnostics: Vec<Diagnostic>,
     texts: Texts,
     folder: PathBuf,
+    functions: UserFunctions,
 }
 
 impl Loader {
+    fn new(folder: PathBuf, functions: &UserFunctions) -> Self {
+        Self { diagnostics: Vec::new(), texts: Texts::new(), folder, functions: functions.clone() }
+    }
+
     fn refused(self) -> Refused {
         Refused { diagnostics: self.diagnostics, texts: self.texts }
     }

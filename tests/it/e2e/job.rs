@@ -16,11 +16,17 @@ use crate::tree;
 #[derive(Debug)]
 pub(crate) struct JobFolder {
     scratch: Scratch,
+    program: PathBuf,
 }
 
 impl JobFolder {
     pub(crate) fn new(purpose: &str) -> Result<Self> {
-        Ok(Self { scratch: Scratch::new(purpose)? })
+        Self::of_program(tree::wattline()?, purpose)
+    }
+
+    /// A folder in which another program is run.
+    pub(crate) fn of_program(program: PathBuf, purpose: &str) -> Result<Self> {
+        Ok(Self { scratch: Scratch::new(purpose)?, program })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -41,7 +47,7 @@ impl JobFolder {
     }
 
     fn command(&self, args: &[&str]) -> Result<Command> {
-        let mut command = Command::new(tree::wattline()?);
+        let mut command = Command::new(&self.program);
         command.args(args).current_dir(self.path());
         Ok(command)
     }
@@ -71,7 +77,7 @@ impl JobFolder {
 
     /// Starts the program; what it says is appended to the folder's log.
     pub(crate) fn start(&self, args: &[&str]) -> Result<ChildProcess> {
-        ChildProcess::start(&tree::wattline()?, args, self.path(), &self.scratch.join("wattline.log"))
+        ChildProcess::start(&self.program, args, self.path(), &self.scratch.join("wattline.log"))
     }
 
     /// Everything that programs started with [`JobFolder::start`] said.

@@ -146,7 +146,12 @@ fn start_workers(
 fn intake_of(number: usize, stream: &StreamPlan, rules: &[RulePlan]) -> StreamIntake {
     let corrected = rules.iter().enumerate().filter(|(_, rule)| rule.correction.is_some());
     let corrected = corrected.filter(|(_, rule)| rule.streams.contains(&number));
+    let mut by_delay: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for rule in rules.iter().filter(|rule| rule.streams.contains(&number) && rule.correction.is_none()) {
+        by_delay.entry(rule.delay_ms).or_default().push(rule.id.clone());
+    }
     StreamIntake {
+        by_delay,
         corrected: corrected
             .map(|(rule, plan)| CorrectedRule { rule, delay_ms: plan.delay_ms, joins_us: plan.joins_us() })
             .collect(),

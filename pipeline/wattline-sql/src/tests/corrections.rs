@@ -159,7 +159,7 @@ fn what_reads_corrected_results_is_corrected_too() {
 
 #[tokio::test]
 async fn current_rows_are_those_that_were_not_taken_back() {
-    let context = crate::query::query_context();
+    let context = crate::query::query_context(&Default::default()).expect("no function of its own");
     let sql = "SELECT key, n, CAST(mean AS DOUBLE) AS mean, _change, _revision FROM (VALUES ('a', 1, 0.1, 'insert', 1), ('a', 2, 0.2, 'insert', 1), ('a', 2, 0.2, 'retract', 2), \
                ('a', 3, 0.3, 'insert', 2), ('b', 1, 0.5, NULL, NULL), ('b', 1, 0.50000001, 'retract', 2), ('b', 1, 0.6, 'insert', 2), \
                ('c', 1, 0.7, 'insert', 1), ('c', 1, 0.7, 'insert', 1), ('c', 1, 0.7, 'retract', 2)) \

@@ -310,7 +310,7 @@ fn late_rows_count_only_within_the_delay() {
 
 #[tokio::test]
 async fn queries_know_the_same_functions() {
-    let context = crate::query::query_context();
+    let context = crate::query::query_context(&Default::default()).expect("no function of its own");
     context.register_batch("events", lane(0, 50, &mut Lcg(1))).expect("registers");
     let sql = "SELECT window_end, rms_mean(u_a_v) AS rms, count(*) AS n, max(1.1 + 2.2) = 3.3 AS exact\n\
                FROM TUMBLE(events, ts, INTERVAL '1 minute') GROUP BY window_end ORDER BY window_end LIMIT 1";

@@ -23,7 +23,7 @@ fn every_function_is_in_the_reference() {
 
 #[tokio::test]
 async fn examples_give_what_the_reference_says() {
-    let (page, context) = (page(), crate::query::query_context());
+    let (page, context) = (page(), crate::query::query_context(&Default::default()).expect("no function of its own"));
     for (example, says) in [
         ("tiered_amount(0, 450, [210, 400], [0.5469, 0.5969, 0.8469])", "270.61"),
         ("mask('13812345678', 3, 4)", "138****5678"),
@@ -57,7 +57,7 @@ async fn examples_give_what_the_reference_says() {
 
 #[tokio::test]
 async fn our_aggregates_do_not_pass_over_distinct() {
-    let context = crate::query::query_context();
+    let context = crate::query::query_context(&Default::default()).expect("no function of its own");
     for call in ["plt(DISTINCT x)", "rms_mean(DISTINCT x)", "gb_percentile_95(DISTINCT x)"] {
         let sql = format!("SELECT {call} AS y FROM (VALUES (1.0), (1.0)) AS t(x)");
         let outcome = match crate::query::query(&context, &sql).await {

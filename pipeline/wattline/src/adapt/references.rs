@@ -9,7 +9,7 @@ use std::sync::Arc;
 use wattline_connect::kafka::register::{Register, RegisterConfig};
 use wattline_connect::reference::reference_stamp;
 use wattline_runtime::port::{Freshness, References, ReferencesSeen};
-use wattline_sql::{Catalog, ReferenceTable, RuleFile, RuleSet};
+use wattline_sql::{Catalog, ReferenceTable, RuleFile, RuleSet, UserFunctions};
 
 use crate::config;
 use crate::job::{RunPrograms, kafka_properties};
@@ -21,6 +21,7 @@ pub(crate) struct ReferenceFiles {
     folder: PathBuf,
     configured: BTreeMap<String, config::Reference>,
     streams: Vec<LoadedStream>,
+    functions: UserFunctions,
     rule_files: Vec<RuleFile>,
     rules: RuleSet,
     versions: BTreeMap<String, String>,
@@ -62,6 +63,7 @@ impl ReferenceFiles {
             folder: project.folder.clone(),
             configured,
             streams: project.streams.clone(),
+            functions: project.functions.clone(),
             rule_files: project.rule_files.clone(),
             rules: project.rules.clone(),
             versions: project.references.clone(),
@@ -142,7 +144,7 @@ impl ReferenceFiles {
 
     /// The same rules over other tables.
     fn compile(&self, tables: Vec<(ReferenceTable, String)>) -> Result<(RuleSet, BTreeMap<String, String>), String> {
-        let mut catalog = Catalog::new();
+        let mut catalog = Catalog::with_functions(&self.functions).map_err(|error| error.to_string())?;
         for stream in &self.streams {
             catalog.add_stream(stream.for_rules()).map_err(|error| error.to_string())?;
         }

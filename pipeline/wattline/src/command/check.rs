@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use wattline_sql::UserFunctions;
 
 use crate::cli::{CheckArgs, OutputFormat};
 use crate::{project, report};
 
-pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
-    let (diagnostics, texts, told) = match project::load(&args.config.config) {
+pub(super) fn run(args: &CheckArgs, functions: &UserFunctions) -> Result<ExitCode> {
+    let (diagnostics, texts, told) = match project::load(&args.config.config, functions) {
         Ok(project) => {
             let told = format!(
                 "{}, {}, {}: ",

@@ -20,6 +20,7 @@ use wattline_core::record::LaneId;
 use wattline_runtime::port::{Position, Source, SourceEvent};
 use wattline_runtime::progress::Progress;
 use wattline_runtime::{RunSummary, alerting};
+use wattline_sql::UserFunctions;
 
 use crate::cli::DemoArgs;
 use crate::job;
@@ -84,7 +85,7 @@ fn prepare(folder: &Path, bootstrap_servers: &str) -> Result<Project> {
     }
     let config = config.replace("127.0.0.1:9092", bootstrap_servers);
     super::init::write(&config_path, config.as_bytes())?;
-    project::load(&config_path).map_err(|refused| {
+    project::load(&config_path, &UserFunctions::default()).map_err(|refused| {
         report::diagnostics(&refused.diagnostics, &refused.texts);
         anyhow::anyhow!("the demo's own project is refused; this is a bug")
     })

@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use wattline_sql::UserFunctions;
 use wattline_sql::explain::explain;
 
 use crate::cli::ExplainArgs;
 use crate::{config, report};
 
-pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode> {
-    let project = match super::load(&args.config.config) {
+pub(super) fn run(args: &ExplainArgs, functions: &UserFunctions) -> Result<ExitCode> {
+    let project = match super::load(&args.config.config, functions) {
         Ok(project) => project,
         Err(code) => return Ok(code),
     };

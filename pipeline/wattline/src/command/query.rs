@@ -6,14 +6,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use arrow::record_batch::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
+use wattline_sql::UserFunctions;
 use wattline_sql::query::{query, query_context, register_current};
 
 use crate::cli::{QueryArgs, QueryFormat};
 use crate::report;
 
-pub(super) async fn run(args: QueryArgs) -> Result<ExitCode> {
+pub(super) async fn run(args: QueryArgs, functions: &UserFunctions) -> Result<ExitCode> {
     let archive = super::archive::open(&args.place).await?;
-    let session = query_context();
+    let session = query_context(functions)?;
     for (name, provider) in archive.providers().await? {
         session.register_table(name.as_str(), provider).with_context(|| format!("opening table `{name}`"))?;
     }

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use wattline_runtime::RunSummary;
 use wattline_runtime::progress::Progress;
+use wattline_sql::UserFunctions;
 
 use crate::cli::RunArgs;
 use crate::job::{self, RunOptions, WrapSource};
@@ -20,8 +21,8 @@ use crate::{allocator, report, status};
 /// After the first signal the job drains; this long after it, the process ends anyway.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(args: RunArgs) -> Result<ExitCode> {
-    let project = match super::load(&args.config.config) {
+pub(super) async fn run(args: RunArgs, functions: &UserFunctions) -> Result<ExitCode> {
+    let project = match super::load(&args.config.config, functions) {
         Ok(project) => project,
         Err(code) => return Ok(code),
     };
@@ -121,6 +122,14 @@ fn told(summary: &RunSummary, progress: &Progress, took: Duration) -> String {
     }
     if load(&progress.refused) > 0 {
         out.push_str("refused records, by reason: wattline query \"SELECT stream, reason, count(*) FROM dead_letters GROUP BY 1, 2\"\n");
+    }
+    let too_late = progress.too_late.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !too_late.is_empty() {
+        let rules = too_late.iter().take(12).map(|(rule, events)| format!("{rule} ({})", grouped(*events)));
+        let more =
+            too_late.len().checked_sub(12).filter(|more| *more > 0).map(|more| format!(" and {more} more rules"));
+        let (rules, more) = (rules.collect::<Vec<_>>().join(", "), more.unwrap_or_default());
+        out.push_str(&format!("events later than a rule's delay, in their raw table only: {rules}{more}\n"));
     }
     let unknown = progress.unknown_fields.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if !unknown.is_empty() {

@@ -19,7 +19,7 @@ use wattline_runtime::RulePlan;
 use wattline_runtime::alerting::{Candidates, payload};
 use wattline_runtime::port::RuleRows;
 use wattline_sql::test_file::{Expected, ExpectedRow, TestCase, TestFile};
-use wattline_sql::{TestOutcome, run_rule_test};
+use wattline_sql::{TestOutcome, UserFunctions, run_rule_test};
 
 use crate::cli::{OutputFormat, TestArgs};
 use crate::project::{LoadedStream, Project};
@@ -33,8 +33,8 @@ struct Verdict {
     took_ms: u128,
 }
 
-pub(super) fn run(args: &TestArgs) -> Result<ExitCode> {
-    let loaded = if args.builtin { shipped()? } else { project::load(&args.config.config) };
+pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode> {
+    let loaded = if args.builtin { shipped()? } else { project::load(&args.config.config, functions) };
     let project = match loaded {
         Ok(project) => project,
         Err(refused) => return Ok(super::refuse(&refused)),
