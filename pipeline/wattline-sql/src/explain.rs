@@ -210,8 +210,8 @@ fn write_steps(text: &mut String, steps: &[Operator]) -> std::fmt::Result {
 fn write_window(text: &mut String, window: &AggregateSpec, how: &str) -> std::fmt::Result {
     let size = HumanDuration(window.size_us / 1_000);
     writeln!(text, "    window of {size}, {how}")?;
-    if let Some(hops) = window.hops {
-        writeln!(text, "      merged from panes of {}", HumanDuration(hops.slide_us / 1_000))?;
+    if let Some(paned) = window.paned {
+        writeln!(text, "      merged from panes of {}", HumanDuration(paned.step_us / 1_000))?;
     }
     for aggregate in &window.aggregates {
         writeln!(text, "      {}", aggregate.function.name())?;

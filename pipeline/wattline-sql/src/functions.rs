@@ -31,7 +31,6 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
 mod date_bin;
 mod extremes;
-mod hop_pane;
 mod local_bin;
 mod mask;
 mod match_rows;
@@ -42,6 +41,7 @@ mod session;
 mod tiered_amount;
 mod unbalance;
 mod window_lists;
+mod window_pane;
 mod working_days;
 
 pub(crate) use match_rows::MatchRows;
@@ -80,7 +80,12 @@ pub(crate) fn hop_starts() -> ScalarUDF {
 
 /// The start of the pane of an instant, of which hopping windows are made.
 pub(crate) fn hop_pane() -> ScalarUDF {
-    ScalarUDF::from(hop_pane::HopPane::new())
+    ScalarUDF::from(window_pane::WindowPane::new(false))
+}
+
+/// The end of the pane of an instant, of which cumulating windows are made.
+pub(crate) fn cumulate_pane() -> ScalarUDF {
+    ScalarUDF::from(window_pane::WindowPane::new(true))
 }
 
 /// The ends of the cumulating windows of an instant.

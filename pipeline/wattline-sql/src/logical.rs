@@ -40,8 +40,8 @@ pub(crate) use as_of::{join_as_of_event_time, time_of_output};
 pub(crate) use distinct::spell_out_distinct;
 pub(crate) use float_comparison::FloatComparison;
 pub(crate) use lineage::{
-    TimeBin, all_streams_of, as_bin_of, contains_aggregate, contains_stream, find_time_bins, hold_back_us, interval_us,
-    is_event_time, is_session, lag_in, lag_us, resolve, resolve_column, streams_of, time_bin_of,
+    TimeBin, all_streams_of, as_bin_of, contains_aggregate, contains_stream, find_time_bins, hold_back_us, instant_us,
+    interval_us, is_event_time, is_session, lag_in, lag_us, resolve, resolve_column, streams_of, time_bin_of,
 };
 use match_recognize::PatternPlanner;
 pub(crate) use mistakes::{parse_mistake, planning_mistakes};

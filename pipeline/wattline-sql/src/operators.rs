@@ -35,7 +35,9 @@ pub(crate) use spill::{Run, Scratch, is_of_scratch};
 pub(crate) use stream_join::{JoinSide, StreamJoinSpec, StreamJoinStage};
 pub(crate) use try_decimal::with_quick_casts;
 pub(crate) use unnest::Unnest;
-pub(crate) use window_aggregate::{AggregateSpec, Aggregated, FinalPanes, Hops, KeyNumbers, LanePanes};
+pub(crate) use window_aggregate::{
+    AggregateSpec, Aggregated, FinalPanes, KeyNumbers, LanePanes, Overlap, PanedWindows,
+};
 
 /// One stateless step.
 #[derive(Debug, Clone)]

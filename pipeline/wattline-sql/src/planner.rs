@@ -43,12 +43,12 @@ use crate::operators::{
 };
 
 mod grouping_sets;
-mod hop_panes;
 mod over;
 mod pattern;
 mod reference;
 mod stream_join;
 mod window_keys;
+mod window_panes;
 
 pub(crate) use reference::{References, block_on};
 
@@ -417,7 +417,7 @@ impl Lowering<'_> {
     fn lower_aggregate(&mut self, aggregate: &Aggregate) -> std::result::Result<Node, Problem> {
         let streams = streams_of(&aggregate.input);
         let window = aggregate.group_expr.first().map(|group| resolve(&aggregate.input, group));
-        let hops = window.as_ref().and_then(hop_panes::hops_of);
+        let paned = window.as_ref().and_then(window_panes::paned_windows);
         let bin = window
             .and_then(|window| window_keys::bin_of_group(&window, &streams))
             .ok_or_else(window_keys::unbounded)?;
@@ -440,7 +440,7 @@ impl Lowering<'_> {
         let spec = Arc::new(AggregateSpec {
             bin: Arc::clone(&groups[0]),
             size_us: bin.size_us,
-            hops,
+            paned,
             final_after_us: bin
                 .final_after_us()
                 .saturating_add(hold_back_us(&aggregate.input, &bin.expr).ok_or_else(window_keys::unbounded)?),

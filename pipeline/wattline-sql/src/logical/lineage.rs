@@ -382,7 +382,7 @@ pub(crate) fn lead_us(resolved: &Expr, streams: &[&StreamSource]) -> Option<i64>
         Expr::ScalarFunction(ScalarFunction { func, args }) => {
             let bin = time_bin_of(resolved, streams)?;
             let time = if ["date_bin", "local_bin_end", "local_bin_start"].contains(&func.name()) { 1 } else { 2 };
-            let by_end = ["cumulate_ends", "local_bin_end"].contains(&func.name());
+            let by_end = ["cumulate_ends", "cumulate_pane", "local_bin_end"].contains(&func.name());
             lead_us(args.get(time)?, streams)?.checked_add(if by_end { bin.size_us } else { 0 })
         }
         _ => None,
@@ -410,7 +410,9 @@ fn other_bin_of(resolved: &Expr, streams: &[&StreamSource]) -> Option<TimeBin> {
             let size_us = interval_us(args.get(1)?)?;
             bin(size_us, lag_us(args.get(2)?, streams)?.checked_add(size_us)?.checked_sub(1)?)
         }
-        "cumulate_ends" => bin(interval_us(args.get(1)?)?, lag_us(args.get(2)?, streams)?.checked_sub(1)?),
+        "cumulate_ends" | "cumulate_pane" => {
+            bin(interval_us(args.get(1)?)?, lag_us(args.get(2)?, streams)?.checked_sub(1)?)
+        }
         "local_bin_end" => bin(local_size_us(args.first()?)?, lag_us(args.get(1)?, streams)?.checked_sub(1)?),
         "local_bin_start" => {
             let size_us = local_size_us(args.first()?)?;
@@ -470,7 +472,7 @@ pub(crate) fn as_bin_of(expr: &Expr, bin: &TimeBin, finer: Expr) -> Option<Expr>
 }
 
 /// The microseconds of an instant literal; `None` for one that is computed.
-fn instant_us(expr: &Expr) -> Option<i64> {
+pub(crate) fn instant_us(expr: &Expr) -> Option<i64> {
     match expr {
         Expr::Literal(value, _) => match value.cast_to(&event_time_type()).ok()? {
             ScalarValue::TimestampMicrosecond(us, _) => us,

@@ -10,8 +10,9 @@
 //! of its key. In the lanes all states with the same key types share one [`KeyNumbers`]: the text of a key is hashed once
 //! per batch, and each window finds its group by a number.
 //!
-//! Windows that overlap ([`Hops`]) are kept as panes as wide as their slide, and each is merged from its panes when it is final; then
-//! "window" below means pane, and a pane is kept until the last window that holds it is final.
+//! Windows that overlap ([`PanedWindows`]) are kept as panes as wide as their step, and each is merged from its panes when it is final; then
+//! "window" below means pane, and a pane is kept until the last window that holds it is final. Windows that cumulate are merged one from the other:
+//! the panes of one become one pane.
 //!
 //! State rows of one window: `window_start_us` Int64, the group columns, the state columns of each accumulator in order.
 
@@ -46,7 +47,7 @@ pub(crate) struct AggregateSpec {
     /// Width of the window, microseconds.
     pub(crate) size_us: i64,
     /// For windows that overlap: the bin is a pane of them.
-    pub(crate) hops: Option<Hops>,
+    pub(crate) paned: Option<PanedWindows>,
     /// How far past its start the watermark must be for a window to be final, microseconds.
     pub(crate) final_after_us: i64,
     /// The other group columns.
@@ -57,11 +58,55 @@ pub(crate) struct AggregateSpec {
     pub(crate) output_schema: SchemaRef,
 }
 
-/// Windows of `size_us` that begin every `slide_us`; the slide divides the size.
+/// Windows that are made of panes of `step_us`, which divides `size_us`. Panes and windows are named by an instant each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Hops {
-    pub(crate) slide_us: i64,
+pub(crate) struct PanedWindows {
+    pub(crate) step_us: i64,
     pub(crate) size_us: i64,
+    pub(crate) overlap: Overlap,
+}
+
+/// How windows overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overlap {
+    /// One of `size_us` begins every `step_us`; named by their starts.
+    Hop,
+    /// They begin every `size_us` from the origin and grow by `step_us`; named by their ends.
+    Cumulate { origin_us: i64 },
+}
+
+impl PanedWindows {
+    /// The first window that holds a pane; the others follow in steps.
+    fn first_window(self, pane: i64) -> i64 {
+        match self.overlap {
+            Overlap::Hop => pane.saturating_sub(self.size_us - self.step_us),
+            Overlap::Cumulate { .. } => pane,
+        }
+    }
+
+    /// The last window that holds a pane.
+    fn last_window(self, pane: i64) -> i64 {
+        match self.overlap {
+            Overlap::Hop => pane,
+            Overlap::Cumulate { origin_us } => self.begin(pane, origin_us).saturating_add(self.size_us),
+        }
+    }
+
+    /// The panes of a window.
+    fn panes_of(self, window: i64) -> std::ops::Range<i64> {
+        match self.overlap {
+            Overlap::Hop => window..window.saturating_add(self.size_us),
+            Overlap::Cumulate { origin_us } => {
+                self.begin(window, origin_us).saturating_add(1)..window.saturating_add(1)
+            }
+        }
+    }
+
+    /// Where the windows begin of which one has this end.
+    fn begin(self, end: i64, origin_us: i64) -> i64 {
+        let within = end.saturating_sub(1);
+        within.saturating_sub(within.saturating_sub(origin_us).rem_euclid(self.size_us))
+    }
 }
 
 /// One aggregate function with its arguments.
@@ -131,10 +176,12 @@ impl AggregateSpec {
 
     /// The watermark from which on no event comes for the window, or the pane.
     fn complete_at(&self, start: i64) -> i64 {
-        match self.hops {
-            None => self.final_at(start),
-            Some(Hops { slide_us, size_us }) => self.final_at(start).saturating_sub(size_us - slide_us),
-        }
+        self.final_at(self.paned.map_or(start, |paned| paned.first_window(start)))
+    }
+
+    /// The watermark from which on nobody needs the window, or the pane.
+    fn needed_until(&self, start: i64) -> i64 {
+        self.final_at(self.paned.map_or(start, |paned| paned.last_window(start)))
     }
 
     /// The state rows of a window.
@@ -151,7 +198,7 @@ impl AggregateSpec {
             columns.extend(accumulator.state(EmitTo::All)?);
         }
         let batch = record_batch(&state_schema(&columns, self.keys.len()), columns, rows)?;
-        Ok((self.final_at(start), batch))
+        Ok((self.needed_until(start), batch))
     }
 }
 

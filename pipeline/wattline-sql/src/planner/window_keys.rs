@@ -11,7 +11,7 @@ use datafusion::common::{Column, ScalarValue};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Projection, lit};
 
-use super::{Problem, hop_panes};
+use super::{Problem, window_panes};
 use crate::catalog::StreamSource;
 use crate::diagnostic::code;
 use crate::functions::date_bin;
@@ -193,7 +193,7 @@ fn rebuild(aggregate: Aggregate, keys: &[Key], bin: Option<Expr>) -> Result<Logi
     for at in keys.len()..schema.fields().len() {
         outputs.push(Expr::Column(Column::from(schema.qualified_field(at))));
     }
-    let input = match hop_panes::with_panes(&aggregate, &group_expr[1..].iter().collect::<Vec<_>>())? {
+    let input = match window_panes::with_panes(&aggregate, &group_expr[0], &group_expr[1..])? {
         Some(panes) => Arc::new(panes),
         None => Arc::clone(&aggregate.input),
     };

@@ -348,15 +348,20 @@ fn rules_over_the_same_windows_keep_one_state() {
 }
 
 #[test]
-fn hops_are_merged_from_panes_unless_something_asks_for_the_window() {
-    let hop = |slide: &str, column: &str| {
+fn windows_are_merged_from_panes_unless_something_asks_for_the_window() {
+    let by = |table: &str, step: &str, column: &str, group: &str| {
         let sql = format!(
-            "SELECT meter_id, window_start, window_end, {column} AS x\n\
-             FROM HOP(meter_readings, ts, INTERVAL '{slide}', INTERVAL '10 minutes') GROUP BY meter_id, window_start, window_end"
+            "SELECT meter_id, {group}, {column} AS x\n\
+             FROM {table}(meter_readings, ts, INTERVAL '{step}', INTERVAL '10 minutes') GROUP BY meter_id, {group}"
         );
-        let set = compile(&[rule("hop", TABLE, &sql)]);
-        crate::explain::explain(&set, "hop").expect("known rule").contains("merged from panes of")
+        let set = compile(&[rule("paned", TABLE, &sql)]);
+        crate::explain::explain(&set, "paned").expect("known rule").contains("merged from panes of")
     };
+    let hop = |slide: &str, column: &str| by("HOP", slide, column, "window_start, window_end");
+    assert!(by("CUMULATE", "1 minute", "max(u_a_v)", "window_start, window_end"));
+    assert!(by("CUMULATE", "1 minute", "max(u_a_v)", "window_end"));
+    assert!(!by("CUMULATE", "1 minute", "max(u_a_v)", "window_start"), "an event is there once for each window");
+    assert!(by("HOP", "1 minute", "max(u_a_v)", "window_end"));
     assert!(hop("1 minute", "max(u_a_v)"));
     assert!(hop("5 minutes", "count(*) FILTER (WHERE u_a_v > 240)"));
     assert!(!hop("3 minutes", "max(u_a_v)"), "the slide does not divide the size");

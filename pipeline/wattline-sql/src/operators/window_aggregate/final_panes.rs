@@ -15,7 +15,7 @@ use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-use super::{AggregateSpec, Hops, Partial, rows_by_window, take_all};
+use super::{AggregateSpec, Overlap, PanedWindows, Partial, rows_by_window, take_all};
 use crate::catalog::event_time_type;
 use crate::operators::record_batch;
 use crate::operators::spill::{Merged, Run, RunWriter, Scratch, key_order};
@@ -24,7 +24,7 @@ use crate::operators::spill::{Merged, Run, RunWriter, Scratch, key_order};
 pub(crate) struct FinalPanes {
     spec: Arc<AggregateSpec>,
     panes: BTreeMap<i64, Pane>,
-    /// State rows of panes that are complete and in windows that are not final yet; see [`Hops`].
+    /// State rows of panes that are complete and in windows that are not final yet; see [`PanedWindows`].
     complete: BTreeMap<i64, Vec<RecordBatch>>,
     /// What of a window, or of a pane, is on disk.
     runs: BTreeMap<i64, Vec<Run>>,
@@ -111,7 +111,7 @@ impl FinalPanes {
         }
         let starts = as_int64_array(state.column(0))?.clone();
         for (start, rows) in rows_by_window(&starts) {
-            if self.spec.final_at(start) <= final_at_us {
+            if self.spec.needed_until(start) <= final_at_us {
                 continue;
             }
             let columns = match &rows {
@@ -178,7 +178,7 @@ impl FinalPanes {
 
     /// Panes to which no event comes any more become state rows, from which each window is made that holds them.
     fn complete_panes(&mut self, watermark_us: i64) -> Result<()> {
-        if self.spec.hops.is_none() {
+        if self.spec.paned.is_none() {
             return Ok(());
         }
         let is_complete = |start: i64| self.spec.complete_at(start) <= watermark_us;
@@ -195,7 +195,7 @@ impl FinalPanes {
 
     /// The earliest window that is to be given.
     fn next_final(&mut self, given_us: i64, watermark_us: i64) -> Option<i64> {
-        let Some(Hops { slide_us, size_us }) = self.spec.hops else {
+        let Some(paned) = self.spec.paned else {
             let starts = [self.panes.keys().next(), self.runs.keys().next()];
             let start = *starts.into_iter().flatten().min()?;
             return (self.spec.final_at(start) <= watermark_us).then_some(start);
@@ -203,10 +203,10 @@ impl FinalPanes {
         loop {
             let first = *self.complete.keys().next()?;
             // The windows that hold the first pane, less those that were given before or just now.
-            let earliest = first.saturating_sub(size_us - slide_us);
-            let given = given_us.saturating_sub(self.spec.final_at(earliest)).div_euclid(slide_us).saturating_add(1);
-            let start = earliest.saturating_add(given.max(0).saturating_mul(slide_us)).max(self.given_until);
-            if start <= first {
+            let (earliest, last, step_us) = (paned.first_window(first), paned.last_window(first), paned.step_us);
+            let given = given_us.saturating_sub(self.spec.final_at(earliest)).div_euclid(step_us).saturating_add(1);
+            let start = earliest.saturating_add(given.max(0).saturating_mul(step_us)).max(self.given_until);
+            if start <= last {
                 return (self.spec.final_at(start) <= watermark_us).then_some(start);
             }
             self.complete.remove(&first);
@@ -217,7 +217,7 @@ impl FinalPanes {
     /// The rows of a window; `None` if it is on disk and [`Self::closing`] from now on.
     fn close_window(&mut self, start: i64) -> Result<Option<RecordBatch>> {
         let (mut runs, mut states) = (Vec::new(), Vec::new());
-        match self.spec.hops {
+        match self.spec.paned {
             None => {
                 runs.extend(self.runs.remove(&start).into_iter().flatten());
                 if let Some(pane) = self.panes.remove(&start) {
@@ -227,11 +227,11 @@ impl FinalPanes {
                     states.push(pane.into_state(&self.spec, start)?.1);
                 }
             }
-            Some(Hops { slide_us, size_us }) => {
-                let panes = start..start.saturating_add(size_us);
+            Some(paned) => {
+                let panes = paned.panes_of(start);
                 states.extend(self.complete.range(panes.clone()).flat_map(|(_, states)| states).cloned());
                 runs.extend(self.runs.range(panes).flat_map(|(_, runs)| runs).cloned());
-                self.given_until = start.saturating_add(slide_us);
+                self.given_until = start.saturating_add(paned.step_us);
             }
         }
         let mut pane = new_pane(&self.spec)?;
@@ -239,6 +239,16 @@ impl FinalPanes {
             let widths = self.widths()?;
             for state in &states {
                 pane.merge(&self.spec, &state.columns()[1..], state.num_rows(), &widths, &mut self.groups)?;
+            }
+            if let Some(paned @ PanedWindows { overlap: Overlap::Cumulate { .. }, .. }) = self.spec.paned
+                && states.len() > 1
+            {
+                // The next of these windows goes on from here.
+                let (_, state) = pane.into_state(&self.spec, start)?;
+                self.complete.retain(|at, _| !paned.panes_of(start).contains(at));
+                pane = new_pane(&self.spec)?;
+                pane.merge(&self.spec, &state.columns()[1..], state.num_rows(), &widths, &mut self.groups)?;
+                self.complete.insert(start, vec![state]);
             }
             return pane.close(&self.spec, start).map(Some);
         };
@@ -295,14 +305,14 @@ impl FinalPanes {
             drained.push(pane.into_state(&self.spec, start)?);
         }
         for (start, states) in std::mem::take(&mut self.complete) {
-            drained.extend(states.into_iter().map(|state| (self.spec.final_at(start), state)));
+            drained.extend(states.into_iter().map(|state| (self.spec.needed_until(start), state)));
         }
         Ok(drained)
     }
 
     /// What is on disk, each with the end of its window.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (i64, &Run)> {
-        self.runs.iter().flat_map(|(start, runs)| runs.iter().map(|run| (self.spec.final_at(*start), run)))
+        self.runs.iter().flat_map(|(start, runs)| runs.iter().map(|run| (self.spec.needed_until(*start), run)))
     }
 }
 

@@ -1,13 +1,13 @@
-//! HOP as folds over panes.
+//! HOP and CUMULATE as folds over panes.
 //!
 //! ```text
 //! Aggregate by window_start                    Aggregate by window_start
 //!   Unnest window_start               ═▶         Projection hop_pane(slide, size, ts) AS window_start
 //!     Projection hop_starts(…) AS window_start
 //! ```
-//! An event of ten minutes' windows that begin every ten seconds is in sixty of them. If the slide divides the size, all
-//! windows are made of panes as wide as the slide: the lanes add the event to its pane, and the process merges the panes of a
-//! window when it is final. Only where the aggregate is the first thing above the lanes, and nothing but its groups asks for
+//! An event of ten minutes' windows that begin every ten seconds is in sixty of them, and one of the morning is in nearly all that cumulate
+//! up to a day. If the slide divides the size, all windows are made of panes as wide as the slide: the lanes add the event to its pane,
+//! and the process merges the panes of a window when it is final. The same with `cumulate_ends`, whose windows are named by their ends. Only where the aggregate is the first thing above the lanes, and nothing but its groups asks for
 //! the window: an aggregate over `ts - window_start` needs each of them.
 
 use std::sync::Arc;
@@ -15,21 +15,24 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Projection, Unnest};
+use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Projection, Unnest};
 
-use crate::functions::hop_pane;
-use crate::logical::{contains_stream, interval_us, resolve};
-use crate::operators::Hops;
+use crate::functions::{cumulate_pane, hop_pane};
+use crate::logical::{contains_stream, instant_us, interval_us, resolve};
+use crate::operators::{Overlap, PanedWindows};
 
-const LIST: &str = "hop_starts";
-const PANE: &str = "hop_pane";
+const LISTS: [&str; 2] = ["hop_starts", "cumulate_ends"];
 
-/// The input of the aggregate with panes in place of windows; `None` if it must stay as it is. `own` are the groups that are
-/// no function of the window.
-pub(super) fn with_panes(aggregate: &Aggregate, own: &[&Expr]) -> Result<Option<LogicalPlan>> {
+/// The input of the aggregate with panes in place of windows; `None` if it must stay as it is. `bin` is what the rows are grouped by,
+/// `own` are the groups that are no function of the window.
+pub(super) fn with_panes(aggregate: &Aggregate, bin: &Expr, own: &[Expr]) -> Result<Option<LogicalPlan>> {
     let input = aggregate.input.as_ref();
     let asks = |expr: &Expr| mentions_window(&resolve(input, expr));
-    if own.iter().any(|expr| asks(expr)) || !runs_in_lanes(input) {
+    // A group of several windows has an event once for each of them.
+    if !is_window(&resolve(input, bin)) {
+        return Ok(None);
+    }
+    if own.iter().any(asks) || !runs_in_lanes(input) {
         return Ok(None);
     }
     let mut asked = false;
@@ -43,23 +46,41 @@ pub(super) fn with_panes(aggregate: &Aggregate, own: &[&Expr]) -> Result<Option<
 }
 
 /// What the lowered grouping says of panes.
-pub(super) fn hops_of(resolved: &Expr) -> Option<Hops> {
-    let mut hops = None;
+pub(super) fn paned_windows(resolved: &Expr) -> Option<PanedWindows> {
+    let mut paned = None;
     let walked = resolved.apply(|expr| {
         if let Expr::ScalarFunction(ScalarFunction { func, args }) = expr
-            && func.name() == PANE
-            && let [slide, size, ..] = &args[..]
+            && let [step, size, _, origin @ ..] = &args[..]
         {
-            hops = interval_us(slide).zip(interval_us(size)).map(|(slide_us, size_us)| Hops { slide_us, size_us });
+            let origin_us = origin.first().map_or(Some(0), instant_us);
+            let overlap = match func.name() {
+                "hop_pane" => Some(Overlap::Hop),
+                "cumulate_pane" => origin_us.map(|origin_us| Overlap::Cumulate { origin_us }),
+                _ => None,
+            };
+            let sizes = interval_us(step).zip(interval_us(size)).zip(overlap);
+            paned = paned.or(sizes.map(|((step_us, size_us), overlap)| PanedWindows { step_us, size_us, overlap }));
         }
         Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(walked.is_ok(), "walking an expression does not fail");
-    hops
+    paned
+}
+
+/// Whether this tells windows apart: what names them, or that moved there and back.
+fn is_window(resolved: &Expr) -> bool {
+    match resolved {
+        Expr::Alias(alias) => is_window(&alias.expr),
+        Expr::ScalarFunction(of) => LISTS.contains(&of.func.name()),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus | Operator::Minus, right }) => {
+            interval_us(right).is_some() && is_window(left)
+        }
+        _ => false,
+    }
 }
 
 fn mentions_window(resolved: &Expr) -> bool {
-    let is_list = |expr: &Expr| matches!(expr, Expr::ScalarFunction(of) if of.func.name() == LIST);
+    let is_list = |expr: &Expr| matches!(expr, Expr::ScalarFunction(of) if LISTS.contains(&of.func.name()));
     resolved.exists(|expr| Ok(is_list(expr))).unwrap_or(true)
 }
 
@@ -102,14 +123,19 @@ fn pane_of(unnest: &Unnest) -> Result<Option<LogicalPlan>> {
     let Expr::ScalarFunction(ScalarFunction { func, args }) = projection.expr[*list].clone().unalias() else {
         return Ok(None);
     };
-    let (Some(slide_us), Some(size_us)) = (args.first().and_then(interval_us), args.get(1).and_then(interval_us))
-    else {
+    let (Some(step_us), Some(size_us)) = (args.first().and_then(interval_us), args.get(1).and_then(interval_us)) else {
         return Ok(None);
     };
-    if func.name() != LIST || slide_us <= 0 || size_us <= slide_us || size_us % slide_us != 0 {
+    let has_known_grid = args.get(3).is_none_or(|origin| instant_us(origin).is_some());
+    if step_us <= 0 || size_us <= step_us || size_us % step_us != 0 || !has_known_grid {
         return Ok(None);
     }
+    let pane = match func.name() {
+        "hop_starts" => hop_pane(),
+        "cumulate_ends" => cumulate_pane(),
+        _ => return Ok(None),
+    };
     let mut exprs = projection.expr.clone();
-    exprs[*list] = hop_pane().call(args).alias(unnest.schema.field(*list).name());
+    exprs[*list] = pane.call(args).alias(unnest.schema.field(*list).name());
     Ok(Some(LogicalPlan::Projection(Projection::try_new(exprs, Arc::clone(&projection.input))?)))
 }
