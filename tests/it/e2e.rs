@@ -11,6 +11,7 @@ mod faults;
 mod inputs;
 pub(crate) mod job;
 mod late;
+mod memory;
 mod mistakes;
 mod oracle;
 mod own_functions;
