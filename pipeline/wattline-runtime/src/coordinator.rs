@@ -470,7 +470,13 @@ impl Coordinator {
         if first_final_us.iter().zip(watermarks_us.iter()).any(|(first, watermark)| first <= watermark) {
             let close = |reply| WorkerMessage::Close { watermarks_us: Arc::clone(&watermarks_us), reply };
             for closed in self.ask_workers(close).await? {
-                closed?.iter().try_for_each(|delta| self.merge(delta))?;
+                for delta in closed? {
+                    self.merge(&delta)?;
+                    // A pane is complete long before the last window that needs it is over; rows in order are out at once.
+                    if delta.final_at_us > watermarks_us[delta.state] && delta.final_at_us != END_OF_TIME {
+                        self.uncommitted.deltas.push(delta);
+                    }
+                }
             }
         }
         self.advance_rules(&watermarks_us).await?;

@@ -23,6 +23,9 @@ use crate::port::{Decoded, Decoder, LaneProgram, RuleFailure, RuleRows, StateDel
 use crate::progress::Progress;
 use crate::table::DeadLetter;
 
+/// Rows after which a worker looks how much memory its partial state has.
+const LOOK_ROWS: usize = 32 * 1024;
+
 /// Number of a lane within the process.
 pub(crate) type LaneNumber = u32;
 
@@ -107,6 +110,8 @@ pub(crate) struct Worker {
     pub(crate) pending: WorkerReport,
     /// What this worker has added to the gauge of partial state.
     pub(crate) state_bytes: u64,
+    /// Rows since it was last looked how much memory the partial state has: to look means to ask every window.
+    pub(crate) rows_since_look: usize,
 }
 
 impl Worker {
@@ -286,7 +291,10 @@ impl Worker {
                 self.quarantined.extend(output.failures.iter().map(|failure| (failure.rule, number)));
                 self.pending.failures.extend(output.failures.into_iter().map(|failure| (id.clone(), failure)));
             }
-            self.note_state();
+            self.rows_since_look += rows;
+            if self.rows_since_look >= LOOK_ROWS {
+                self.note_state();
+            }
             let bytes = held_bytes(&admitted.batch);
             self.progress.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.pending.raw.entry(number_of_stream).or_default().push(admitted.batch);
@@ -299,6 +307,7 @@ impl Worker {
 
     /// Tells how much memory the partial state has now.
     fn note_state(&mut self) {
+        self.rows_since_look = 0;
         let bytes = self.program.state_bytes() as u64;
         let before = std::mem::replace(&mut self.state_bytes, bytes);
         // Wraps around where it becomes less: the sum over all workers is right.

@@ -49,11 +49,16 @@ pub struct FinalProgram {
     share: Option<Share>,
 }
 
+/// How often it is looked what the states have while their share is merged.
+const LOOKS_PER_SHARE: usize = 16;
+
 /// How much memory the states may have.
 #[derive(Debug)]
 struct Share {
     bytes: usize,
     scratch: Scratch,
+    /// Bytes merged since it was last looked how much memory the states have: to look means to ask every window.
+    merged: usize,
 }
 
 enum FinalState {
@@ -109,7 +114,7 @@ impl FinalProgram {
     /// Gives the windows so many bytes of memory; the rest of their groups goes to files without names in `folder`.
     #[must_use]
     pub fn with_memory(mut self, bytes: usize, folder: &Path) -> Self {
-        self.share = Some(Share { bytes, scratch: Scratch::new(folder, bytes) });
+        self.share = Some(Share { bytes, scratch: Scratch::new(folder, bytes), merged: 0 });
         self
     }
 
@@ -118,7 +123,11 @@ impl FinalProgram {
     /// # Errors
     /// [`Error::Scratch`] if the disk does not take them.
     pub fn relieve(&mut self) -> Result<(), Error> {
-        let Some(Share { bytes: most, scratch }) = &self.share else { return Ok(()) };
+        let Some(Share { bytes: most, scratch, merged }) = &mut self.share else { return Ok(()) };
+        if *merged <= *most / LOOKS_PER_SHARE {
+            return Ok(());
+        }
+        *merged = 0;
         let held = |state: &FinalState| match state {
             FinalState::Windows(panes) if panes.can_spill() => panes.bytes(),
             FinalState::Windows(_) | FinalState::Ordered(_) => 0,
@@ -135,7 +144,7 @@ impl FinalProgram {
                 panes.spill(scratch).map_err(|source| scratch_or_state(&rule.header.id, source))?;
             }
             total -= bytes;
-            if total <= most / 2 {
+            if total <= *most / 2 {
                 break;
             }
         }
@@ -148,6 +157,9 @@ impl FinalProgram {
     /// [`Error::State`] if the rows do not have the shape of the state.
     pub fn merge(&mut self, delta: &StateDelta) -> Result<(), Error> {
         let final_at_us = self.watermarks_us[delta.state];
+        if let Some(share) = &mut self.share {
+            share.merged += delta.batch.get_array_memory_size();
+        }
         let merged = match &mut self.states[delta.state] {
             FinalState::Windows(panes) => panes.merge(&delta.batch, final_at_us),
             FinalState::Ordered(buffer) => buffer.merge(&delta.batch, final_at_us),
@@ -233,8 +245,9 @@ impl FinalProgram {
     /// Takes out of a state what a watermark makes final, or a part of it; its rules stop if that fails.
     fn release(&mut self, state: usize, watermark_us: i64, output: &mut FinalOutput) -> Result<Released, Error> {
         let given_us = std::mem::replace(&mut self.watermarks_us[state], watermark_us);
+        let part_rows = self.share.as_ref().map_or(usize::MAX, |share| share.scratch.part_rows());
         let released = match &mut self.states[state] {
-            FinalState::Windows(panes) => panes.close_until(given_us, watermark_us).map(|closed| {
+            FinalState::Windows(panes) => panes.close_until(given_us, watermark_us, part_rows).map(|closed| {
                 if closed.more {
                     output.more = true;
                     self.watermarks_us[state] = given_us;

@@ -6,7 +6,7 @@
 //! are left alone. A message without a payload takes the row of its key away. The whole table is in memory, so it is refused
 //! above [`REGISTER_BYTES_MAX`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ impl Register {
         }
         // Assigned anew for each reading: an end that is told now is one of this reading, not a left-over of the last.
         let mut assignment = TopicPartitionList::new();
-        for partition in &behind {
+        for partition in behind.keys() {
             let next = self.next.get(partition).copied().unwrap_or(0);
             let from = if next == 0 { Offset::Beginning } else { Offset::Offset(next) };
             assignment
@@ -115,29 +115,31 @@ impl Register {
         read
     }
 
-    /// The partitions that have messages which were not read.
-    fn behind(&mut self) -> Result<BTreeSet<i32>> {
-        let mut behind = BTreeSet::new();
+    /// The partitions that have messages which were not read, with their ends.
+    fn behind(&mut self) -> Result<BTreeMap<i32, i64>> {
+        let mut ends = BTreeMap::new();
         let mut shorter = false;
         for (partition, next) in &self.next {
             let bounds = self.consumer.fetch_watermarks(&self.config.topic, *partition, QUESTION_TIMEOUT);
             let (_, end) = bounds.map_err(|source| self.failed(source))?;
             shorter |= end < *next;
-            if *next < end {
-                behind.insert(*partition);
-            }
+            ends.insert(*partition, end);
         }
         if shorter {
             self.rows.clear();
             self.bytes = 0;
             self.next.values_mut().for_each(|next| *next = 0);
-            behind.extend(self.next.keys());
         }
-        Ok(behind)
+        ends.retain(|partition, end| self.next.get(partition).is_some_and(|next| next < end));
+        Ok(ends)
     }
 
-    fn read_until_ends(&mut self, behind: &mut BTreeSet<i32>, deadline: Instant) -> Result<()> {
+    /// A topic that is written without a pause has no end but the one that it had at the beginning.
+    fn read_until_ends(&mut self, behind: &mut BTreeMap<i32, i64>, deadline: Instant) -> Result<()> {
         while !behind.is_empty() {
+            if Instant::now() >= deadline {
+                return Err(self.failed(KafkaError::NoMessageReceived));
+            }
             match self.consumer.poll(POLL_WAIT) {
                 Some(Ok(message)) => {
                     let (partition, offset) = (message.partition(), message.offset());
@@ -149,14 +151,14 @@ impl Register {
                     drop(message);
                     self.take(key, offset, payload)?;
                     self.next.insert(partition, offset + 1);
+                    if behind.get(&partition).is_some_and(|end| *end <= offset + 1) {
+                        behind.remove(&partition);
+                    }
                 }
+                // The end may be a marker of a transaction, or what compaction has left out.
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     self.pass_markers(partition);
                     behind.remove(&partition);
-                }
-                Some(Err(source)) if Instant::now() >= deadline => return Err(self.failed(source)),
-                None if Instant::now() >= deadline => {
-                    return Err(self.failed(KafkaError::NoMessageReceived));
                 }
                 Some(Err(_)) | None => {}
             }

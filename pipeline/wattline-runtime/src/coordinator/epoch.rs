@@ -19,7 +19,7 @@ use crate::port::{Deltas, FileTag, StageState, StateDelta};
 use crate::progress::Progress;
 use crate::table::{self, DeadLetter, RuleError};
 
-/// Objects with changes after which a checkpoint writes the whole state, if they have grown to as much as that; and if not.
+/// Checkpoints with changes after which one writes the whole state, if they have grown to as much as that; and if not.
 const CHANGES_MIN: usize = 8;
 const CHANGES_MAX: usize = 64;
 /// State in memory, uncompressed, at which an object is written.
@@ -30,13 +30,13 @@ const STATE_OBJECT_BYTES: u64 = 32 << 20;
 pub(super) struct StateWritten {
     /// Bytes of the last whole state.
     whole_bytes: u64,
-    /// Objects and bytes of the changes since.
+    /// Checkpoints since then, and the bytes of their changes.
     changes: usize,
     changes_bytes: u64,
 }
 
 impl StateWritten {
-    /// After so many objects, of which it is not known how large they are.
+    /// After so many checkpoints, of which it is not known how large they were.
     pub(super) fn restored(objects: usize) -> Self {
         Self { changes: objects, ..Self::default() }
     }
@@ -50,7 +50,7 @@ impl StateWritten {
         let bytes: u64 = objects.iter().map(|object| object.bytes).sum();
         match whole {
             true => *self = Self { whole_bytes: bytes, ..Self::default() },
-            false => (self.changes, self.changes_bytes) = (self.changes + objects.len(), self.changes_bytes + bytes),
+            false => (self.changes, self.changes_bytes) = (self.changes + 1, self.changes_bytes + bytes),
         }
     }
 }

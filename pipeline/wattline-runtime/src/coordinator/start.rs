@@ -136,6 +136,7 @@ fn start_workers(
             quarantined: Default::default(),
             pending: crate::worker::WorkerReport::default(),
             state_bytes: 0,
+            rows_since_look: 0,
         };
         threads.push(spawn(format!("wattline-worker-{number}"), move || worker.run(&queue))?);
         senders.push(sender);

@@ -104,7 +104,7 @@ impl Stage {
                     });
                     evaluated.iter().try_for_each(|partial| panes.update(partial))?;
                 }
-                Ok(panes.close_until(BEFORE_TIME, watermark_us)?.batches)
+                Ok(panes.close_until(BEFORE_TIME, watermark_us, usize::MAX)?.batches)
             }
             Self::Over(input, stage) => {
                 for batch in input.advance(feeds, watermark_us, failures)? {

@@ -35,7 +35,7 @@ use futures::StreamExt;
 /// Rows that are read from a run at once.
 const BATCH_ROWS: usize = 8 * 1024;
 /// Runs of one window above which they are made one: each is a batch in memory while they are merged.
-const RUNS_MAX: usize = 32;
+pub(crate) const RUNS_MAX: usize = 32;
 /// Most rows that a window on disk gives at once, and the share of memory for each below that.
 const PART_ROWS_MAX: usize = 64 * 1024;
 const PART_SHARE_BYTES: usize = 2 * 1024;
@@ -61,6 +61,10 @@ impl Scratch {
     /// For a program whose states may have so many bytes of memory.
     pub(crate) fn new(folder: &Path, share_bytes: usize) -> Self {
         Self { folder: folder.into(), part_rows: (share_bytes / PART_SHARE_BYTES).clamp(1, PART_ROWS_MAX) }
+    }
+
+    pub(crate) fn part_rows(&self) -> usize {
+        self.part_rows
     }
 
     fn failed(&self, source: io::Error) -> DataFusionError {
@@ -150,7 +154,12 @@ impl RunWriter {
         self.write_all(&state.schema(), sorted_slices(state, self.keys)?)
     }
 
-    fn write_all(&mut self, schema: &SchemaRef, batches: impl Iterator<Item = Result<RecordBatch>>) -> Result<Run> {
+    /// Writes state rows that are in order.
+    pub(crate) fn write_all(
+        &mut self,
+        schema: &SchemaRef,
+        batches: impl Iterator<Item = Result<RecordBatch>>,
+    ) -> Result<Run> {
         let scratch = self.scratch.clone();
         let io = |error| scratch.failed(error);
         let arrow = |error| scratch.failed_in_arrow(error);
@@ -168,16 +177,6 @@ impl RunWriter {
         self.out.flush().map_err(io)?;
         let end = self.out.stream_position().map_err(io)?;
         Ok(Run { scratch: scratch.clone(), file: Arc::clone(&self.file), begin, end, rows })
-    }
-
-    /// Makes one run of several if they are many.
-    pub(crate) fn condense(&mut self, runs: &mut Vec<Run>) -> Result<()> {
-        if runs.len() > RUNS_MAX {
-            let merged = Merged::new(self.keys, std::mem::take(runs), Vec::new())?;
-            let schema = merged.stream.schema();
-            runs.push(self.write_all(&schema, merged)?);
-        }
-        Ok(())
     }
 }
 
@@ -249,6 +248,12 @@ impl Merged {
             .with_batch_size(batch_rows)
             .with_reservation(MemoryConsumer::new("runs").register(&pool));
         Ok(Self { stream: stream.build()? })
+    }
+}
+
+impl Merged {
+    pub(crate) fn schema(&self) -> SchemaRef {
+        self.stream.schema()
     }
 }
 

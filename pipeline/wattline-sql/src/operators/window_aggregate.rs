@@ -184,21 +184,20 @@ impl AggregateSpec {
         self.final_at(self.paned.map_or(start, |paned| paned.last_window(start)))
     }
 
-    /// The state rows of a window.
+    /// The state rows of so many groups of a window.
     fn state_rows(
         &self,
         start: i64,
         keys: Vec<ArrayRef>,
         accumulators: &mut [Box<dyn GroupsAccumulator>],
-        rows: usize,
-    ) -> Result<(i64, RecordBatch)> {
+        (which, rows): (EmitTo, usize),
+    ) -> Result<RecordBatch> {
         let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![start; rows]))];
         columns.extend(keys);
         for accumulator in accumulators {
-            columns.extend(accumulator.state(EmitTo::All)?);
+            columns.extend(accumulator.state(which)?);
         }
-        let batch = record_batch(&state_schema(&columns, self.keys.len()), columns, rows)?;
-        Ok((self.needed_until(start), batch))
+        record_batch(&state_schema(&columns, self.keys.len()), columns, rows)
     }
 }
 

@@ -147,10 +147,15 @@ pub(super) fn run(set: &RuleSet, lanes: &[Lane], cut: &Cut, random: &mut Lcg) ->
             for (state, first) in workers.iter().flat_map(|worker| worker.first_final_us().into_iter().enumerate()) {
                 assert!(first > watermarks[state], "nothing that is final stays behind");
             }
+            // As the coordinator does: of what was closed between checkpoints only what later windows need.
+            let kept = |delta: &&StateDelta| {
+                whole || (delta.final_at_us > watermarks[delta.state] && delta.final_at_us != END_OF_TIME)
+            };
+            checkpoint.changes.extend(deltas.iter().filter(kept).cloned());
             checkpoint.since.extend(deltas.iter().cloned());
             tick(set, &mut last, deltas, &slowest, &mut rows);
             match random.below(8) {
-                0 if cut.restore && whole => checkpoint.take(&mut last),
+                0 | 3 if cut.restore && whole => checkpoint.take(&mut last, random.below(2) == 0),
                 1 | 2 if cut.restore => last = checkpoint.restored(set, &slowest, cut.spill),
                 _ => {}
             }
@@ -212,13 +217,22 @@ fn tick(
 struct Checkpoint {
     state: Vec<StateDelta>,
     stages: Vec<StageState>,
+    /// What the next checkpoint adds, unless it stores all of the state.
+    changes: Vec<StateDelta>,
+    /// What lanes that read again would give again.
     since: Vec<StateDelta>,
 }
 
 impl Checkpoint {
-    fn take(&mut self, last: &mut crate::FinalProgram) {
+    fn take(&mut self, last: &mut crate::FinalProgram, all: bool) {
         let rows = last.state_rows();
-        self.state = last.dump().expect("dumps").collect::<Result<_, _>>().expect("dumps");
+        let changes = std::mem::take(&mut self.changes);
+        if all {
+            self.state = last.dump().expect("dumps").collect::<Result<_, _>>().expect("dumps");
+        } else {
+            self.state.extend(changes);
+        }
+        self.state.retain(|delta| delta.final_at_us > last.taken_us(delta.state));
         self.stages = last.dump_stages().expect("dumps");
         self.since.clear();
         assert_eq!(last.state_rows(), rows, "a dump leaves the state in place");

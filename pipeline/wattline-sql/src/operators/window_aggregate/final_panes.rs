@@ -18,7 +18,7 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use super::{AggregateSpec, Overlap, PanedWindows, Partial, rows_by_window, take_all};
 use crate::catalog::event_time_type;
 use crate::operators::record_batch;
-use crate::operators::spill::{Merged, Run, RunWriter, Scratch, key_order};
+use crate::operators::spill::{Merged, RUNS_MAX, Run, RunWriter, Scratch, key_order};
 
 /// Aggregates by window and key.
 pub(crate) struct FinalPanes {
@@ -157,10 +157,15 @@ impl FinalPanes {
 
     /// Closes every window that the watermark makes final and that was not at `given_us`: a batch for each, or, of a window
     /// that is on disk, several one by one.
-    pub(crate) fn close_until(&mut self, given_us: i64, watermark_us: i64) -> Result<Closed> {
+    /// After `part_rows` or a few more the rest waits for the next call.
+    pub(crate) fn close_until(&mut self, given_us: i64, watermark_us: i64, part_rows: usize) -> Result<Closed> {
         self.complete_panes(watermark_us)?;
-        let mut batches = Vec::new();
+        let mut batches: Vec<RecordBatch> = Vec::new();
+        let mut rows = 0;
         loop {
+            if rows > part_rows {
+                return Ok(Closed { batches, more: true });
+            }
             if let Some(mut closing) = self.closing.take() {
                 let (batch, is_over) = self.close_part(&mut closing)?;
                 batches.extend(batch);
@@ -172,7 +177,9 @@ impl FinalPanes {
             let Some(start) = self.next_final(given_us, watermark_us) else {
                 return Ok(Closed { batches, more: false });
             };
-            batches.extend(self.close_window(start)?);
+            let window = self.close_window(start)?;
+            rows += window.as_ref().map_or(0, RecordBatch::num_rows);
+            batches.extend(window);
         }
     }
 
@@ -295,7 +302,37 @@ impl FinalPanes {
         for (start, states) in &mut self.complete {
             std::mem::take(states).iter().try_for_each(|state| write(*start, state))?;
         }
-        self.runs.values_mut().try_for_each(|runs| writer.condense(runs))
+        let many: Vec<i64> =
+            self.runs.iter().filter(|(_, runs)| runs.len() > RUNS_MAX).map(|(start, _)| *start).collect();
+        for start in many {
+            let runs = self.runs.remove(&start).unwrap_or_default();
+            let condensed = self.condensed(start, runs, &mut writer)?;
+            self.runs.insert(start, vec![condensed]);
+        }
+        Ok(())
+    }
+
+    /// One run of several, with each group once.
+    fn condensed(&self, start: i64, runs: Vec<Run>, writer: &mut RunWriter) -> Result<Run> {
+        let (spec, widths, mut groups) = (&self.spec, self.widths()?, Vec::new());
+        let part_rows = runs.first().map_or(1, Run::part_rows);
+        let mut merged = Merged::new(spec.keys.len(), runs, Vec::new())?;
+        let schema = merged.schema();
+        let mut pane = Some(new_pane(spec)?);
+        let mut next = move || -> Result<Option<RecordBatch>> {
+            let Some(open) = &mut pane else { return Ok(None) };
+            while open.len() <= part_rows {
+                let Some(state) = merged.next().transpose()? else {
+                    let last = pane.take().map(|last| last.into_state(spec, start)).transpose()?;
+                    return Ok(last.map(|(_, state)| state));
+                };
+                open.merge(spec, &state.columns()[1..], state.num_rows(), &widths, &mut groups)?;
+            }
+            // The last group may go on in what comes next.
+            let whole = EmitTo::First(open.len() - 1);
+            open.emit_state(spec, start, whole).map(Some)
+        };
+        writer.write_all(&schema, std::iter::from_fn(move || next().transpose()))
     }
 
     /// Takes out all windows that are in memory as state rows, each with its end.
@@ -365,9 +402,18 @@ impl Pane {
 
     /// The state rows of the window that begins at `start`, with its end.
     fn into_state(mut self, spec: &AggregateSpec, start: i64) -> Result<(i64, RecordBatch)> {
-        let rows = self.len();
-        let keys = self.table.as_mut().map_or_else(|| Ok(Vec::new()), |table| table.emit(EmitTo::All))?;
-        spec.state_rows(start, keys, &mut self.accumulators, rows)
+        let state = self.emit_state(spec, start, EmitTo::All)?;
+        Ok((spec.needed_until(start), state))
+    }
+
+    /// Takes the state rows of some groups out, in the order in which they came.
+    fn emit_state(&mut self, spec: &AggregateSpec, start: i64, which: EmitTo) -> Result<RecordBatch> {
+        let rows = match which {
+            EmitTo::All => self.len(),
+            EmitTo::First(rows) => rows,
+        };
+        let keys = self.table.as_mut().map_or_else(|| Ok(Vec::new()), |table| table.emit(which))?;
+        spec.state_rows(start, keys, &mut self.accumulators, (which, rows))
     }
 
     fn bytes(&self) -> usize {

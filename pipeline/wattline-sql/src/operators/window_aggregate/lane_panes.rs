@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use datafusion::common::cast::as_uint32_array;
 use datafusion::error::Result;
-use datafusion::logical_expr::GroupsAccumulator;
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
 use super::{AggregateSpec, KeyNumbers, Partial, pop_until, rows_by_window};
 
@@ -113,7 +113,8 @@ impl LanePanes {
                 Some(keys) => keys.keys(&UInt32Array::from(pane.numbers))?,
                 None => Vec::new(),
             };
-            drained.push(self.spec.state_rows(start, keys, &mut pane.accumulators, rows)?);
+            let state = self.spec.state_rows(start, keys, &mut pane.accumulators, (EmitTo::All, rows))?;
+            drained.push((self.spec.needed_until(start), state));
         }
         Ok(drained)
     }
