@@ -115,7 +115,7 @@ async fn files_are_split_sorted_and_described() {
         adds.iter().map(|add| add.event_date.as_deref()).collect::<Vec<_>>(),
         [Some("2026-03-02"), Some("2026-03-03")]
     );
-    assert_eq!(adds[0].path, "event_date=2026-03-02/part-job_slot_0-1-0-n1.parquet");
+    assert_eq!(adds[0].path, "event_date=2026-03-02/part-job_slot_0-1-0-0-n1.parquet");
     assert_eq!(adds.iter().map(|add| add.rows).collect::<Vec<_>>(), [144 * 7, 1500 - 144 * 7]);
     assert!(archive.files("readings").await.unwrap().is_empty(), "nothing is visible before the commit");
 

@@ -14,9 +14,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{SortOptions, take_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
@@ -168,7 +168,7 @@ impl RunWriter {
         let mut writer = StreamWriter::try_new_with_options(&mut self.out, schema, options).map_err(arrow)?;
         let mut rows = 0;
         for batch in batches {
-            let batch = batch?;
+            let batch = without_spare_bytes(&batch?)?;
             rows += batch.num_rows();
             writer.write(&batch).map_err(arrow)?;
         }
@@ -178,6 +178,18 @@ impl RunWriter {
         let end = self.out.stream_position().map_err(io)?;
         Ok(Run { scratch: scratch.clone(), file: Arc::clone(&self.file), begin, end, rows })
     }
+}
+
+/// A view column holds on to whole buffers for a few of their bytes, and a run would have all of them with each batch.
+fn without_spare_bytes(batch: &RecordBatch) -> Result<RecordBatch> {
+    let compact = |column: &ArrayRef| -> ArrayRef {
+        match column.data_type() {
+            DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+            DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+            _ => Arc::clone(column),
+        }
+    };
+    Ok(RecordBatch::try_new(batch.schema(), batch.columns().iter().map(compact).collect())?)
 }
 
 /// State rows by key, in slices, so that they are never there twice as a whole.
