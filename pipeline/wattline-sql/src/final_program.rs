@@ -25,7 +25,7 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use crate::error::Error;
 use crate::lane_program::state_error;
-use crate::operators::{FinalPanes, OrderBuffer, Run, Scratch, is_of_scratch, record_batch};
+use crate::operators::{FinalPanes, OrderBuffer, Run, Scratch, is_of_scratch, record_batch, without_spare_bytes};
 use crate::planner::{Hold, Node};
 use crate::program::{FinalOutput, RuleFailure, RuleRows, StageState, StateDelta};
 use crate::rule_set::CompiledRule;
@@ -334,7 +334,9 @@ impl FinalProgram {
                 }
             };
             let taken = taken.map_err(|source| state_error(self.shared[state].rule(&self.rules), source))?;
-            deltas.extend(taken.into_iter().map(|(final_at_us, batch)| StateDelta { state, final_at_us, batch }));
+            for (final_at_us, batch) in taken {
+                deltas.push(StateDelta { state, final_at_us, batch: without_spare_bytes(&batch)? });
+            }
         }
         for delta in &deltas {
             self.merge(delta)?;

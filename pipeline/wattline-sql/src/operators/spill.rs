@@ -180,8 +180,9 @@ impl RunWriter {
     }
 }
 
-/// A view column holds on to whole buffers for a few of their bytes, and a run would have all of them with each batch.
-fn without_spare_bytes(batch: &RecordBatch) -> Result<RecordBatch> {
+/// A view column holds on to whole buffers for a few of their bytes: a run would have all of them with each batch, and state that is
+/// stored and restored would have more of them each time.
+pub(crate) fn without_spare_bytes(batch: &RecordBatch) -> Result<RecordBatch> {
     let compact = |column: &ArrayRef| -> ArrayRef {
         match column.data_type() {
             DataType::Utf8View => Arc::new(column.as_string_view().gc()),

@@ -155,7 +155,7 @@ pub(super) fn run(set: &RuleSet, lanes: &[Lane], cut: &Cut, random: &mut Lcg) ->
             checkpoint.since.extend(deltas.iter().cloned());
             tick(set, &mut last, deltas, &slowest, &mut rows);
             match random.below(8) {
-                0 | 3 if cut.restore && whole => checkpoint.take(&mut last, random.below(2) == 0),
+                0 if cut.restore && whole => checkpoint.take(&mut last, random.below(2) == 0),
                 1 | 2 if cut.restore => last = checkpoint.restored(set, &slowest, cut.spill),
                 _ => {}
             }
