@@ -92,6 +92,11 @@ impl JobFolder {
         text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("`{line}` is no JSON"))).collect()
     }
 
+    /// The rows of a query, each as the text of its JSON object.
+    pub(crate) fn lines(&self, sql: &str) -> Result<Vec<String>> {
+        Ok(self.query(sql)?.iter().map(Value::to_string).collect())
+    }
+
     /// The one number that a query gives.
     pub(crate) fn count(&self, sql: &str) -> Result<u64> {
         let rows = self.query(sql)?;

@@ -101,10 +101,9 @@ fn late_events_correct_results_and_alerts_that_were_out() -> Result<()> {
     folder.run_until_end(RUN_LIMIT)?;
 
     corrected_results_are_those_of_all_events(&folder)?;
-    let changes = folder.query(
+    let changes = folder.lines(
         "SELECT shop, visits, _change, _revision FROM hourly WHERE _revision > 1 ORDER BY shop, visits, _change",
     )?;
-    let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
     assert_eq!(
         changes,
         [

@@ -4,7 +4,6 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
-use serde_json::Value;
 
 use super::job::JobFolder;
 use crate::tree;
@@ -29,8 +28,7 @@ fn rules_use_functions_that_a_program_brings_along() -> Result<()> {
     let tested = folder.answer(&["test"])?;
     assert!(tested.contains("one phase carries half"), "{tested}");
     folder.run_until_end(RUN_LIMIT)?;
-    let rows = folder.query("SELECT feeder, phase, spread_a, share FROM phase_shares ORDER BY feeder, phase")?;
-    let rows: Vec<String> = rows.iter().map(Value::to_string).collect();
+    let rows = folder.lines("SELECT feeder, phase, spread_a, share FROM phase_shares ORDER BY feeder, phase")?;
     assert_eq!(
         rows,
         [

@@ -98,8 +98,7 @@ fn a_compacted_topic_is_a_reference_table_from_its_beginning_on() -> Result<()> 
     sell(3, "lamp")?;
     sold(3).context("sales at new prices")?;
     drop(running);
-    let rows = folder.query("SELECT item, CAST(price AS VARCHAR) AS price FROM priced ORDER BY at")?;
-    let rows: Vec<String> = rows.iter().map(Value::to_string).collect();
+    let rows = folder.lines("SELECT item, CAST(price AS VARCHAR) AS price FROM priced ORDER BY at")?;
     assert_eq!(
         rows,
         [
