@@ -358,7 +358,8 @@ fn result_table(rule: &CompiledRule) -> TableSpec {
     let event_time = column_name(rule, rule.event_time_column);
     let mut sort_by: Vec<String> = rule.header.key.clone();
     if sort_by.is_empty() {
-        let first = rule.output_schema.fields().iter().find(|field| *field.name() != event_time);
+        let mut sortable = rule.output_schema.fields().iter().filter(|field| !field.data_type().is_nested());
+        let first = sortable.find(|field| *field.name() != event_time);
         sort_by.extend(first.map(|field| field.name().clone()));
     }
     sort_by.retain(|name| *name != event_time && *name != column::EVENT_DATE);

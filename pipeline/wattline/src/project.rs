@@ -176,6 +176,7 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
         }
     };
     loader.check_table_names(&rules);
+    loader.check_table_keys(&rules);
     loader.check_kept_streams(&rules, &streams);
     if !loader.diagnostics.is_empty() {
         return Err(loader.refused());
@@ -244,6 +245,19 @@ impl Loader {
             let message = format!("`{}` is a table of wattline itself", rule.header.id);
             let help = "give the rule another id".to_owned();
             self.mistake("WL-1141", &rule.path, rule.header.span_of("id"), message, Some(help));
+        }
+    }
+
+    /// Files cannot be sorted by a list or a struct.
+    fn check_table_keys(&mut self, rules: &RuleSet) {
+        for rule in rules.rules() {
+            let is_nested = |name: &&String| {
+                rule.output_schema.field_with_name(name).is_ok_and(|field| field.data_type().is_nested())
+            };
+            let Some(name) = rule.header.key.iter().find(is_nested) else { continue };
+            let message = format!("rows cannot be sorted by `{name}`, which is a list or a struct");
+            let help = "leave it out of `key`".to_owned();
+            self.mistake("WL-1143", &rule.path, rule.header.span_of("key"), message, Some(help));
         }
     }
 
