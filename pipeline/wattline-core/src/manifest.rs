@@ -28,7 +28,7 @@ use crate::late::LateStretches;
 use crate::record::LaneId;
 
 /// Version of the manifest format that this build writes and reads.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// One link of a chain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,8 +89,8 @@ pub struct Epoch {
     pub rows_object: Option<String>,
     /// At a checkpoint: the objects that together hold the state of the rules, oldest first.
     pub state_objects: Vec<String>,
-    /// At a checkpoint: the object with what the rules keep over final rows, if any keeps something.
-    pub stages_object: Option<String>,
+    /// At a checkpoint: the objects that together hold what the rules keep over final rows.
+    pub stage_objects: Vec<String>,
     /// At a checkpoint: the object that holds every alert state.
     pub alert_state_object: Option<String>,
     /// Alert states that this epoch changed.

@@ -301,7 +301,7 @@ struct Coordinator {
     checkpoint_n: u64,
     state_objects: Vec<String>,
     state_written: epoch::StateWritten,
-    stages_object: Option<String>,
+    stage_objects: Vec<String>,
     alert_state_object: Option<String>,
     /// Alert states changed since the last checkpoint.
     alert_states_changed: bool,
@@ -624,6 +624,7 @@ impl Coordinator {
             if !output.more {
                 break;
             }
+            self.final_program.relieve()?;
             self.write_early().await?;
         }
         for rule in (0..self.rules.len()).filter(|rule| !self.has_stopped(*rule)).collect::<Vec<_>>() {

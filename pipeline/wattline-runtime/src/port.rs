@@ -255,6 +255,9 @@ pub trait LaneProgram: Send {
 /// State, one part after the other: all of it may be more than memory holds.
 pub type Deltas = Box<dyn Iterator<Item = Result<StateDelta, String>> + Send>;
 
+/// What stages keep, one part after the other.
+pub type StageStates = Box<dyn Iterator<Item = Result<StageState, String>> + Send>;
+
 /// The part of all rules after the lanes are merged. One per process.
 pub trait FinalProgram: Send {
     /// Takes in partial state.
@@ -296,7 +299,7 @@ pub trait FinalProgram: Send {
     ///
     /// # Errors
     /// The text of what went wrong.
-    fn dump_stages(&mut self) -> Result<Vec<StageState>, String>;
+    fn dump_stages(&mut self) -> Result<StageStates, String>;
 
     /// For a restore, before any state is merged: takes back what [`dump_stages`](Self::dump_stages) gave.
     ///

@@ -40,10 +40,8 @@ pub(crate) struct Past {
     pub(crate) rules: BTreeMap<String, RuleProgress>,
     /// Objects with the state of the rules at the checkpoint.
     pub(crate) state_objects: Vec<String>,
-    /// Object with what rules keep over final rows, at the checkpoint.
-    pub(crate) stages_object: Option<String>,
-    /// Its rows, by rule and part.
-    pub(crate) stages: Vec<(String, RecordBatch)>,
+    /// Objects with what rules keep over final rows, at the checkpoint.
+    pub(crate) stage_objects: Vec<String>,
     /// Object with all alert states at the checkpoint.
     pub(crate) alert_state_object: Option<String>,
     /// Alert states as of the last epoch.
@@ -102,7 +100,7 @@ pub(crate) async fn read_past(store: &dyn Store, chain: &str) -> Result<Past> {
         if n == checkpoint {
             past.state_objects.clone_from(&epoch.state_objects);
             past.alert_state_object.clone_from(&epoch.alert_state_object);
-            past.stages_object.clone_from(&epoch.stages_object);
+            past.stage_objects.clone_from(&epoch.stage_objects);
         } else {
             changes.extend(epoch.alert_changes.iter().cloned());
         }
@@ -130,9 +128,6 @@ fn merge_section(lanes: &mut BTreeMap<LaneId, (LaneSection, Replay)>, section: &
 }
 
 async fn load_objects(store: &dyn Store, past: &mut Past) -> Result<()> {
-    if let Some(path) = &past.stages_object {
-        past.stages = load_frames(store, path).await?;
-    }
     for path in &past.rows_objects {
         past.pending.extend(load_frames(store, path).await?);
     }

@@ -8,8 +8,8 @@
 //! its own takes nothing in again that was final then. A rule with stages goes through it again, to have them as they were,
 //! and gives nothing out until it is past what was given: its output depends on the watermark only, not on when it came.
 //!
-//! What windows keep is bounded by a share of memory, if the program has one: above it, groups go to scratch files, and what becomes
-//! final is then given in parts. A rule's stages take each part in and give out what is final with the last.
+//! What states and stages keep is bounded by a share of memory, if the program has one: above it, the largest go to scratch files, and
+//! what becomes final is then given in parts. A stage takes each part in and gives out what is final with the last.
 //!
 //! A row that fails in a step is left out and reported; which rows fail does not depend on batching, as a failing batch is
 //! halved down to single rows. A rule that fails in a stage that keeps state is reported as stopped.
@@ -25,7 +25,9 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use crate::error::Error;
 use crate::lane_program::state_error;
-use crate::operators::{FinalPanes, OrderBuffer, Run, Scratch, is_of_scratch, record_batch, without_spare_bytes};
+use crate::operators::{
+    FinalPanes, InOrder, OrderBuffer, Run, Scratch, is_of_scratch, record_batch, without_spare_bytes,
+};
 use crate::planner::{Hold, Node};
 use crate::program::{FinalOutput, RuleFailure, RuleRows, StageState, StateDelta};
 use crate::rule_set::CompiledRule;
@@ -34,9 +36,9 @@ use crate::shared_state::SharedState;
 mod dump;
 mod stage;
 
-pub use dump::Dump;
-use dump::DumpedRun;
-use stage::{Released, Stage};
+pub use dump::{Dump, StageDump};
+use dump::{DumpedRun, DumpedStage};
+use stage::{Advance, Released, Stage};
 
 /// All rules, with the merged state of a process.
 pub struct FinalProgram {
@@ -66,6 +68,13 @@ enum FinalState {
     Ordered(OrderBuffer),
 }
 
+/// Who has memory: a state by its number, or the stages of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    State(usize),
+    Stages(usize),
+}
+
 /// What follows the states of a rule.
 struct RuleStages {
     /// For each feed its state.
@@ -74,6 +83,8 @@ struct RuleStages {
     keeps_state: bool,
     /// Everything that was final at this watermark is out.
     given_us: i64,
+    /// Of what this watermark makes final only a part is out.
+    open: Option<i64>,
     stopped: bool,
 }
 
@@ -82,7 +93,39 @@ impl fmt::Debug for FinalProgram {
         f.debug_struct("FinalProgram")
             .field("rules", &self.rules.len())
             .field("state_rows", &self.state_rows())
+            .field("stage_rows", &self.stages.iter().map(|stages| stages.root.rows()).collect::<Vec<_>>())
             .finish()
+    }
+}
+
+impl FinalState {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Windows(panes) => panes.rows(),
+            Self::Ordered(buffer) => buffer.rows(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Windows(panes) => panes.bytes(),
+            Self::Ordered(buffer) => buffer.bytes(),
+        }
+    }
+
+    /// Memory that [`spill`](Self::spill) gives back.
+    fn bytes_to_spill(&self) -> usize {
+        match self {
+            Self::Windows(panes) if !panes.can_spill() => 0,
+            Self::Windows(_) | Self::Ordered(_) => self.bytes(),
+        }
+    }
+
+    fn spill(&mut self, scratch: &Scratch) -> Result<(), DataFusionError> {
+        match self {
+            Self::Windows(panes) => panes.spill(scratch),
+            Self::Ordered(buffer) => buffer.spill(scratch),
+        }
     }
 }
 
@@ -105,44 +148,55 @@ impl FinalProgram {
             root: Stage::new(&rule.plan.root),
             keeps_state: rule.plan.root.keeps_state(),
             given_us: BEFORE_TIME,
+            open: None,
             stopped: only.is_some_and(|only| only != number),
         });
         let stages = stages.collect();
         Self { watermarks_us: vec![BEFORE_TIME; shared.len()], rules, shared, states, stages, share: None }
     }
 
-    /// Gives the windows so many bytes of memory; the rest of their groups goes to files without names in `folder`.
+    /// Gives what the rules keep so many bytes of memory; the rest of it goes to files without names in `folder`.
     #[must_use]
     pub fn with_memory(mut self, bytes: usize, folder: &Path) -> Self {
         self.share = Some(Share { bytes, scratch: Scratch::new(folder, bytes), merged: 0 });
         self
     }
 
-    /// Puts groups of windows on disk if they have more than their share of memory, until they have half of it.
+    /// Puts what the rules keep on disk if it has more than its share of memory, the largest first, until half of it is left.
     ///
     /// # Errors
-    /// [`Error::Scratch`] if the disk does not take them.
+    /// [`Error::Scratch`] if the disk does not take it.
     pub fn relieve(&mut self) -> Result<(), Error> {
         let Some(Share { bytes: most, scratch, merged }) = &mut self.share else { return Ok(()) };
         if *merged <= *most / LOOKS_PER_SHARE {
             return Ok(());
         }
         *merged = 0;
-        let held = |state: &FinalState| match state {
-            FinalState::Windows(panes) if panes.can_spill() => panes.bytes(),
-            FinalState::Windows(_) | FinalState::Ordered(_) => 0,
-        };
-        let mut total: usize = self.states.iter().map(held).sum();
+        let (states, stages) = (0..self.states.len(), 0..self.stages.len());
+        let holders = states.map(Holder::State).chain(stages.map(Holder::Stages));
+        let mut largest_first: Vec<(usize, Holder)> = holders
+            .map(|holder| match holder {
+                Holder::State(state) => (self.states[state].bytes_to_spill(), holder),
+                Holder::Stages(rule) => (self.stages[rule].root.bytes(), holder),
+            })
+            .collect();
+        let mut total: usize = largest_first.iter().map(|(bytes, _)| bytes).sum();
         if total <= *most {
             return Ok(());
         }
-        let mut largest_first: Vec<(usize, usize)> = self.states.iter().map(held).zip(0..).collect();
         largest_first.sort_unstable_by(|a, b| b.cmp(a));
-        for (bytes, state) in largest_first {
-            if let FinalState::Windows(panes) = &mut self.states[state] {
-                let rule = self.shared[state].rule(&self.rules);
-                panes.spill(scratch).map_err(|source| scratch_or_state(&rule.header.id, source))?;
-            }
+        for (bytes, holder) in largest_first {
+            let spilled = match holder {
+                Holder::State(state) => {
+                    let spilled = self.states[state].spill(scratch);
+                    spilled.map_err(|source| (self.shared[state].rule(&self.rules), source))
+                }
+                Holder::Stages(rule) => {
+                    let spilled = self.stages[rule].root.visit(&mut 0, &mut |_, stage| stage.spill(scratch, *most));
+                    spilled.map_err(|source| (&self.rules[rule], source))
+                }
+            };
+            spilled.map_err(|(rule, source)| scratch_or_state(&rule.header.id, source))?;
             total -= bytes;
             if total <= *most / 2 {
                 break;
@@ -190,75 +244,105 @@ impl FinalProgram {
     }
 
     fn advance_to(&mut self, targets_us: &[i64], output: &mut FinalOutput) -> Result<(), Error> {
-        let before_us = self.watermarks_us.clone();
-        let moved: Vec<bool> = targets_us.iter().zip(&before_us).map(|(to, at)| to > at).collect();
-        if !moved.contains(&true) {
-            return Ok(());
-        }
+        let moved: Vec<bool> = targets_us.iter().zip(&self.watermarks_us).map(|(to, at)| to > at).collect();
         let mut released: Vec<Released> = Vec::with_capacity(self.states.len());
         for (state, moves) in moved.iter().enumerate() {
-            released.push(if *moves { self.release(state, targets_us[state], output)? } else { Released::default() });
-        }
-        let none = Released::default();
-        for rule in 0..self.rules.len() {
-            let stages = &mut self.stages[rule];
-            let Some(state) = stages.feeds.iter().flatten().copied().find(|state| moved[*state]) else { continue };
-            if stages.stopped {
-                continue;
+            let of_state = if *moves { self.release(state, targets_us[state], output)? } else { Released::default() };
+            output.more |= of_state.more;
+            if let Some(share) = &mut self.share {
+                share.merged += of_state.bytes();
             }
-            // Until all parts are in, the stages stay where they are.
-            let is_whole = stages.feeds.iter().flatten().all(|state| self.watermarks_us[*state] >= targets_us[*state]);
-            let watermark_us = if is_whole { targets_us[state] } else { before_us[state] };
-            let mut failures = Vec::new();
-            let of_feeds: Vec<&Released> =
-                stages.feeds.iter().map(|state| state.map_or(&none, |state| &released[state])).collect();
-            let rows = stages.root.advance(&of_feeds, watermark_us, &mut failures);
-            let is_new = targets_us[state] > stages.given_us;
-            stages.given_us = stages.given_us.max(watermark_us);
-            let identity = match (&self.rules[rule].plan.root, &of_feeds[..]) {
-                (Node::Feed(_), [Released { identity, .. }]) => identity.clone(),
-                _ => None,
-            };
-            let rows = rows.map_err(Error::from).and_then(|rows| self.joined(rule, &rows));
-            match rows {
-                Err(error) => {
-                    self.stages[rule].stopped = true;
-                    output.stopped.push((rule, error.to_string()));
-                }
-                Ok(_) if !is_new => {}
-                Ok(batch) => {
-                    output.rows.extend(batch.map(|batch| RuleRows { rule, batch, identity }));
-                    output.errors.extend(failures.into_iter().map(|message| RuleFailure {
-                        rule,
-                        lane: None,
-                        row: None,
-                        partition: None,
-                        offset: None,
-                        message,
-                    }));
-                }
+            released.push(of_state);
+        }
+        for rule in 0..self.rules.len() {
+            let stages = &self.stages[rule];
+            let mut feeds = stages.feeds.iter().flatten();
+            let goes_on = |state: usize| stages.open.is_some_and(|to_us| targets_us[state] >= to_us);
+            let state = feeds.find(|state| moved[**state] || goes_on(**state));
+            if let (Some(state), false) = (state, stages.stopped) {
+                self.advance_rule(rule, targets_us[*state], &released, output)?;
             }
         }
         Ok(())
     }
 
+    /// Brings what the states of a rule have given to its stages.
+    fn advance_rule(
+        &mut self,
+        rule: usize,
+        watermark_us: i64,
+        released: &[Released],
+        output: &mut FinalOutput,
+    ) -> Result<(), Error> {
+        let none = Released::default();
+        let part_rows = self.part_rows();
+        let stages = &mut self.stages[rule];
+        let feeds: Vec<&Released> =
+            stages.feeds.iter().map(|state| state.map_or(&none, |state| &released[state])).collect();
+        let mut failures = Vec::new();
+        let mut to = Advance { feeds: &feeds, watermark_us, part_rows, failures: &mut failures };
+        let given = stages.root.advance(&mut to);
+        let is_new = watermark_us > stages.given_us;
+        let identity = match (&self.rules[rule].plan.root, &feeds[..]) {
+            (Node::Feed(_), [Released { identity, .. }]) => identity.clone(),
+            _ => None,
+        };
+        let rows = match given {
+            Ok(given) => {
+                // Until all parts are out, the rule stays where it is.
+                stages.open = given.more.then_some(watermark_us);
+                if !given.more {
+                    stages.given_us = stages.given_us.max(watermark_us);
+                }
+                output.more |= given.more;
+                self.joined(rule, &given.batches)
+            }
+            Err(error) if is_of_scratch(&error) => return Err(scratch_or_state(&self.rules[rule].header.id, error)),
+            Err(error) => Err(Error::from(error)),
+        };
+        match rows {
+            Err(error) => {
+                self.stages[rule].stopped = true;
+                output.stopped.push((rule, error.to_string()));
+            }
+            Ok(_) if !is_new => {}
+            Ok(batch) => {
+                output.rows.extend(batch.map(|batch| RuleRows { rule, batch, identity }));
+                output.errors.extend(failures.into_iter().map(|message| RuleFailure {
+                    rule,
+                    lane: None,
+                    row: None,
+                    partition: None,
+                    offset: None,
+                    message,
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    fn part_rows(&self) -> usize {
+        self.share.as_ref().map_or(usize::MAX, |share| share.scratch.part_rows())
+    }
+
     /// Takes out of a state what a watermark makes final, or a part of it; its rules stop if that fails.
     fn release(&mut self, state: usize, watermark_us: i64, output: &mut FinalOutput) -> Result<Released, Error> {
         let given_us = std::mem::replace(&mut self.watermarks_us[state], watermark_us);
-        let part_rows = self.share.as_ref().map_or(usize::MAX, |share| share.scratch.part_rows());
+        let part_rows = self.part_rows();
         let released = match &mut self.states[state] {
-            FinalState::Windows(panes) => panes.close_until(given_us, watermark_us, part_rows).map(|closed| {
-                if closed.more {
-                    output.more = true;
-                    self.watermarks_us[state] = given_us;
-                }
-                Released::new(closed.batches, None)
-            }),
+            FinalState::Windows(panes) => panes
+                .close_until(given_us, watermark_us, part_rows)
+                .map(|closed| Released { more: closed.more, ..Released::new(closed.batches, None) }),
             FinalState::Ordered(buffer) => buffer.release_before(watermark_us).map(|rows| match rows {
-                Some((batch, identity)) => Released::new(vec![batch], Some(identity)),
+                Some(InOrder { rows, identity, more }) => {
+                    Released { more, ..Released::new(vec![rows], Some(identity)) }
+                }
                 None => Released::default(),
             }),
         };
+        if released.as_ref().is_ok_and(|released| released.more) {
+            self.watermarks_us[state] = given_us;
+        }
         match released {
             Ok(released) => Ok(released),
             Err(error) if is_of_scratch(&error) => {
@@ -330,6 +414,7 @@ impl FinalProgram {
                     panes.drain()
                 }
                 FinalState::Ordered(buffer) => {
+                    runs.extend(buffer.runs().map(|run| DumpedRun::new(state, END_OF_TIME, run)));
                     buffer.drain_before(END_OF_TIME).map(|taken| taken.into_iter().collect())
                 }
             };
@@ -345,19 +430,20 @@ impl FinalProgram {
         Ok(Dump { deltas: deltas.into_iter(), runs: runs.into_iter(), open: None, rules_of_states })
     }
 
-    /// What the stages of the rules keep; the program keeps it.
+    /// What the stages of the rules keep; the program keeps it. What is on disk is read as it is asked for.
     ///
     /// # Errors
     /// [`Error::State`] if a stage cannot give its state.
-    pub fn dump_stages(&mut self) -> Result<Vec<StageState>, Error> {
+    pub fn dump_stages(&mut self) -> Result<StageDump, Error> {
         let mut all = Vec::new();
         for (rule, stages) in self.stages.iter_mut().enumerate().filter(|(_, stages)| stages.keeps_state) {
             let taken_us = stages.feeds.iter().flatten().map(|state| self.watermarks_us[*state]).min();
             let taken_us = taken_us.unwrap_or(BEFORE_TIME);
-            let parts = stages.root.dump().map_err(|source| state_error(&self.rules[rule], source))?;
-            all.extend(parts.into_iter().map(|(part, batch)| StageState { rule, taken_us, part, batch }));
+            let parts = stages.root.dump().map_err(|source| scratch_or_state(&self.rules[rule].header.id, source))?;
+            all.extend(parts.into_iter().map(|(part, kept)| DumpedStage { rule, taken_us, part, kept }));
         }
-        Ok(all)
+        let rules = self.rules.iter().map(|rule| rule.header.id.clone()).collect();
+        Ok(StageDump { parts: all.into_iter(), open: None, rules })
     }
 
     /// Takes back what [`dump_stages`](Self::dump_stages) gave; before any state is merged.
@@ -369,30 +455,25 @@ impl FinalProgram {
         for feed in stages.feeds.iter().flatten() {
             self.watermarks_us[*feed] = self.watermarks_us[*feed].max(state.taken_us);
         }
+        if let Some(share) = &mut self.share {
+            share.merged += state.batch.get_array_memory_size();
+        }
         let restored = stages.root.restore(state.part, &state.batch, state.taken_us);
-        restored.map_err(|source| state_error(&self.rules[state.rule], source))
+        restored.map_err(|source| scratch_or_state(&self.rules[state.rule].header.id, source))
     }
 
     /// Groups and waiting rows held.
     #[must_use]
     pub fn state_rows(&self) -> usize {
-        let rows = |state: &FinalState| match state {
-            FinalState::Windows(panes) => panes.rows(),
-            FinalState::Ordered(buffer) => buffer.rows(),
-        };
         let of_stages: usize = self.stages.iter().map(|stages| stages.root.rows()).sum();
-        of_stages + self.states.iter().map(rows).sum::<usize>()
+        of_stages + self.states.iter().map(FinalState::rows).sum::<usize>()
     }
 
     /// Memory held, bytes.
     #[must_use]
     pub fn state_bytes(&self) -> usize {
-        let bytes = |state: &FinalState| match state {
-            FinalState::Windows(panes) => panes.bytes(),
-            FinalState::Ordered(buffer) => buffer.bytes(),
-        };
         let of_stages: usize = self.stages.iter().map(|stages| stages.root.bytes()).sum();
-        of_stages + self.states.iter().map(bytes).sum::<usize>()
+        of_stages + self.states.iter().map(FinalState::bytes).sum::<usize>()
     }
 }
 

@@ -42,7 +42,7 @@ mod user_functions;
 pub use catalog::{Catalog, ReferenceTable, Stream};
 pub use diagnostic::{Diagnostic, Severity};
 pub use error::Error;
-pub use final_program::{Dump, FinalProgram};
+pub use final_program::{Dump, FinalProgram, StageDump};
 pub use lane_program::LaneProgram;
 pub use program::{FinalOutput, LaneOutput, RuleFailure, RuleRows, StageState, StateDelta};
 pub use rule_file::{LatePolicy, Param, ParamValue, RuleFile, RuleHeader, RuleKind, RuleSeverity};

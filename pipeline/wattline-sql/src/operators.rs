@@ -1,7 +1,7 @@
 //! Push-based operators: a [`Chunk`] goes in, a chunk comes out, nothing is re-planned.
 //!
-//! Filter, project and reference join are stateless; window aggregates, window functions and the order buffer keep state
-//! and have their own files. All of them work on whole columns.
+//! Filter, project and reference join are stateless; windows, window functions, sessions, patterns, joins and the order buffer keep
+//! state and have their own files, `exchange.rs` spreads it by key. All of them work on whole columns.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 
 mod chunk;
+mod exchange;
 mod keyed_rows;
 mod order_buffer;
 mod over;
@@ -26,7 +27,8 @@ mod unnest;
 mod window_aggregate;
 
 pub(crate) use chunk::{Chunk, nullable, record_batch};
-pub(crate) use order_buffer::{OrderBuffer, identity_schema};
+pub(crate) use exchange::{Exchange, Exchanged, Given, KeptPart};
+pub(crate) use order_buffer::{InOrder, OrderBuffer, identity_schema};
 pub(crate) use over::{Counted, Keep, OverFunction, OverSpec, OverStage};
 pub(crate) use pattern::{PatternSpec, PatternStage};
 pub(crate) use ref_join::{KeyIndexes, Lookups, RefJoin, RefJoinKind, RefTable, compact_columns};
@@ -80,6 +82,22 @@ pub(crate) fn run_all(operators: &[Operator], mut chunk: Chunk, lookups: &Lookup
         chunk = operator.run(chunk, lookups)?;
     }
     Ok((chunk.batch.num_rows() > 0).then_some(chunk))
+}
+
+/// Does something to rows; if it fails, to halves of them, down to the single rows that fail on their own.
+pub(crate) fn halving(rows: Chunk, failures: &mut Vec<String>, mut each: impl FnMut(Chunk) -> Result<()>) {
+    let mut pending = vec![rows];
+    while let Some(chunk) = pending.pop() {
+        let rows = chunk.len();
+        match each(chunk.clone()) {
+            Ok(()) => {}
+            Err(_) if rows > 1 => {
+                pending.push(chunk.slice(rows / 2, rows - rows / 2));
+                pending.push(chunk.slice(0, rows / 2));
+            }
+            Err(error) => failures.push(error.strip_backtrace()),
+        }
+    }
 }
 
 fn keep_where(predicate: &Arc<dyn PhysicalExpr>, chunk: Chunk) -> Result<Chunk> {

@@ -9,5 +9,6 @@ mod patterns;
 mod random_queries;
 mod reference;
 mod rule_tests;
+mod second_stage;
 mod shapes;
 mod spill;

@@ -1,4 +1,4 @@
-//! Windows that are larger than the memory they may have: on disk while they are open, across a kill, and whole in the end.
+//! Windows and stages that are larger than the memory they may have: on disk while they are open, across a kill, and whole in the end.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -48,11 +48,24 @@ SELECT *, row_number() OVER (PARTITION BY window_start, window_end ORDER BY tota
 FROM per_day QUALIFY rank <= 10
 ";
 
+/// A stage that keeps a row of each device for ever.
+const PAUSES: &str = "/*---
+id = \"pauses\"
+kind = \"table\"
+---*/
+SELECT device, at, value, lag(at) OVER (PARTITION BY device ORDER BY at) AS before FROM readings
+";
+
 const DIFFERENT: &str = "SELECT count(*) AS n FROM (
     SELECT device, window_start, count(*) AS readings, sum(value) AS total
     FROM TUMBLE(readings, at, INTERVAL '1 day') GROUP BY device, window_start
 ) b FULL JOIN per_day p ON p.device = b.device AND p.window_start = b.window_start
 WHERE (b.readings IS DISTINCT FROM p.readings) OR (b.total IS DISTINCT FROM p.total)";
+
+const DIFFERENT_PAUSES: &str = "SELECT count(*) AS n FROM (
+    SELECT device, at, lag(at) OVER (PARTITION BY device ORDER BY at) AS before FROM readings
+) b FULL JOIN pauses p ON p.device = b.device AND p.at = b.at
+WHERE (b.device IS NULL) OR (p.device IS NULL) OR (b.before IS DISTINCT FROM p.before)";
 
 /// Lines of two files whose times go side by side; each device comes once, every fourth a second time later.
 fn readings(file: u64) -> String {
@@ -67,12 +80,13 @@ fn readings(file: u64) -> String {
 }
 
 #[test]
-fn windows_larger_than_memory_survive_a_kill_and_are_whole() -> Result<()> {
+fn state_larger_than_memory_survives_a_kill_and_is_whole() -> Result<()> {
     let folder = JobFolder::new("memory")?;
     folder.write("wattline.toml", CONFIG)?;
     folder.write("readings.avsc", SCHEMA)?;
     folder.write("sql/per_day.sql", PER_DAY)?;
     folder.write("sql/ranked.sql", RANKED)?;
+    folder.write("sql/pauses.sql", PAUSES)?;
     folder.write("readings-0.ndjson", &readings(0))?;
     folder.write("readings-1.ndjson", &readings(1))?;
     folder.answer(&["check"])?;
@@ -86,6 +100,8 @@ fn windows_larger_than_memory_survive_a_kill_and_are_whole() -> Result<()> {
     ensure!(folder.count("SELECT count(*) AS n FROM readings")? == READINGS);
     ensure!(folder.count("SELECT count(*) AS n FROM per_day")? == DEVICES);
     ensure!(folder.count(DIFFERENT)? == 0, "{} rows are not those of plain DataFusion", folder.count(DIFFERENT)?);
+    ensure!(folder.count("SELECT count(*) AS n FROM pauses")? == READINGS);
+    ensure!(folder.count(DIFFERENT_PAUSES)? == 0, "{} pauses are wrong", folder.count(DIFFERENT_PAUSES)?);
     let top =
         "SELECT count(*) AS n FROM (SELECT device, row_number() OVER (ORDER BY total DESC, device) AS rank FROM per_day
                QUALIFY rank <= 10) b JOIN ranked r ON r.device = b.device AND r.rank = b.rank";

@@ -60,13 +60,14 @@ struct StateObject {
     bytes: u64,
 }
 
-/// State on its way into objects.
-struct StateFrames {
+/// Rows on their way into objects, each batch with the name of what it belongs to.
+type NamedRows = Box<dyn Iterator<Item = Result<(String, RecordBatch)>> + Send>;
+
+/// What a checkpoint stores of the state of the rules.
+struct StateRows {
     /// All of it, or what changed.
     whole: bool,
-    deltas: Deltas,
-    /// What each state had given out: that is left away.
-    taken_us: Vec<i64>,
+    rows: NamedRows,
 }
 
 /// What was gathered since the last link of the chain.
@@ -188,18 +189,19 @@ impl Coordinator {
             let (age, bytes) = (self.settings.file_age, self.settings.file_bytes);
             let ending = self.source_commands.is_empty();
             let ripe = self.uncommitted.pending.take_ripe(|b, a| ending || b >= bytes || a >= age);
-            let state = self.state_frames()?;
+            let state = self.state_rows()?;
             let whole = state.whole;
-            let stages = self.stage_frames()?;
+            let stages = self.stage_rows()?;
             let pending = self.uncommitted.pending.frames();
-            let (adds, state_objects, stages_object, rows_object, ()) = futures::try_join!(
+            let (adds, state_objects, stage_objects, rows_object, ()) = futures::try_join!(
                 self.write_files(raw, ripe, &tag),
-                self.write_state(state),
-                self.write_frames("stages", stages),
+                self.write_objects("state", state.rows),
+                self.write_objects("stages", stages),
                 self.write_frames("rows", pending),
                 self.write_alert_state(&mut epoch),
             )?;
-            (epoch.adds, epoch.stages_object, epoch.rows_object) = (adds, stages_object, rows_object);
+            (epoch.adds, epoch.rows_object) = (adds, rows_object);
+            epoch.stage_objects = stage_objects.into_iter().map(|object| object.path).collect();
             epoch.state_objects = if whole { Vec::new() } else { self.state_objects.clone() };
             self.state_written.note(whole, &state_objects);
             epoch.state_objects.extend(state_objects.into_iter().map(|object| object.path));
@@ -292,52 +294,64 @@ impl Coordinator {
     }
 
     /// What a checkpoint stores of the state of the rules: what changed, or all of it from time to time.
-    fn state_frames(&mut self) -> Result<StateFrames> {
+    fn state_rows(&mut self) -> Result<StateRows> {
         let whole = self.state_written.asks_for_whole();
         let changes = std::mem::take(&mut self.uncommitted.deltas);
         let deltas: Deltas = match whole {
-            true => self.final_program.dump().map_err(bad_state)?,
+            true => self.final_program.dump().map_err(|reason| bad_state("state", reason))?,
             false => Box::new(changes.into_iter().map(Ok)),
         };
-        let taken_us = (0..self.states.len()).map(|state| self.final_program.taken_us(state)).collect();
-        Ok(StateFrames { whole, deltas, taken_us })
-    }
-
-    /// Writes state into as many objects as it takes.
-    async fn write_state(&self, state: StateFrames) -> Result<Vec<StateObject>> {
-        let StateFrames { deltas, taken_us, .. } = state;
-        let (mut objects, mut frames, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for delta in deltas {
-            let delta = delta.map_err(bad_state)?;
-            // What was taken out of the state is out, or part of this epoch, or kept by the stages of a rule.
-            if delta.final_at_us <= taken_us[delta.state] {
-                continue;
-            }
-            bytes += held_bytes(&delta.batch);
-            frames.push((self.states[delta.state].fingerprint.clone(), delta.batch));
-            if bytes >= STATE_OBJECT_BYTES {
-                bytes = 0;
-                objects.extend(self.write_state_object(objects.len(), std::mem::take(&mut frames)).await?);
-            }
-        }
-        objects.extend(self.write_state_object(objects.len(), frames).await?);
-        Ok(objects)
-    }
-
-    async fn write_state_object(&self, part: usize, rows: Vec<(String, RecordBatch)>) -> Result<Option<StateObject>> {
-        let written = self.put_frames(self.chain.object_path("state", &format!("{part}.frames")), rows).await?;
-        Ok(written.map(|(path, bytes)| StateObject { path, bytes }))
+        let taken_us: Vec<i64> = (0..self.states.len()).map(|state| self.final_program.taken_us(state)).collect();
+        let fingerprints: Vec<String> = self.states.iter().map(|state| state.fingerprint.clone()).collect();
+        // What was taken out of the state is out, or part of this epoch, or kept by the stages of a rule.
+        let rows = deltas.filter_map(move |delta| match delta {
+            Ok(delta) if delta.final_at_us <= taken_us[delta.state] => None,
+            Ok(delta) => Some(Ok((fingerprints[delta.state].clone(), delta.batch))),
+            Err(reason) => Some(Err(bad_state("state", reason))),
+        });
+        Ok(StateRows { whole, rows: Box::new(rows) })
     }
 
     /// What the rules keep over final rows, whole.
-    fn stage_frames(&mut self) -> Result<Vec<(String, RecordBatch)>> {
-        let stages = self.final_program.dump_stages();
-        let stages = stages.map_err(|reason| Error::BadObject { path: "stages of the rules".into(), reason })?;
-        // Rules of one text have one fingerprint and keep the same: it is stored once.
-        let first = |rule: usize| self.rules.iter().position(|of| of.fingerprint == self.rules[rule].fingerprint);
-        let filled =
-            stages.into_iter().filter(|stage| stage.batch.num_rows() > 0 && first(stage.rule) == Some(stage.rule));
-        Ok(filled.map(|stage| (stage_name(&self.rules[stage.rule].fingerprint, &stage), stage.batch)).collect())
+    fn stage_rows(&mut self) -> Result<NamedRows> {
+        let stages = self.final_program.dump_stages().map_err(|reason| bad_state("stages", reason))?;
+        let fingerprints: Vec<String> = self.rules.iter().map(|rule| rule.fingerprint.clone()).collect();
+        Ok(Box::new(stages.filter_map(move |stage| match stage {
+            Ok(stage) => {
+                let fingerprint = &fingerprints[stage.rule];
+                // Rules of one text have one fingerprint and keep the same: it is stored once.
+                let is_first = fingerprints.iter().position(|of| of == fingerprint) == Some(stage.rule);
+                let is_filled = stage.batch.num_rows() > 0;
+                (is_first && is_filled).then(|| Ok((stage_name(fingerprint, &stage), stage.batch)))
+            }
+            Err(reason) => Some(Err(bad_state("stages", reason))),
+        })))
+    }
+
+    /// Writes rows into as many objects as it takes.
+    async fn write_objects(&self, what: &str, rows: NamedRows) -> Result<Vec<StateObject>> {
+        let (mut objects, mut frames, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for row in rows {
+            let (name, batch) = row?;
+            bytes += held_bytes(&batch);
+            frames.push((name, batch));
+            if bytes >= STATE_OBJECT_BYTES {
+                bytes = 0;
+                objects.extend(self.write_object(what, objects.len(), std::mem::take(&mut frames)).await?);
+            }
+        }
+        objects.extend(self.write_object(what, objects.len(), frames).await?);
+        Ok(objects)
+    }
+
+    async fn write_object(
+        &self,
+        what: &str,
+        part: usize,
+        rows: Vec<(String, RecordBatch)>,
+    ) -> Result<Option<StateObject>> {
+        let written = self.put_frames(self.chain.object_path(what, &format!("{part}.frames")), rows).await?;
+        Ok(written.map(|(path, bytes)| StateObject { path, bytes }))
     }
 
     async fn write_alert_state(&self, epoch: &mut Epoch) -> Result<()> {
@@ -430,14 +444,14 @@ impl Coordinator {
         let mut obsolete = std::mem::take(&mut self.rows_objects);
         obsolete.extend(std::mem::take(&mut self.state_objects));
         obsolete.extend(self.alert_state_object.take());
-        obsolete.extend(std::mem::replace(&mut self.stages_object, epoch.stages_object.clone()));
+        obsolete.extend(std::mem::replace(&mut self.stage_objects, epoch.stage_objects.clone()));
         self.state_objects.clone_from(&epoch.state_objects);
         self.alert_state_object.clone_from(&epoch.alert_state_object);
         self.rows_objects.extend(epoch.rows_object.clone());
         obsolete.retain(|path| {
             !epoch.state_objects.contains(path)
                 && epoch.alert_state_object.as_ref() != Some(path)
-                && epoch.stages_object.as_ref() != Some(path)
+                && !epoch.stage_objects.contains(path)
                 && epoch.rows_object.as_ref() != Some(path)
         });
         for path in obsolete {
@@ -451,6 +465,6 @@ impl Coordinator {
     }
 }
 
-fn bad_state(reason: String) -> Error {
-    Error::BadObject { path: "state of the rules".into(), reason }
+fn bad_state(what: &str, reason: String) -> Error {
+    Error::BadObject { path: format!("{what} of the rules"), reason }
 }

@@ -121,7 +121,9 @@ impl Coordinator {
         let mut old = std::mem::replace(&mut self.final_program, reloaded.final_program);
         self.say_what_is_out();
         for stage in old.dump_stages().map_err(bad("stages of the rules"))? {
-            self.final_program.restore_stage(&stage).map_err(bad("stages of the rules"))?;
+            let restored = stage.and_then(|stage| self.final_program.restore_stage(&stage));
+            restored.map_err(bad("stages of the rules"))?;
+            self.final_program.relieve()?;
         }
         for delta in old.dump().map_err(bad("state of the rules"))? {
             let merged = delta.and_then(|delta| self.final_program.merge(&delta));

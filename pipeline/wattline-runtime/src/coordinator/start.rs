@@ -73,7 +73,7 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
         checkpoint_n: past.checkpoint,
         state_objects: past.state_objects.clone(),
         state_written: epoch::StateWritten::restored(past.state_objects.len()),
-        stages_object: past.stages_object.clone(),
+        stage_objects: past.stage_objects.clone(),
         alert_state_object: past.alert_state_object.clone(),
         alert_states_changed: true,
         checkpoint_first: fresh,
@@ -225,9 +225,14 @@ impl Coordinator {
         if fresh {
             events::EndedBefore.emit();
             self.state_objects.clear();
-            self.stages_object = None;
+            self.stage_objects.clear();
         } else {
-            self.restore_stages(past.stages)?;
+            for path in &past.stage_objects {
+                let store = self.chain.store.as_ref();
+                let what = format!("reading `{path}`");
+                let stages = until_done(&what, &self.progress, || load_frames(store, path)).await?;
+                self.restore_stages(path, stages)?;
+            }
             let by_fingerprint: HashMap<&str, usize> =
                 self.states.iter().enumerate().map(|(state, plan)| (plan.fingerprint.as_str(), state)).collect();
             for path in &past.state_objects {
@@ -283,16 +288,17 @@ impl Coordinator {
     }
 
     /// What rules kept that are no more is left alone.
-    fn restore_stages(&mut self, stages: Vec<(String, RecordBatch)>) -> Result<()> {
+    fn restore_stages(&mut self, path: &str, stages: Vec<(String, RecordBatch)>) -> Result<()> {
+        let bad = |reason: String| Error::BadObject { path: path.to_owned(), reason };
         for (name, batch) in stages {
             let Some((fingerprint, taken_us, part)) = epoch::read_stage_name(&name) else {
-                return Err(Error::BadObject { path: format!("stage {name}"), reason: "it has no such name".into() });
+                return Err(bad(format!("`{name}` is no name of a stage")));
             };
             // Rules of one text have one fingerprint, and keep the same.
             for rule in (0..self.rules.len()).filter(|rule| self.rules[*rule].fingerprint == fingerprint) {
                 let state = StageState { rule, taken_us, part, batch: batch.clone() };
-                let restored = self.final_program.restore_stage(&state);
-                restored.map_err(|reason| Error::BadObject { path: format!("stage {name}"), reason })?;
+                self.final_program.restore_stage(&state).map_err(bad)?;
+                self.final_program.relieve()?;
             }
         }
         Ok(())

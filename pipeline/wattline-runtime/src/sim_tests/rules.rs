@@ -31,7 +31,7 @@ use crate::alerting::AlertPlan;
 use crate::error::Result;
 use crate::port::{
     Decoded, Decoder, Deltas, FinalOutput, FinalProgram, LaneProgram, References, ReferencesSeen, Refused, Reloaded,
-    RuleOutput, RuleRows, StageState, StateDelta,
+    RuleOutput, RuleRows, StageState, StageStates, StateDelta,
 };
 use crate::stream_schema;
 use crate::table::{TableSpec, timestamp_type};
@@ -420,9 +420,10 @@ impl FinalProgram for Merged {
         Ok(Box::new(deltas.into_iter().map(Ok)))
     }
 
-    fn dump_stages(&mut self) -> Result<Vec<StageState>, String> {
+    fn dump_stages(&mut self) -> Result<StageStates, String> {
         let rows: Vec<(Pane, Total)> = self.running.iter().map(|(key, total)| ((0, key.clone()), *total)).collect();
-        Ok(vec![StageState { rule: RUNNING, taken_us: self.taken_us[0], part: 7, batch: total_batch(&rows) }])
+        let state = StageState { rule: RUNNING, taken_us: self.taken_us[0], part: 7, batch: total_batch(&rows) };
+        Ok(Box::new(std::iter::once(Ok(state))))
     }
 
     fn restore_stage(&mut self, state: &StageState) -> Result<(), String> {

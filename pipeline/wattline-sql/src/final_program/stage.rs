@@ -1,22 +1,23 @@
 //! The stages of a rule over final rows, with what they keep.
 //!
 //! A tree like the [`Node`]s of the plan. An advance goes from the feeds up: each stage takes what its input has given out
-//! for this watermark, and gives out what the watermark makes final. Stages that keep state are numbered in the order of a walk
-//! from the root down; a snapshot names each part of their state by that number.
+//! for this watermark, and gives out what the watermark makes final. What is much comes in parts: as long as an input has more to give, a
+//! stage takes in and waits. Stages that keep state are numbered in the order of a walk from the root down; a snapshot names
+//! each part of their state by that number.
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
-use wattline_core::time::BEFORE_TIME;
 
 use crate::operators::{
-    Chunk, FinalPanes, Lookups, Operator, OverStage, PatternStage, SessionStage, StreamJoinStage, record_batch, run_all,
+    Chunk, Exchange, Exchanged, FinalPanes, Given, KeptPart, Lookups, Operator, OverStage, PatternStage, SessionStage,
+    StreamJoinStage, halving, record_batch, run_all,
 };
 use crate::planner::Node;
 
-/// What a state has given out for one watermark.
+/// What a state has given out for one watermark, or a part of it.
 #[derive(Debug, Default)]
 pub(super) struct Released {
     pub(super) batches: Vec<RecordBatch>,
@@ -24,12 +25,18 @@ pub(super) struct Released {
     pub(super) lookups: Vec<Lookups>,
     /// Row by row the event, for rows in order.
     pub(super) identity: Option<RecordBatch>,
+    /// The rest comes with the next call.
+    pub(super) more: bool,
 }
 
 impl Released {
     pub(super) fn new(batches: Vec<RecordBatch>, identity: Option<RecordBatch>) -> Self {
         let lookups = batches.iter().map(|_batch| Lookups::default()).collect();
-        Self { batches, lookups, identity }
+        Self { batches, lookups, identity, more: false }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.batches.iter().map(RecordBatch::get_array_memory_size).sum()
     }
 }
 
@@ -38,215 +45,152 @@ impl Released {
 pub(super) enum Stage {
     Feed(usize),
     Steps(Box<Stage>, Vec<Operator>),
-    Windows(Box<Stage>, FinalPanes),
-    Over(Box<Stage>, OverStage),
-    Sessions(Box<Stage>, SessionStage),
-    Patterns(Box<Stage>, PatternStage),
-    Join(Box<(Stage, Stage)>, StreamJoinStage),
+    /// A stage that keeps state, and its inputs.
+    Keyed(Vec<Stage>, Box<dyn Exchanged>),
     Union(Vec<Stage>, SchemaRef),
+}
+
+/// How far an advance goes, and what it has to say.
+#[derive(Debug)]
+pub(super) struct Advance<'a> {
+    /// What each feed has given out.
+    pub(super) feeds: &'a [&'a Released],
+    pub(super) watermark_us: i64,
+    /// Rows, about, after which a stage gives the rest with the next call.
+    pub(super) part_rows: usize,
+    /// Messages of rows that could not be computed.
+    pub(super) failures: &'a mut Vec<String>,
 }
 
 impl Stage {
     pub(super) fn new(node: &Node) -> Self {
+        let input = |node| vec![Self::new(node)];
         match node {
             Node::Feed(feed) => Self::Feed(*feed),
             Node::Steps(input, steps) => Self::Steps(Box::new(Self::new(input)), steps.clone()),
-            Node::Windows(input, spec) => Self::Windows(Box::new(Self::new(input)), FinalPanes::new(Arc::clone(spec))),
-            Node::Over(input, spec) => Self::Over(Box::new(Self::new(input)), OverStage::new(Arc::clone(spec))),
-            Node::Sessions(input, spec) => {
-                Self::Sessions(Box::new(Self::new(input)), SessionStage::new(Arc::clone(spec)))
+            Node::Windows(of, spec) => Self::Keyed(input(of), Box::new(Exchange::<FinalPanes>::new(Arc::clone(spec)))),
+            Node::Over(of, spec) => Self::Keyed(input(of), Box::new(Exchange::<OverStage>::new(Arc::clone(spec)))),
+            Node::Sessions(of, spec) => {
+                Self::Keyed(input(of), Box::new(Exchange::<SessionStage>::new(Arc::clone(spec))))
             }
-            Node::Patterns(input, spec) => {
-                Self::Patterns(Box::new(Self::new(input)), PatternStage::new(Arc::clone(spec)))
+            Node::Patterns(of, spec) => {
+                Self::Keyed(input(of), Box::new(Exchange::<PatternStage>::new(Arc::clone(spec))))
             }
             Node::Join(left, right, spec) => {
-                let inputs = (Self::new(left), Self::new(right));
-                Self::Join(Box::new(inputs), StreamJoinStage::new(Arc::clone(spec)))
+                let inputs = vec![Self::new(left), Self::new(right)];
+                Self::Keyed(inputs, Box::new(Exchange::<StreamJoinStage>::new(Arc::clone(spec))))
             }
             Node::Union(inputs, schema) => Self::Union(inputs.iter().map(Self::new).collect(), Arc::clone(schema)),
         }
     }
 
-    /// The rows that the watermark makes final. Messages of rows that could not be computed go to `failures`.
+    /// The rows that the watermark makes final, or a part of them.
     ///
     /// # Errors
     /// If a stage that keeps state fails: what it keeps is then of no use.
-    pub(super) fn advance(
-        &mut self,
-        feeds: &[&Released],
-        watermark_us: i64,
-        failures: &mut Vec<String>,
-    ) -> Result<Vec<RecordBatch>> {
+    pub(super) fn advance(&mut self, to: &mut Advance<'_>) -> Result<Given> {
         match self {
-            Self::Feed(feed) => Ok(feeds[*feed].batches.clone()),
+            Self::Feed(feed) => {
+                let Released { batches, more, .. } = to.feeds[*feed];
+                Ok(Given { batches: batches.clone(), more: *more })
+            }
             Self::Steps(input, steps) => {
                 let shared = match input.as_ref() {
-                    Self::Feed(feed) => &feeds[*feed].lookups[..],
+                    Self::Feed(feed) => &to.feeds[*feed].lookups[..],
                     _ => &[],
                 };
+                let Given { batches, more } = input.advance(to)?;
                 let mut given = Vec::new();
-                for (at, batch) in input.advance(feeds, watermark_us, failures)?.into_iter().enumerate() {
+                for (at, batch) in batches.into_iter().enumerate() {
                     let own = Lookups::default();
                     let lookups = shared.get(at).unwrap_or(&own);
-                    halving(Chunk::whole(batch), failures, |chunk| {
+                    halving(Chunk::whole(batch), to.failures, |chunk| {
                         given.extend(run_all(steps, chunk, lookups)?.map(|chunk| chunk.batch));
                         Ok(())
                     });
                 }
-                Ok(given)
+                Ok(Given { batches: given, more })
             }
-            Self::Windows(input, panes) => {
-                for batch in input.advance(feeds, watermark_us, failures)? {
-                    let mut evaluated = Vec::new();
-                    halving(Chunk::whole(batch), failures, |chunk| {
-                        evaluated.push(panes.spec().evaluate(&chunk)?);
-                        Ok(())
-                    });
-                    evaluated.iter().try_for_each(|partial| panes.update(partial))?;
+            Self::Keyed(inputs, stage) => {
+                let mut whole = true;
+                for (side, input) in inputs.iter_mut().enumerate() {
+                    let Given { batches, more } = input.advance(to)?;
+                    batches.into_iter().try_for_each(|batch| stage.push(side, batch, to.failures))?;
+                    whole &= !more;
                 }
-                Ok(panes.close_until(BEFORE_TIME, watermark_us, usize::MAX)?.batches)
-            }
-            Self::Over(input, stage) => {
-                for batch in input.advance(feeds, watermark_us, failures)? {
-                    stage.push(&batch)?;
-                }
-                Ok(stage.give(watermark_us)?.into_iter().collect())
-            }
-            Self::Sessions(input, stage) => {
-                for batch in input.advance(feeds, watermark_us, failures)? {
-                    stage.push(&batch)?;
-                }
-                Ok(stage.give(watermark_us)?.into_iter().collect())
-            }
-            Self::Patterns(input, stage) => {
-                for batch in input.advance(feeds, watermark_us, failures)? {
-                    stage.push(&batch)?;
-                }
-                Ok(stage.give(watermark_us)?.into_iter().collect())
-            }
-            Self::Join(inputs, stage) => {
-                let left = inputs.0.advance(feeds, watermark_us, failures)?;
-                let right = inputs.1.advance(feeds, watermark_us, failures)?;
-                stage.advance(&left, &right, watermark_us)
+                stage.advance(whole.then_some(to.watermark_us), to.part_rows)
             }
             Self::Union(inputs, schema) => {
-                let mut given = Vec::new();
+                let mut given = Given::default();
                 for input in inputs {
-                    for batch in input.advance(feeds, watermark_us, failures)? {
-                        given.push(record_batch(schema, batch.columns().to_vec(), batch.num_rows())?);
+                    let Given { batches, more } = input.advance(to)?;
+                    for batch in batches {
+                        given.batches.push(record_batch(schema, batch.columns().to_vec(), batch.num_rows())?);
                     }
+                    given.more |= more;
                 }
                 Ok(given)
             }
         }
     }
 
-    fn inputs(&mut self) -> Vec<&mut Self> {
+    fn inputs(&mut self) -> &mut [Self] {
         match self {
-            Self::Feed(_) => Vec::new(),
-            Self::Steps(input, _)
-            | Self::Windows(input, _)
-            | Self::Over(input, _)
-            | Self::Sessions(input, _)
-            | Self::Patterns(input, _) => vec![input],
-            Self::Join(inputs, _) => vec![&mut inputs.0, &mut inputs.1],
-            Self::Union(inputs, _) => inputs.iter_mut().collect(),
+            Self::Feed(_) => &mut [],
+            Self::Steps(input, _) => std::slice::from_mut(input),
+            Self::Keyed(inputs, _) | Self::Union(inputs, _) => inputs,
         }
     }
 
     /// The state of all stages, in numbered parts.
-    pub(super) fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
-        let mut parts = Vec::new();
+    pub(super) fn dump(&mut self) -> Result<Vec<(usize, KeptPart)>> {
+        let mut all = Vec::new();
         self.visit(&mut 0, &mut |number, stage| {
-            match stage {
-                Self::Windows(_, panes) => {
-                    let drained = panes.drain()?;
-                    for (_, batch) in drained {
-                        panes.merge(&batch, BEFORE_TIME)?;
-                        parts.push((number * PARTS, batch));
-                    }
-                }
-                Self::Over(_, stage) => {
-                    let dumped = stage.dump()?.into_iter().enumerate();
-                    parts.extend(dumped.map(|(part, batch)| (number * PARTS + part, batch)));
-                }
-                Self::Sessions(_, stage) => parts.push((number * PARTS, stage.dump()?)),
-                Self::Patterns(_, stage) => {
-                    let dumped = stage.dump()?.into_iter().enumerate();
-                    parts.extend(dumped.map(|(part, batch)| (number * PARTS + part, batch)));
-                }
-                Self::Join(_, stage) => {
-                    let dumped = stage.dump()?.into_iter().enumerate();
-                    parts.extend(dumped.map(|(part, batch)| (number * PARTS + part, batch)));
-                }
-                Self::Feed(_) | Self::Steps(..) | Self::Union(..) => {}
-            }
+            let parts = stage.dump()?.into_iter();
+            all.extend(parts.map(|(part, kept)| (number * PARTS + part, kept)));
             Ok(())
         })?;
-        Ok(parts)
+        Ok(all)
     }
 
     /// Takes back one part of the state, as it was when everything final at `given_us` had been given out.
     pub(super) fn restore(&mut self, part: usize, batch: &RecordBatch, given_us: i64) -> Result<()> {
-        self.visit(&mut 0, &mut |number, stage| match stage {
-            _ if number != part / PARTS => Ok(()),
-            Self::Windows(_, panes) => panes.merge(batch, BEFORE_TIME),
-            Self::Over(_, stage) => stage.restore(part % PARTS, batch, given_us),
-            Self::Sessions(_, stage) => stage.push(batch),
-            Self::Patterns(_, stage) => stage.restore(part % PARTS, batch, given_us),
-            Self::Join(_, stage) => stage.restore(part % PARTS, batch),
-            Self::Feed(_) | Self::Steps(..) | Self::Union(..) => Ok(()),
+        self.visit(&mut 0, &mut |number, stage| match number == part / PARTS {
+            true => stage.restore(part % PARTS, batch, given_us),
+            false => Ok(()),
         })
     }
 
-    fn visit(&mut self, next: &mut usize, each: &mut dyn FnMut(usize, &mut Self) -> Result<()>) -> Result<()> {
-        each(*next, self)?;
+    /// All stages that keep state, each with its number.
+    pub(super) fn visit(
+        &mut self,
+        next: &mut usize,
+        each: &mut dyn FnMut(usize, &mut dyn Exchanged) -> Result<()>,
+    ) -> Result<()> {
+        if let Self::Keyed(_, stage) = self {
+            each(*next, stage.as_mut())?;
+        }
         *next += 1;
-        self.inputs().into_iter().try_for_each(|input| input.visit(next, each))
+        self.inputs().iter_mut().try_for_each(|input| input.visit(next, each))
+    }
+
+    fn sum(&self, of: &dyn Fn(&dyn Exchanged) -> usize) -> usize {
+        match self {
+            Self::Feed(_) => 0,
+            Self::Steps(input, _) => input.sum(of),
+            Self::Keyed(inputs, stage) => of(stage.as_ref()) + inputs.iter().map(|input| input.sum(of)).sum::<usize>(),
+            Self::Union(inputs, _) => inputs.iter().map(|input| input.sum(of)).sum(),
+        }
     }
 
     pub(super) fn rows(&self) -> usize {
-        match self {
-            Self::Feed(_) => 0,
-            Self::Steps(input, _) => input.rows(),
-            Self::Windows(input, panes) => input.rows() + panes.rows(),
-            Self::Over(input, stage) => input.rows() + stage.rows(),
-            Self::Sessions(input, stage) => input.rows() + stage.rows(),
-            Self::Patterns(input, stage) => input.rows() + stage.rows(),
-            Self::Join(inputs, stage) => inputs.0.rows() + inputs.1.rows() + stage.rows(),
-            Self::Union(inputs, _) => inputs.iter().map(Self::rows).sum(),
-        }
+        self.sum(&|stage| stage.rows())
     }
 
     pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Feed(_) => 0,
-            Self::Steps(input, _) => input.bytes(),
-            Self::Windows(input, panes) => input.bytes() + panes.bytes(),
-            Self::Over(input, stage) => input.bytes() + stage.bytes(),
-            Self::Sessions(input, stage) => input.bytes() + stage.bytes(),
-            Self::Patterns(input, stage) => input.bytes() + stage.bytes(),
-            Self::Join(inputs, stage) => inputs.0.bytes() + inputs.1.bytes() + stage.bytes(),
-            Self::Union(inputs, _) => inputs.iter().map(Self::bytes).sum(),
-        }
+        self.sum(&|stage| stage.bytes())
     }
 }
 
 /// Parts that the state of one stage may have.
 const PARTS: usize = 4;
-
-/// Does something to rows; if it fails, to halves of them, down to the single rows that fail on their own.
-fn halving(rows: Chunk, failures: &mut Vec<String>, mut each: impl FnMut(Chunk) -> Result<()>) {
-    let mut pending = vec![rows];
-    while let Some(chunk) = pending.pop() {
-        let rows = chunk.len();
-        match each(chunk.clone()) {
-            Ok(()) => {}
-            Err(_) if rows > 1 => {
-                pending.push(chunk.slice(rows / 2, rows - rows / 2));
-                pending.push(chunk.slice(0, rows / 2));
-            }
-            Err(error) => failures.push(error.strip_backtrace()),
-        }
-    }
-}

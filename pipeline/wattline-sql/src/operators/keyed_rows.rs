@@ -78,7 +78,10 @@ impl<T> KeyedRows<T> {
     /// Memory held.
     pub(crate) fn bytes(&self) -> usize {
         let rows: usize = self.batches.iter().map(RecordBatch::get_array_memory_size).sum();
-        rows + self.held * size_of::<Place>() + self.table.as_ref().map_or(0, |table| table.size())
+        let keys =
+            self.entries.capacity() * size_of::<Entry<T>>() + self.table.as_ref().map_or(0, |table| table.size());
+        // What a stage notes of when rows are due is about as much as their places.
+        rows + keys + 3 * self.held * size_of::<Place>()
     }
 
     /// The number of each key, for those that are new too.

@@ -3,11 +3,15 @@
 //! A condition (`firing` true or false per event) is folded in the order of event time, while lanes deliver
 //! in the order of offsets; so its rows wait here, as state rows: `event_time_us` Int64, the identity
 //! (`_topic` Utf8, `_partition`, `_offset`, `_index`), then the output columns.
+//!
+//! What memory does not hold goes to disk in slices of time, each a run of its own, and comes back slice by slice: they are given in
+//! parts, each with all rows before a moment.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
+use arrow::compute::{concat_batches, filter_record_batch, interleave_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::cast::as_int64_array;
@@ -15,6 +19,7 @@ use datafusion::error::Result;
 use wattline_core::time::END_OF_TIME;
 
 use super::record_batch;
+use super::spill::{Run, RunWriter, Scratch, in_slices};
 
 /// Columns before the output columns.
 const PREFIX: usize = 5;
@@ -25,6 +30,25 @@ pub(crate) struct OrderBuffer {
     schema: SchemaRef,
     output_schema: SchemaRef,
     batches: Vec<RecordBatch>,
+    /// What is on disk, by the first time of a slice and the number that it was given.
+    slices: BTreeMap<(i64, usize), Slice>,
+    next_slice: usize,
+}
+
+/// Rows on disk, of a stretch of event time.
+#[derive(Debug)]
+struct Slice {
+    last_us: i64,
+    run: Run,
+}
+
+/// Rows in the order of their events, or a part of them.
+#[derive(Debug)]
+pub(crate) struct InOrder {
+    pub(crate) rows: RecordBatch,
+    pub(crate) identity: RecordBatch,
+    /// Call again for the rest.
+    pub(crate) more: bool,
 }
 
 /// The identity columns of an event.
@@ -43,11 +67,12 @@ impl OrderBuffer {
         let identity = identity_schema();
         let fields = std::iter::once(&time).chain(identity.fields()).chain(output_schema.fields());
         let schema = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
-        Self { schema, output_schema, batches: Vec::new() }
+        Self { schema, output_schema, batches: Vec::new(), slices: BTreeMap::new(), next_slice: 0 }
     }
 
     pub(crate) fn rows(&self) -> usize {
-        self.batches.iter().map(RecordBatch::num_rows).sum()
+        let on_disk: usize = self.slices.values().map(|slice| slice.run.rows).sum();
+        on_disk + self.batches.iter().map(RecordBatch::num_rows).sum::<usize>()
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -109,9 +134,59 @@ impl OrderBuffer {
         Ok(())
     }
 
-    /// Output rows and identities with an event time before the watermark, in order of (event time, identity).
-    pub(crate) fn release_before(&mut self, watermark_us: i64) -> Result<Option<(RecordBatch, RecordBatch)>> {
-        let Some(ready) = self.take_before(watermark_us)? else { return Ok(None) };
+    /// Puts all rows that are in memory on disk, in slices of about so many rows as are given at once.
+    pub(crate) fn spill(&mut self, scratch: &Scratch) -> Result<()> {
+        let batches = std::mem::take(&mut self.batches);
+        let mut order: Vec<(i64, usize, usize)> = Vec::new();
+        for (number, batch) in batches.iter().enumerate() {
+            let times = as_int64_array(batch.column(0))?.values().iter();
+            order.extend(times.enumerate().map(|(row, time_us)| (*time_us, number, row)));
+        }
+        if order.is_empty() {
+            return Ok(());
+        }
+        order.sort_unstable();
+        let mut writer = RunWriter::new(scratch, 0)?;
+        let batches: Vec<&RecordBatch> = batches.iter().collect();
+        for slice in order.chunks(scratch.part_rows()) {
+            let places: Vec<(usize, usize)> = slice.iter().map(|(_, batch, row)| (*batch, *row)).collect();
+            let rows = interleave_record_batch(&batches, &places)?;
+            let run = writer.write_all(&self.schema, in_slices(&rows))?;
+            self.slices.insert((slice[0].0, self.next_slice), Slice { last_us: slice[slice.len() - 1].0, run });
+            self.next_slice += 1;
+        }
+        Ok(())
+    }
+
+    /// What is on disk.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.slices.values().map(|slice| &slice.run)
+    }
+
+    /// Brings the earliest slices back that have rows before the watermark; gives the moment up to which all rows are here then.
+    fn load_before(&mut self, watermark_us: i64) -> Result<i64> {
+        let first = |slices: &BTreeMap<(i64, usize), Slice>| {
+            slices
+                .first_key_value()
+                .filter(|((first_us, _), _)| *first_us < watermark_us)
+                .map(|(_, slice)| slice.last_us)
+        };
+        let Some(last_us) = first(&self.slices) else { return Ok(watermark_us) };
+        let until_us = watermark_us.min(last_us.saturating_add(1));
+        while let Some(entry) = self.slices.first_entry().filter(|entry| entry.key().0 < until_us) {
+            for rows in entry.remove().run.batches()? {
+                let rows = rows?;
+                self.batches.push(record_batch(&self.schema, rows.columns().to_vec(), rows.num_rows())?);
+            }
+        }
+        Ok(if first(&self.slices).is_some() { until_us } else { watermark_us })
+    }
+
+    /// Output rows and identities with an event time before the watermark, or a part of them, in order of (event time, identity).
+    pub(crate) fn release_before(&mut self, watermark_us: i64) -> Result<Option<InOrder>> {
+        let until_us = self.load_before(watermark_us)?;
+        let more = until_us != watermark_us;
+        let Some(ready) = self.take_before(until_us)? else { return Ok(None) };
         let order = &ready.columns()[..PREFIX];
         let converter = RowConverter::new(order.iter().map(|c| SortField::new(c.data_type().clone())).collect())?;
         let rows = converter.convert_columns(order)?;
@@ -121,6 +196,6 @@ impl OrderBuffer {
         let count = sorted.num_rows();
         let identity = record_batch(&identity_schema(), sorted.columns()[1..PREFIX].to_vec(), count)?;
         let output = record_batch(&self.output_schema, sorted.columns()[PREFIX..].to_vec(), count)?;
-        Ok(Some((output, identity)))
+        Ok(Some(InOrder { rows: output, identity, more }))
     }
 }

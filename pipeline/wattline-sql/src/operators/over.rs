@@ -26,6 +26,7 @@ use datafusion::physical_expr::window::WindowExpr;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
+use super::exchange::KeyedStage;
 use super::keyed_rows::{All, KeyedRows, Place};
 use super::record_batch;
 use super::window_aggregate::Aggregated;
@@ -98,6 +99,8 @@ impl OverSpec {
 
 /// What is carried of a partition for one function: the state of an accumulator, or counts.
 type Carried = Vec<Vec<ScalarValue>>;
+/// Memory of it, about.
+const CARRIED_BYTES: usize = 192;
 
 /// The rows that are kept and carried for an [`OverSpec`].
 #[derive(Debug)]
@@ -106,26 +109,20 @@ pub(crate) struct OverStage {
     rows: KeyedRows<Carried>,
     /// Partitions with rows that wait, by the instant of the row.
     waiting: BTreeMap<i64, Vec<usize>>,
+    /// Rows were taken back: those that wait are not known yet.
+    restored: bool,
     /// Everything final at this watermark was given out.
     given_us: i64,
 }
 
 impl OverStage {
-    pub(crate) fn new(spec: Arc<OverSpec>) -> Self {
+    fn new(spec: Arc<OverSpec>) -> Self {
         let rows = KeyedRows::new(Arc::clone(&spec.input_schema), Arc::clone(&spec.partition_schema));
-        Self { spec, rows, waiting: BTreeMap::new(), given_us: BEFORE_TIME }
+        Self { spec, rows, waiting: BTreeMap::new(), restored: false, given_us: BEFORE_TIME }
     }
 
-    pub(crate) fn rows(&self) -> usize {
-        self.rows.rows()
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.rows.bytes()
-    }
-
-    /// Gives out the rows that the watermark makes final.
-    pub(crate) fn give(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
+    fn give_rows(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
+        self.find_restored()?;
         let mut ready = self.take_ready(watermark_us);
         let given_us = std::mem::replace(&mut self.given_us, watermark_us);
         ready.sort_unstable();
@@ -142,13 +139,10 @@ impl OverStage {
         Ok(output)
     }
 
-    /// Takes rows in.
-    pub(crate) fn push(&mut self, input: &RecordBatch) -> Result<()> {
-        if input.num_rows() == 0 {
-            return Ok(());
-        }
+    fn take_in(&mut self, input: &RecordBatch) -> Result<()> {
+        self.find_restored()?;
         let input = record_batch(&self.spec.input_schema, input.columns().to_vec(), input.num_rows())?;
-        let keys = self.keys_of(&input)?;
+        let keys = keys_of(&self.spec, &input)?;
         let instants = instants_of(&self.spec.instant, &input)?;
         for (key, instant) in self.rows.push(&keys, &input)?.iter().zip(instants.values()) {
             let waiting = self.waiting.entry(*instant).or_default();
@@ -157,10 +151,6 @@ impl OverStage {
             }
         }
         Ok(())
-    }
-
-    fn keys_of(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        self.spec.partition.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
     }
 
     fn is_final(&self, instant_us: i64, watermark_us: i64) -> bool {
@@ -235,10 +225,14 @@ impl OverStage {
         record_batch(&spec.schema, output, given.num_rows())
     }
 
+    fn find_restored(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.restored) { self.find_waiting() } else { Ok(()) }
+    }
+
     fn find_waiting(&mut self) -> Result<()> {
         self.waiting.clear();
         let rows = self.rows.all()?.rows;
-        let keys = self.keys_of(&rows)?;
+        let keys = keys_of(&self.spec, &rows)?;
         let instants = instants_of(&self.spec.instant, &rows)?;
         let numbers = self.rows.number(&keys, rows.num_rows())?.to_vec();
         for (key, instant) in numbers.into_iter().zip(instants.values()) {
@@ -248,12 +242,42 @@ impl OverStage {
         }
         Ok(())
     }
+}
 
-    /// What is kept, to be taken back by [`restore`](Self::restore): rows, and what is carried by key.
-    pub(crate) fn dump(&mut self) -> Result<Vec<RecordBatch>> {
+impl KeyedStage for OverStage {
+    type Spec = OverSpec;
+
+    fn new(spec: Arc<OverSpec>) -> Self {
+        Self::new(spec)
+    }
+
+    fn has_keys(spec: &OverSpec) -> bool {
+        !spec.partition.is_empty()
+    }
+
+    fn keys(spec: &OverSpec, _side: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        keys_of(spec, rows)
+    }
+
+    fn push(&mut self, _side: usize, rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
+        self.take_in(rows)?;
+        Ok(Vec::new())
+    }
+
+    fn give(&mut self, watermark_us: i64) -> Result<Vec<RecordBatch>> {
+        Ok(self.give_rows(watermark_us)?.into_iter().collect())
+    }
+
+    fn due_us(&mut self) -> Result<Option<i64>> {
+        self.find_restored()?;
+        Ok(self.waiting.keys().next().map(|first_us| first_us.saturating_add(self.spec.final_after_us)))
+    }
+
+    /// Rows, and what is carried by key.
+    fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
         let (carries, partition_schema) = (self.spec.carries(), Arc::clone(&self.spec.partition_schema));
         let All { keys, entries, rows } = self.rows.all()?;
-        let mut batches = vec![rows];
+        let mut parts = vec![(0, rows)];
         if carries {
             let kept: Vec<u32> =
                 (0_u32..).zip(entries).filter(|(_, entry)| entry.memory.is_some()).map(|(at, _)| at).collect();
@@ -272,20 +296,28 @@ impl OverStage {
                     columns.push(column);
                 }
             }
-            batches.push(record_batch(&Arc::new(Schema::new(fields)), columns, kept.len())?);
+            parts.push((1, record_batch(&Arc::new(Schema::new(fields)), columns, kept.len())?));
         }
         self.find_waiting()?;
-        Ok(batches)
+        self.restored = false;
+        Ok(parts)
     }
 
-    /// Takes back what [`dump`](Self::dump) gave, as it was when everything final at `given_us` had been given out.
-    pub(crate) fn restore(&mut self, part: usize, state: &RecordBatch, given_us: i64) -> Result<()> {
+    fn keys_of_part(spec: &OverSpec, part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        match part {
+            0 => keys_of(spec, rows),
+            _ => Ok(rows.columns()[..spec.partition.len()].to_vec()),
+        }
+    }
+
+    fn restore(&mut self, part: usize, state: &RecordBatch, given_us: i64) -> Result<()> {
         self.given_us = given_us;
         if part == 0 {
             let rows = record_batch(&self.spec.input_schema, state.columns().to_vec(), state.num_rows())?;
-            let keys = self.keys_of(&rows)?;
+            let keys = keys_of(&self.spec, &rows)?;
             self.rows.push(&keys, &rows)?;
-            return self.find_waiting();
+            self.restored = true;
+            return Ok(());
         }
         let (keys, states) = state.columns().split_at(self.spec.partition.len());
         let widths = self.spec.functions.iter().map(OverFunction::carried_width).collect::<Result<Vec<_>>>()?;
@@ -307,6 +339,20 @@ impl OverStage {
         }
         Ok(())
     }
+
+    fn rows(&self) -> usize {
+        self.rows.rows()
+    }
+
+    fn bytes(&self) -> usize {
+        let carried =
+            self.spec.functions.iter().filter(|function| !matches!(function, OverFunction::Framed(_))).count();
+        self.rows.bytes() + self.rows.keys() * carried * CARRIED_BYTES
+    }
+}
+
+fn keys_of(spec: &OverSpec, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    spec.partition.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
 }
 
 impl OverFunction {

@@ -19,6 +19,7 @@ use datafusion::error::Result;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
+use super::exchange::KeyedStage;
 use super::keyed_rows::{All, KeyedRows, Place};
 use super::over::{instants_of, sorted_order};
 use super::record_batch;
@@ -56,31 +57,17 @@ pub(crate) struct PatternStage {
     rows: KeyedRows<Progress>,
     /// Partitions to be looked at, by the instant that the horizon must have reached.
     due: BTreeMap<i64, Vec<usize>>,
+    /// Rows were taken back: which partitions are to be looked at is not known yet.
+    restored: bool,
     /// All rows up to this instant have been looked at.
     horizon_us: i64,
 }
 
 impl PatternStage {
-    pub(crate) fn new(spec: Arc<PatternSpec>) -> Self {
-        let rows = KeyedRows::new(Arc::clone(&spec.input_schema), Arc::clone(&spec.partition_schema));
-        Self { spec, rows, due: BTreeMap::new(), horizon_us: BEFORE_TIME }
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.rows.rows()
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.rows.bytes()
-    }
-
-    /// Takes rows in.
-    pub(crate) fn push(&mut self, input: &RecordBatch) -> Result<()> {
-        if input.num_rows() == 0 {
-            return Ok(());
-        }
+    fn take_in(&mut self, input: &RecordBatch) -> Result<()> {
+        self.find_restored()?;
         let input = record_batch(&self.spec.input_schema, input.columns().to_vec(), input.num_rows())?;
-        let keys = self.keys_of(&input)?;
+        let keys = keys_of(&self.spec, &input)?;
         let times = instants_of(&self.spec.inputs[0], &input)?;
         let numbers = self.rows.push(&keys, &input)?.to_vec();
         for (key, time_us) in numbers.into_iter().zip(times.values()) {
@@ -96,12 +83,8 @@ impl PatternStage {
         }
     }
 
-    fn keys_of(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        self.spec.partition.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
-    }
-
-    /// Gives out the rows that are decided at the watermark.
-    pub(crate) fn give(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
+    fn give_rows(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
+        self.find_restored()?;
         let over = watermark_us == END_OF_TIME;
         // Rows at this instant are final, rows after it are not.
         self.horizon_us = if over { END_OF_TIME } else { watermark_us.saturating_sub(self.spec.final_after_us) };
@@ -169,6 +152,10 @@ impl PatternStage {
         Ok(output)
     }
 
+    fn find_restored(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.restored) { self.find_due() } else { Ok(()) }
+    }
+
     fn find_due(&mut self) -> Result<()> {
         self.due.clear();
         let (mut due, bound_us) = (Vec::new(), self.spec.pattern.bound_us);
@@ -185,10 +172,41 @@ impl PatternStage {
         due.into_iter().for_each(|(at_us, key)| self.note_due(at_us, key));
         Ok(())
     }
+}
 
-    /// What is kept, to be taken back by [`restore`](Self::restore): rows in the order of their partitions, and what is known
-    /// of each partition.
-    pub(crate) fn dump(&mut self) -> Result<Vec<RecordBatch>> {
+impl KeyedStage for PatternStage {
+    type Spec = PatternSpec;
+
+    fn new(spec: Arc<PatternSpec>) -> Self {
+        let rows = KeyedRows::new(Arc::clone(&spec.input_schema), Arc::clone(&spec.partition_schema));
+        Self { spec, rows, due: BTreeMap::new(), restored: false, horizon_us: BEFORE_TIME }
+    }
+
+    fn has_keys(spec: &PatternSpec) -> bool {
+        !spec.partition.is_empty()
+    }
+
+    fn keys(spec: &PatternSpec, _side: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        keys_of(spec, rows)
+    }
+
+    fn push(&mut self, _side: usize, rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
+        self.take_in(rows)?;
+        Ok(Vec::new())
+    }
+
+    /// The rows that are decided at the watermark.
+    fn give(&mut self, watermark_us: i64) -> Result<Vec<RecordBatch>> {
+        Ok(self.give_rows(watermark_us)?.into_iter().collect())
+    }
+
+    fn due_us(&mut self) -> Result<Option<i64>> {
+        self.find_restored()?;
+        Ok(self.due.keys().next().map(|first_us| first_us.saturating_add(self.spec.final_after_us)))
+    }
+
+    /// Rows in the order of their partitions, and what is known of each partition.
+    fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
         let partition_schema = Arc::clone(&self.spec.partition_schema);
         let All { keys, entries, rows } = self.rows.all()?;
         let mut fields: Vec<Arc<Field>> = partition_schema.fields().iter().cloned().collect();
@@ -206,19 +224,27 @@ impl PatternStage {
         let entries = known.len();
         let progress = record_batch(&Arc::new(Schema::new(fields)), columns, entries)?;
         self.find_due()?;
-        Ok(vec![rows, progress])
+        self.restored = false;
+        Ok(vec![(0, rows), (1, progress)])
     }
 
-    /// Takes back what [`dump`](Self::dump) gave, as it was when everything final at `given_us` had been given out.
-    pub(crate) fn restore(&mut self, part: usize, state: &RecordBatch, given_us: i64) -> Result<()> {
+    fn keys_of_part(spec: &PatternSpec, part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        match part {
+            0 => keys_of(spec, rows),
+            _ => Ok(rows.columns()[..spec.partition.len()].to_vec()),
+        }
+    }
+
+    fn restore(&mut self, part: usize, state: &RecordBatch, given_us: i64) -> Result<()> {
+        self.restored = true;
         if given_us != BEFORE_TIME {
             self.horizon_us = given_us.saturating_sub(self.spec.final_after_us);
         }
         if part == 0 {
             let rows = record_batch(&self.spec.input_schema, state.columns().to_vec(), state.num_rows())?;
-            let keys = self.keys_of(&rows)?;
+            let keys = keys_of(&self.spec, &rows)?;
             self.rows.push(&keys, &rows)?;
-            return self.find_due();
+            return Ok(());
         }
         let (keys, progress) = state.columns().split_at(self.spec.partition.len());
         let [row, given, matches] = progress else {
@@ -232,6 +258,18 @@ impl PatternStage {
             let resume = Resume { row: number(row.value(at)), matches: matches.value(at) };
             self.rows.entry_mut(key).memory = Some(Progress { resume, given: number(given.value(at)) });
         }
-        self.find_due()
+        Ok(())
     }
+
+    fn rows(&self) -> usize {
+        self.rows.rows()
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+}
+
+fn keys_of(spec: &PatternSpec, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    spec.partition.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
 }

@@ -14,6 +14,7 @@ use datafusion::common::{exec_err, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 
+use super::exchange::KeyedStage;
 use super::keyed_rows::KeyedRows;
 use super::record_batch;
 use crate::catalog::event_time_type;
@@ -44,34 +45,13 @@ pub(crate) struct SessionStage {
 }
 
 impl SessionStage {
-    pub(crate) fn new(spec: Arc<SessionSpec>) -> Self {
-        let rows = KeyedRows::new(Arc::clone(&spec.input_schema), Arc::clone(&spec.key_schema));
-        Self { spec, rows, due: BTreeMap::new() }
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.rows.rows()
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.rows.bytes()
-    }
-
-    /// Takes rows in.
-    pub(crate) fn push(&mut self, input: &RecordBatch) -> Result<()> {
-        if input.num_rows() == 0 {
-            return Ok(());
-        }
+    fn take_in(&mut self, input: &RecordBatch) -> Result<()> {
         let input = record_batch(&self.spec.input_schema, input.columns().to_vec(), input.num_rows())?;
-        let keys = self.keys_of(&input)?;
+        let keys = keys_of(&self.spec, &input)?;
         let times = self.times_of(&input)?;
         let numbers = self.rows.push(&keys, &input)?.to_vec();
         self.note_due(numbers.into_iter().zip(times.values().iter().copied()));
         Ok(())
-    }
-
-    fn keys_of(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        self.spec.keys.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
     }
 
     fn times_of(&self, rows: &RecordBatch) -> Result<Int64Array> {
@@ -97,8 +77,7 @@ impl SessionStage {
         }
     }
 
-    /// Gives out the rows of the sessions that are over at the watermark.
-    pub(crate) fn give(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
+    fn give_rows(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
         let mut keys = Vec::new();
         while let Some(first) = self.due.first_entry() {
             if *first.key() > watermark_us {
@@ -156,16 +135,67 @@ impl SessionStage {
     fn find_due(&mut self) -> Result<()> {
         self.due.clear();
         let rows = self.rows.all()?.rows;
-        let (keys, times) = (self.keys_of(&rows)?, self.times_of(&rows)?);
+        let (keys, times) = (keys_of(&self.spec, &rows)?, self.times_of(&rows)?);
         let numbers = self.rows.number(&keys, rows.num_rows())?.to_vec();
         self.note_due(numbers.into_iter().zip(times.values().iter().copied()));
         Ok(())
     }
+}
 
-    /// The rows of open sessions, to be taken in again by [`push`](Self::push).
-    pub(crate) fn dump(&mut self) -> Result<RecordBatch> {
+impl KeyedStage for SessionStage {
+    type Spec = SessionSpec;
+
+    fn new(spec: Arc<SessionSpec>) -> Self {
+        let rows = KeyedRows::new(Arc::clone(&spec.input_schema), Arc::clone(&spec.key_schema));
+        Self { spec, rows, due: BTreeMap::new() }
+    }
+
+    fn has_keys(spec: &SessionSpec) -> bool {
+        !spec.keys.is_empty()
+    }
+
+    fn keys(spec: &SessionSpec, _side: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        keys_of(spec, rows)
+    }
+
+    fn push(&mut self, _side: usize, rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
+        self.take_in(rows)?;
+        Ok(Vec::new())
+    }
+
+    /// The rows of the sessions that are over at the watermark.
+    fn give(&mut self, watermark_us: i64) -> Result<Vec<RecordBatch>> {
+        Ok(self.give_rows(watermark_us)?.into_iter().collect())
+    }
+
+    fn due_us(&mut self) -> Result<Option<i64>> {
+        Ok(self.due.keys().next().copied())
+    }
+
+    /// The rows of open sessions.
+    fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
         let rows = self.rows.all()?.rows;
         self.find_due()?;
-        Ok(rows)
+        Ok(vec![(0, rows)])
     }
+
+    fn keys_of_part(spec: &SessionSpec, _part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        keys_of(spec, rows)
+    }
+
+    fn restore(&mut self, _part: usize, rows: &RecordBatch, _given_us: i64) -> Result<()> {
+        self.take_in(rows)
+    }
+
+    fn rows(&self) -> usize {
+        self.rows.rows()
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+}
+
+fn keys_of(spec: &SessionSpec, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    spec.keys.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
 }

@@ -1,4 +1,5 @@
-//! Groups that memory does not hold: sorted runs in scratch files, brought together again when their window is final.
+//! State that memory does not hold: runs of rows in scratch files. Those of windows are sorted, and brought together again when their
+//! window is final.
 //!
 //! ```text
 //! over the share ─▶ all groups of a window, sorted by key ─▶ run (Arrow IPC, LZ4) in a file without a name
@@ -39,7 +40,9 @@ pub(crate) const RUNS_MAX: usize = 32;
 /// Most rows that a window on disk gives at once, and the share of memory for each below that.
 const PART_ROWS_MAX: usize = 64 * 1024;
 const PART_SHARE_BYTES: usize = 2 * 1024;
-const BUFFER_BYTES: usize = 256 * 1024;
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of a batch below which compressing takes longer than it saves.
+const COMPRESSED_BYTES_MIN: usize = 16 * 1024;
 
 /// A folder for scratch files.
 #[derive(Debug, Clone)]
@@ -84,7 +87,7 @@ pub(crate) fn is_of_scratch(error: &DataFusionError) -> bool {
     matches!(error.find_root(), DataFusionError::External(source) if source.is::<ScratchError>())
 }
 
-/// Some state rows of one window, sorted by their group columns.
+/// Some rows on disk; those of a window are sorted by their group columns.
 #[derive(Clone)]
 pub(crate) struct Run {
     scratch: Scratch,
@@ -136,7 +139,6 @@ impl Read for FilePart {
 pub(crate) struct RunWriter {
     scratch: Scratch,
     file: Arc<File>,
-    out: BufWriter<Arc<File>>,
     /// Group columns of the state rows; they follow the window's start.
     keys: usize,
 }
@@ -144,9 +146,15 @@ pub(crate) struct RunWriter {
 impl RunWriter {
     pub(crate) fn new(scratch: &Scratch, keys: usize) -> Result<Self> {
         let file = tempfile::tempfile_in(&scratch.folder).map_err(|error| scratch.failed(error))?;
-        let file = Arc::new(file);
-        let out = BufWriter::with_capacity(BUFFER_BYTES, Arc::clone(&file));
-        Ok(Self { scratch: scratch.clone(), file, out, keys })
+        Ok(Self { scratch: scratch.clone(), file: Arc::new(file), keys })
+    }
+
+    /// The writer with an empty file, unless someone has a run of it.
+    pub(crate) fn emptied(mut self) -> Result<Option<Self>> {
+        let Some(file) = Arc::get_mut(&mut self.file) else { return Ok(None) };
+        let emptied = file.set_len(0).and_then(|()| file.rewind());
+        emptied.map_err(|error| self.scratch.failed(error))?;
+        Ok(Some(self))
     }
 
     /// Writes state rows in any order; each group is there once.
@@ -154,7 +162,7 @@ impl RunWriter {
         self.write_all(&state.schema(), sorted_slices(state, self.keys)?)
     }
 
-    /// Writes state rows that are in order.
+    /// Writes rows as they come: in order, if they are to be merged.
     pub(crate) fn write_all(
         &mut self,
         schema: &SchemaRef,
@@ -163,9 +171,14 @@ impl RunWriter {
         let scratch = self.scratch.clone();
         let io = |error| scratch.failed(error);
         let arrow = |error| scratch.failed_in_arrow(error);
-        let begin = self.out.stream_position().map_err(io)?;
-        let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
-        let mut writer = StreamWriter::try_new_with_options(&mut self.out, schema, options).map_err(arrow)?;
+        let mut out = BufWriter::with_capacity(BUFFER_BYTES, &*self.file);
+        let begin = out.stream_position().map_err(io)?;
+        let mut batches = batches.peekable();
+        let is_much = batches.peek().is_some_and(|first| {
+            first.as_ref().is_ok_and(|first| first.get_array_memory_size() >= COMPRESSED_BYTES_MIN)
+        });
+        let options = IpcWriteOptions::default().try_with_compression(is_much.then_some(CompressionType::LZ4_FRAME))?;
+        let mut writer = StreamWriter::try_new_with_options(&mut out, schema, options).map_err(arrow)?;
         let mut rows = 0;
         for batch in batches {
             let batch = without_spare_bytes(&batch?)?;
@@ -174,8 +187,8 @@ impl RunWriter {
         }
         writer.finish().map_err(arrow)?;
         drop(writer);
-        self.out.flush().map_err(io)?;
-        let end = self.out.stream_position().map_err(io)?;
+        out.flush().map_err(io)?;
+        let end = out.stream_position().map_err(io)?;
         Ok(Run { scratch: scratch.clone(), file: Arc::clone(&self.file), begin, end, rows })
     }
 }
@@ -191,6 +204,14 @@ pub(crate) fn without_spare_bytes(batch: &RecordBatch) -> Result<RecordBatch> {
         }
     };
     Ok(RecordBatch::try_new(batch.schema(), batch.columns().iter().map(compact).collect())?)
+}
+
+/// Rows as they are, in slices.
+pub(crate) fn in_slices(rows: &RecordBatch) -> impl Iterator<Item = Result<RecordBatch>> + use<> {
+    let rows = rows.clone();
+    (0..rows.num_rows())
+        .step_by(BATCH_ROWS)
+        .map(move |from| Ok(rows.slice(from, BATCH_ROWS.min(rows.num_rows() - from))))
 }
 
 /// State rows by key, in slices, so that they are never there twice as a whole.

@@ -21,6 +21,7 @@ use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 use wattline_core::time::END_OF_TIME;
 
+use super::exchange::KeyedStage;
 use super::keyed_rows::{KeyedRows, Place};
 use super::record_batch;
 
@@ -136,57 +137,11 @@ pub(crate) struct StreamJoinStage {
 }
 
 impl StreamJoinStage {
-    pub(crate) fn new(spec: Arc<StreamJoinSpec>) -> Self {
-        let kept = |side: &JoinSide| Kept {
-            rows: KeyedRows::new(Arc::clone(&side.schema), Arc::clone(&spec.key_schema)),
-            due: BTreeMap::new(),
-        };
-        let (left, right) = (kept(&spec.left), kept(&spec.right));
-        Self { spec, left, right }
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.left.rows.rows() + self.right.rows.rows()
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.left.rows.bytes() + self.right.rows.bytes()
-    }
-
-    /// Takes the new rows of both sides in; gives out the pairs that they make, and the rows that are known to stay alone.
-    pub(crate) fn advance(
-        &mut self,
-        left: &[RecordBatch],
-        right: &[RecordBatch],
-        watermark_us: i64,
-    ) -> Result<Vec<RecordBatch>> {
-        let mut given = Vec::new();
-        for batch in left {
-            self.take_in(true, batch, &mut given)?;
-        }
-        for batch in right {
-            self.take_in(false, batch, &mut given)?;
-        }
-        for is_left in [true, false] {
-            given.extend(self.drop_dead(is_left, watermark_us)?);
-        }
-        let spec = Arc::clone(&self.spec);
-        for (kept, side) in [(&mut self.left, &spec.left), (&mut self.right, &spec.right)] {
-            if kept.rows.compact_if_worth()? {
-                kept.find_due(side.kept_us);
-            }
-        }
-        Ok(given)
-    }
-
     fn kept_mut(&mut self, is_left: bool) -> &mut Kept {
         if is_left { &mut self.left } else { &mut self.right }
     }
 
     fn take_in(&mut self, is_left: bool, batch: &RecordBatch, given: &mut Vec<RecordBatch>) -> Result<()> {
-        if batch.num_rows() == 0 {
-            return Ok(());
-        }
         let spec = Arc::clone(&self.spec);
         let side = spec.side(is_left);
         let batch = record_batch(&side.schema, batch.columns().to_vec(), batch.num_rows())?;
@@ -295,24 +250,74 @@ impl StreamJoinStage {
         };
         Ok(Some(record_batch(&spec.schema, columns, rows.num_rows())?))
     }
+}
+
+impl KeyedStage for StreamJoinStage {
+    type Spec = StreamJoinSpec;
+
+    fn new(spec: Arc<StreamJoinSpec>) -> Self {
+        let kept = |side: &JoinSide| Kept {
+            rows: KeyedRows::new(Arc::clone(&side.schema), Arc::clone(&spec.key_schema)),
+            due: BTreeMap::new(),
+        };
+        let (left, right) = (kept(&spec.left), kept(&spec.right));
+        Self { spec, left, right }
+    }
+
+    fn has_keys(spec: &StreamJoinSpec) -> bool {
+        !spec.left.keys.is_empty()
+    }
+
+    fn keys(spec: &StreamJoinSpec, side: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        evaluate(&spec.side(side == 0).keys, rows)
+    }
+
+    /// The pairs that new rows make, and those that needed a partner only.
+    fn push(&mut self, side: usize, rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
+        let mut given = Vec::new();
+        self.take_in(side == 0, rows, &mut given)?;
+        Ok(given)
+    }
+
+    /// The rows that are known to stay alone.
+    fn give(&mut self, watermark_us: i64) -> Result<Vec<RecordBatch>> {
+        let mut given = Vec::new();
+        for is_left in [true, false] {
+            given.extend(self.drop_dead(is_left, watermark_us)?);
+        }
+        let spec = Arc::clone(&self.spec);
+        for (kept, side) in [(&mut self.left, &spec.left), (&mut self.right, &spec.right)] {
+            if kept.rows.compact_if_worth()? {
+                kept.find_due(side.kept_us);
+            }
+        }
+        Ok(given)
+    }
+
+    fn due_us(&mut self) -> Result<Option<i64>> {
+        Ok([&self.left, &self.right].into_iter().filter_map(|kept| kept.due.keys().next().copied()).min())
+    }
 
     /// The kept rows of each side with a last column that says which have found a partner.
-    pub(crate) fn dump(&mut self) -> Result<Vec<RecordBatch>> {
+    fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
         let spec = Arc::clone(&self.spec);
         let mut parts = Vec::new();
-        for (kept, side) in [(&mut self.left, &spec.left), (&mut self.right, &spec.right)] {
+        for (part, kept, side) in [(0, &mut self.left, &spec.left), (1, &mut self.right, &spec.right)] {
             let all = kept.rows.all()?;
             let matched = all.entries.iter().flat_map(|entry| entry.memory.iter().flatten().map(|note| note.matched));
             let matched: BooleanArray = matched.collect::<Vec<_>>().into();
             let columns = [all.rows.columns().to_vec(), vec![Arc::new(matched) as ArrayRef]].concat();
-            parts.push(record_batch(&dumped_schema(side), columns, all.rows.num_rows())?);
+            parts.push((part, record_batch(&dumped_schema(side), columns, all.rows.num_rows())?));
             kept.find_due(side.kept_us);
         }
         Ok(parts)
     }
 
-    /// Takes back one part of what [`dump`](Self::dump) gave.
-    pub(crate) fn restore(&mut self, part: usize, state: &RecordBatch) -> Result<()> {
+    fn keys_of_part(spec: &StreamJoinSpec, part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        evaluate(&spec.side(part == 0).keys, rows)
+    }
+
+    fn restore(&mut self, part: usize, state: &RecordBatch, _given_us: i64) -> Result<()> {
         let spec = Arc::clone(&self.spec);
         let side = spec.side(part == 0);
         let (rows, matched) = state.columns().split_at(side.schema.fields().len());
@@ -325,6 +330,14 @@ impl StreamJoinStage {
         let keys = evaluate(&side.keys, &rows)?;
         self.kept_mut(part == 0).push(side, &keys, &rows, &notes)?;
         Ok(())
+    }
+
+    fn rows(&self) -> usize {
+        self.left.rows.rows() + self.right.rows.rows()
+    }
+
+    fn bytes(&self) -> usize {
+        self.left.rows.bytes() + self.right.rows.bytes()
     }
 }
 

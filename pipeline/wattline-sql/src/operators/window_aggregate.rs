@@ -30,7 +30,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
-use datafusion::common::cast::as_boolean_array;
+use datafusion::common::cast::{as_boolean_array, as_int64_array};
 use datafusion::common::{exec_err, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
@@ -214,6 +214,42 @@ impl Partial {
             })
             .collect::<Result<_>>()?;
         Ok(Self { starts: Int64Array::from(Vec::<i64>::new()), keys: take_all(&self.keys, rows)?, args })
+    }
+
+    /// As rows: start, group columns, and the arguments of each aggregate with its filter behind them.
+    fn into_rows(self) -> Result<RecordBatch> {
+        let rows = self.starts.len();
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(self.starts)];
+        columns.extend(self.keys);
+        for (args, mask) in self.args {
+            columns.extend(args);
+            columns.extend(mask.map(|mask| Arc::new(mask) as ArrayRef));
+        }
+        let field = |(at, column): (usize, &ArrayRef)| Field::new(format!("c{at}"), column.data_type().clone(), true);
+        let schema = Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>());
+        record_batch(&Arc::new(schema), columns, rows)
+    }
+
+    /// What [`into_rows`](Self::into_rows) made.
+    fn from_rows(spec: &AggregateSpec, rows: &RecordBatch) -> Result<Self> {
+        let mut columns = rows.columns().iter().cloned();
+        let missing = || internal_datafusion_err!("rows for a window lack a column");
+        let starts = as_int64_array(&columns.next().ok_or_else(missing)?)?.clone();
+        let mut next = |count: usize| -> Result<Vec<ArrayRef>> {
+            let taken: Vec<ArrayRef> = columns.by_ref().take(count).collect();
+            if taken.len() == count { Ok(taken) } else { Err(missing()) }
+        };
+        let keys = next(spec.keys.len())?;
+        let mut args = Vec::with_capacity(spec.aggregates.len());
+        for aggregate in &spec.aggregates {
+            let of = next(aggregate.args.len())?;
+            let mask = match aggregate.filter {
+                Some(_) => next(1)?.first().map(|mask| as_boolean_array(mask).cloned()).transpose()?,
+                None => None,
+            };
+            args.push((of, mask));
+        }
+        Ok(Self { starts, keys, args })
     }
 }
 

@@ -19,23 +19,26 @@ pub(super) struct Cut {
     pub(super) batch_max: u64,
     /// Whether it is restored from checkpoints now and then.
     pub(super) restore: bool,
-    /// Whether windows have no memory of their own: all of their groups go to disk, now and then.
-    pub(super) spill: bool,
+    /// Memory of what the rules keep, if it has a bound; without any, all of it goes to disk now and then.
+    pub(super) memory: Option<usize>,
 }
 
 /// A program without state.
-fn fresh(set: &RuleSet, spill: bool) -> crate::FinalProgram {
+fn fresh(set: &RuleSet, memory: Option<usize>) -> crate::FinalProgram {
     let program = set.final_program();
-    if spill { program.with_memory(0, &std::env::temp_dir()) } else { program }
+    match memory {
+        Some(bytes) => program.with_memory(bytes, &std::env::temp_dir()),
+        None => program,
+    }
 }
 
 #[test]
 fn stream_equals_batch_for_every_shape_and_cut() {
     let set = compile(&shapes());
     let cuts = [
-        Cut { workers: 1, batch_max: 1, restore: false, spill: true },
-        Cut { workers: 2, batch_max: 9, restore: true, spill: true },
-        Cut { workers: 3, batch_max: 400, restore: false, spill: false },
+        Cut { workers: 1, batch_max: 1, restore: false, memory: None },
+        Cut { workers: 2, batch_max: 9, restore: true, memory: Some(64 << 10) },
+        Cut { workers: 3, batch_max: 400, restore: false, memory: None },
     ];
     for seed in 0..4 {
         let mut random = Lcg(seed);
@@ -111,7 +114,7 @@ pub(super) fn sorted(mut rows: Vec<String>) -> Vec<String> {
 /// Runs all rules over lanes in random order and cuts; returns the rows of each rule as text.
 pub(super) fn run(set: &RuleSet, lanes: &[Lane], cut: &Cut, random: &mut Lcg) -> Vec<Vec<String>> {
     let mut workers: Vec<_> = (0..cut.workers).map(|_| set.lane_program()).collect();
-    let mut last = fresh(set, cut.spill);
+    let mut last = fresh(set, cut.memory);
     let mut checkpoint = Checkpoint::default();
     let mut rows = vec![Vec::new(); set.rules().len()];
     let mut at = vec![0; lanes.len()];
@@ -156,14 +159,14 @@ pub(super) fn run(set: &RuleSet, lanes: &[Lane], cut: &Cut, random: &mut Lcg) ->
             tick(set, &mut last, deltas, &slowest, &mut rows);
             match random.below(8) {
                 0 if cut.restore && whole => checkpoint.take(&mut last, random.below(2) == 0),
-                1 | 2 if cut.restore => last = checkpoint.restored(set, &slowest, cut.spill),
+                1 | 2 if cut.restore => last = checkpoint.restored(set, &slowest, cut.memory),
                 _ => {}
             }
         }
     }
     let deltas = workers.iter_mut().flat_map(|worker| worker.seal().expect("seals")).collect();
     tick(set, &mut last, deltas, &Reached::of(lanes, &vec![END_OF_TIME; lanes.len()]), &mut rows);
-    assert_eq!(last.state_rows(), 0, "nothing is kept at the end of time");
+    assert_eq!(last.state_rows(), 0, "nothing is kept at the end of time: {last:?}");
     rows
 }
 
@@ -176,7 +179,7 @@ fn tick(
 ) {
     for (number, delta) in deltas.iter().enumerate() {
         last.merge(delta).expect("merges");
-        if number % 3 == 1 {
+        if number % 8 == 1 {
             last.relieve().expect("spills");
         }
     }
@@ -190,6 +193,7 @@ fn tick(
         if !output.more {
             break;
         }
+        last.relieve().expect("spills");
     }
     for result in given {
         let rule = &set.rules()[result.rule];
@@ -233,20 +237,21 @@ impl Checkpoint {
             self.state.extend(changes);
         }
         self.state.retain(|delta| delta.final_at_us > last.taken_us(delta.state));
-        self.stages = last.dump_stages().expect("dumps");
+        self.stages = last.dump_stages().expect("dumps").collect::<Result<_, _>>().expect("dumps");
         self.since.clear();
         assert_eq!(last.state_rows(), rows, "a dump leaves the state in place");
     }
 
     /// A program that knows the checkpoint, and what has come in again since; everything up to `reached` is out.
-    fn restored(&self, set: &RuleSet, reached: &Reached, spill: bool) -> crate::FinalProgram {
-        let mut fresh = fresh(set, spill);
+    fn restored(&self, set: &RuleSet, reached: &Reached, memory: Option<usize>) -> crate::FinalProgram {
+        let mut fresh = fresh(set, memory);
         for (state, watermark_us) in reached.watermarks(set).into_iter().enumerate() {
             fresh.set_given(state, watermark_us);
         }
         for stage in &self.stages {
             let batch = if stage.batch.num_rows() > 0 { through_ipc(&stage.batch) } else { stage.batch.clone() };
             fresh.restore_stage(&StageState { batch, ..stage.clone() }).expect("restores");
+            fresh.relieve().expect("spills");
         }
         // Every so many deltas go through the bytes of a checkpoint: to write and read all of them would take most of the time.
         for (number, delta) in self.state.iter().chain(&self.since).enumerate() {

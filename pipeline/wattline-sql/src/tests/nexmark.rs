@@ -233,9 +233,9 @@ fn nexmark_on_a_stream_equals_batch() {
     let lanes = lanes(&mut random);
     let expected = in_batch(&set, &by_stream(&lanes));
     for cut in [
-        Cut { workers: 1, batch_max: 8_192, restore: false, spill: false },
-        Cut { workers: 3, batch_max: 7, restore: true, spill: true },
-        Cut { workers: 3, batch_max: 1, restore: false, spill: false },
+        Cut { workers: 1, batch_max: 8_192, restore: false, memory: Some(0) },
+        Cut { workers: 3, batch_max: 7, restore: true, memory: None },
+        Cut { workers: 3, batch_max: 1, restore: false, memory: None },
     ] {
         let got = run(&set, &lanes, &cut, &mut random);
         for (rule, (got, expected)) in set.rules().iter().zip(got.into_iter().zip(&expected)) {

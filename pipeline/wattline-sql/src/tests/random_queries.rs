@@ -471,8 +471,9 @@ fn run_set(seed: u64, coverage: &mut BTreeMap<&'static str, u64>) -> u64 {
     let streams = by_stream(&lanes);
     let batch_max = [1, 7, 8_192][usize::try_from(random.below(3)).expect("small")];
     let workers = [1, 4][usize::try_from(random.below(2)).expect("small")];
-    let [restore, spill] = [2, 3].map(|of| random.below(of) == 0);
-    let got = run(&set, &lanes, &Cut { workers, batch_max, restore, spill }, &mut random);
+    let [restore, spill] = [2, 5].map(|of| random.below(of) == 0);
+    let memory = spill.then_some(16 << 10);
+    let got = run(&set, &lanes, &Cut { workers, batch_max, restore, memory }, &mut random);
     let mut with_rows = 0;
     for (compiled, got) in set.rules().iter().zip(got) {
         let query = &queries[compiled.header.id[1..].parse::<usize>().expect("a number")];

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use wattline_runtime::port::{self, Deltas, FinalOutput, RuleFailure, RuleOutput, RuleRows, StageState, StateDelta};
+use wattline_runtime::port::{
+    self, Deltas, FinalOutput, RuleFailure, RuleOutput, RuleRows, StageState, StageStates, StateDelta,
+};
 use wattline_runtime::{Error, Result};
 use wattline_sql::{FinalProgram, LaneProgram};
 
@@ -76,10 +78,11 @@ impl port::FinalProgram for Merged {
         Ok(Box::new(dump.map(|part| part.map(delta).map_err(|e| e.to_string()))))
     }
 
-    fn dump_stages(&mut self) -> Result<Vec<StageState>, String> {
+    fn dump_stages(&mut self) -> Result<StageStates, String> {
         let each =
             |wattline_sql::StageState { rule, taken_us, part, batch }| StageState { rule, taken_us, part, batch };
-        self.0.dump_stages().map(|states| states.into_iter().map(each).collect()).map_err(|e| e.to_string())
+        let dump = self.0.dump_stages().map_err(|e| e.to_string())?;
+        Ok(Box::new(dump.map(move |state| state.map(each).map_err(|e| e.to_string()))))
     }
 
     fn restore_stage(&mut self, state: &StageState) -> Result<(), String> {

@@ -14,11 +14,13 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
+use wattline_core::time::BEFORE_TIME;
 
 use super::{AggregateSpec, Overlap, PanedWindows, Partial, rows_by_window, take_all};
 use crate::catalog::event_time_type;
-use crate::operators::record_batch;
+use crate::operators::exchange::KeyedStage;
 use crate::operators::spill::{Merged, RUNS_MAX, Run, RunWriter, Scratch, key_order};
+use crate::operators::{Chunk, halving, record_batch};
 
 /// Aggregates by window and key.
 pub(crate) struct FinalPanes {
@@ -85,10 +87,6 @@ impl FinalPanes {
         }
     }
 
-    pub(crate) fn spec(&self) -> &Arc<AggregateSpec> {
-        &self.spec
-    }
-
     /// Number of groups in all open windows; one that is partly on disk counts there and here.
     pub(crate) fn rows(&self) -> usize {
         let complete: usize = self.complete.values().flatten().map(RecordBatch::num_rows).sum();
@@ -136,7 +134,7 @@ impl FinalPanes {
     }
 
     /// Adds rows of an earlier stage, evaluated.
-    pub(crate) fn update(&mut self, partial: &Partial) -> Result<()> {
+    fn update(&mut self, partial: &Partial) -> Result<()> {
         for (start, rows) in rows_by_window(&partial.starts) {
             let taken;
             let (part, count) = match &rows {
@@ -350,6 +348,68 @@ impl FinalPanes {
     /// What is on disk, each with the end of its window.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (i64, &Run)> {
         self.runs.iter().flat_map(|(start, runs)| runs.iter().map(|run| (self.spec.needed_until(*start), run)))
+    }
+}
+
+/// Windows over final rows.
+impl KeyedStage for FinalPanes {
+    type Spec = AggregateSpec;
+
+    fn new(spec: Arc<AggregateSpec>) -> Self {
+        Self::new(spec)
+    }
+
+    fn has_keys(spec: &AggregateSpec) -> bool {
+        !spec.keys.is_empty()
+    }
+
+    /// Group columns and arguments, evaluated.
+    fn prepare(spec: &AggregateSpec, rows: RecordBatch, failures: &mut Vec<String>) -> Result<Vec<RecordBatch>> {
+        let mut prepared = Vec::new();
+        halving(Chunk::whole(rows), failures, |chunk| {
+            prepared.push(spec.evaluate(&chunk)?);
+            Ok(())
+        });
+        prepared.into_iter().map(Partial::into_rows).collect()
+    }
+
+    fn keys(spec: &AggregateSpec, _side: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        Ok(rows.columns()[1..=spec.keys.len()].to_vec())
+    }
+
+    fn push(&mut self, _side: usize, rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
+        self.update(&Partial::from_rows(&self.spec, rows)?)?;
+        Ok(Vec::new())
+    }
+
+    fn give(&mut self, watermark_us: i64) -> Result<Vec<RecordBatch>> {
+        Ok(self.close_until(BEFORE_TIME, watermark_us, usize::MAX)?.batches)
+    }
+
+    fn due_us(&mut self) -> Result<Option<i64>> {
+        Ok(self.panes.keys().next().map(|start| self.spec.complete_at(*start)))
+    }
+
+    fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
+        let drained = self.drain()?;
+        drained.iter().try_for_each(|(_, state)| self.merge(state, BEFORE_TIME))?;
+        Ok(drained.into_iter().map(|(_, state)| (0, state)).collect())
+    }
+
+    fn keys_of_part(spec: &AggregateSpec, _part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        Ok(rows.columns()[1..=spec.keys.len()].to_vec())
+    }
+
+    fn restore(&mut self, _part: usize, rows: &RecordBatch, _given_us: i64) -> Result<()> {
+        self.merge(rows, BEFORE_TIME)
+    }
+
+    fn rows(&self) -> usize {
+        self.rows()
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes()
     }
 }
 
