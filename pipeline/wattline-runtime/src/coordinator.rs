@@ -611,9 +611,13 @@ impl Coordinator {
 
     /// Advances every state to its watermark, takes in what became final, notes how far each rule has come.
     async fn advance_rules(&mut self, watermarks_us: &[i64]) -> Result<()> {
+        // Parts come in any order, and alerts are folded in the order of event time.
+        let mut of_alerts = Vec::new();
         loop {
             let output = self.final_program.advance(watermarks_us)?;
-            let rows = output.rows.into_iter().filter(|rows| !self.has_stopped(rows.rule)).collect();
+            let rows = output.rows.into_iter().filter(|rows| !self.has_stopped(rows.rule));
+            let (alerts, rows): (Vec<_>, Vec<_>) = rows.partition(|rows| self.rules[rows.rule].alert.is_some());
+            of_alerts.extend(alerts);
             for failure in output.failures {
                 self.note_failure(None, failure, false);
             }
@@ -627,6 +631,7 @@ impl Coordinator {
             self.final_program.relieve()?;
             self.write_early().await?;
         }
+        self.take_rows(of_alerts)?;
         for rule in (0..self.rules.len()).filter(|rule| !self.has_stopped(*rule)).collect::<Vec<_>>() {
             let watermark_us = self.rule_watermark_us(rule);
             let progress = &mut self.progress_of_rules[rule];

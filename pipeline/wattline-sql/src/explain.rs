@@ -211,7 +211,7 @@ fn write_window(text: &mut String, window: &AggregateSpec, how: &str) -> std::fm
     let size = HumanDuration(window.size_us / 1_000);
     writeln!(text, "    window of {size}, {how}")?;
     if let Some(paned) = window.paned {
-        writeln!(text, "      merged from panes of {}", HumanDuration(paned.step_us / 1_000))?;
+        writeln!(text, "      merged from panes of {}", HumanDuration(paned.pane_us / 1_000))?;
     }
     for aggregate in &window.aggregates {
         writeln!(text, "      {}", aggregate.function.name())?;

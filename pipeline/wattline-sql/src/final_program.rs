@@ -177,7 +177,7 @@ impl FinalProgram {
         let mut largest_first: Vec<(usize, Holder)> = holders
             .map(|holder| match holder {
                 Holder::State(state) => (self.states[state].bytes_to_spill(), holder),
-                Holder::Stages(rule) => (self.stages[rule].root.bytes(), holder),
+                Holder::Stages(rule) => (self.stages[rule].root.bytes_to_spill(), holder),
             })
             .collect();
         let mut total: usize = largest_first.iter().map(|(bytes, _)| bytes).sum();
@@ -197,7 +197,11 @@ impl FinalProgram {
                 }
             };
             spilled.map_err(|(rule, source)| scratch_or_state(&rule.header.id, source))?;
-            total -= bytes;
+            let left = match holder {
+                Holder::State(state) => self.states[state].bytes_to_spill(),
+                Holder::Stages(rule) => self.stages[rule].root.bytes_to_spill(),
+            };
+            total -= bytes.saturating_sub(left);
             if total <= *most / 2 {
                 break;
             }

@@ -190,6 +190,11 @@ impl Stage {
     pub(super) fn bytes(&self) -> usize {
         self.sum(&|stage| stage.bytes())
     }
+
+    /// Memory that can be given back to the disk.
+    pub(super) fn bytes_to_spill(&self) -> usize {
+        self.sum(&|stage| stage.bytes_to_spill())
+    }
 }
 
 /// Parts that the state of one stage may have.

@@ -1,20 +1,20 @@
 //! `hop_pane(slide, size, instant [, origin])` and `cumulate_pane(step, size, instant [, origin])`: the pane of an instant, where
-//! windows that overlap are folds over panes as wide as their slide or step. A pane of HOP is named by its start, one of CUMULATE by
-//! its end, as their windows are.
+//! windows that overlap are folds over panes. Panes are as wide as the largest interval that divides both; one of HOP is named by its start, one
+//! of CUMULATE by its end, as their windows are.
 //!
-//! Never written in a query: the planner puts them in place of `hop_starts` and `cumulate_ends` and their UNNEST where the lanes
-//! aggregate, so that an event is added to one pane instead of to each window that holds it.
+//! Never written in a query: the planner puts them in place of `hop_starts` and `cumulate_ends` and their UNNEST, so that an event is
+//! added to one pane instead of to each window that holds it.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, TimestampMicrosecondType};
-use datafusion::common::{exec_err, plan_err};
+use arrow::datatypes::{DataType, IntervalMonthDayNano, TimestampMicrosecondType};
+use datafusion::common::{ScalarValue, exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 
 use super::date_bin::DateBin;
-use super::interval_us;
+use super::{interval_us, largest_common_us};
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct WindowPane {
@@ -52,22 +52,25 @@ impl ScalarUDFImpl for WindowPane {
     }
 
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        args.args.remove(1);
+        let size = args.args.remove(1);
         args.arg_fields.remove(1);
-        let step = args.args[0].clone();
         let rows = args.number_rows;
+        let (ColumnarValue::Scalar(step), ColumnarValue::Scalar(size)) = (&args.args[0], &size) else {
+            return exec_err!("the intervals of {} are no literals", self.name());
+        };
+        let (Some(step_us), Some(size_us)) = (interval_us(step), interval_us(size)) else {
+            return exec_err!("the intervals of {} have months", self.name());
+        };
+        let pane_us = largest_common_us(step_us, size_us);
+        let pane = IntervalMonthDayNano::new(0, 0, pane_us.saturating_mul(1_000));
+        args.args[0] = ColumnarValue::Scalar(ScalarValue::IntervalMonthDayNano(Some(pane)));
         let starts = self.bin.invoke_with_args(args)?;
         if !self.by_end {
             return Ok(starts);
         }
-        let step_us = match &step {
-            ColumnarValue::Scalar(step) => interval_us(step),
-            ColumnarValue::Array(_) => None,
-        };
-        let Some(step_us) = step_us else { return exec_err!("the step of CUMULATE is no literal without months") };
         let starts = starts.into_array(rows)?;
         let starts = starts.as_primitive::<TimestampMicrosecondType>();
-        let ends: TimestampMicrosecondArray = starts.unary(|start| start.saturating_add(step_us));
+        let ends: TimestampMicrosecondArray = starts.unary(|start| start.saturating_add(pane_us));
         Ok(ColumnarValue::Array(Arc::new(ends.with_data_type(starts.data_type().clone()))))
     }
 }

@@ -27,19 +27,19 @@ use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::error::Result;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
-use super::spill::{Run, RunWriter, Scratch, in_slices};
+use super::spill::{Run, RunWriter, Scratch, in_slices, without_spare_bytes};
 
 /// Into so many each lane is split.
-const SPLIT: usize = 16;
+const SPLIT: usize = 8;
 /// Most lanes of a stage: each may be an open file.
-const LANES_MAX: usize = 256;
+const LANES_MAX: usize = 64;
 /// Memory of the only lane of a stage at which it is split, so that several threads have work.
 const SPLIT_BYTES: usize = 8 << 20;
 /// Memory of a lane below which it is not split, however small the share is.
 const SPLIT_BYTES_MIN: usize = 16 << 10;
-/// Which part of the share a lane may have before all are split, and which part one may have that stays in memory.
+/// Which part of the share a lane may have before all are split, and which part all lanes together may have that stay in memory.
 const LANE_SHARE: usize = 8;
-const REST_SHARE: usize = 64;
+const REST_SHARE: usize = 4;
 /// Rows below which another thread is not worth it.
 const THREAD_ROWS: usize = 8 * 1024;
 /// Not the seed of the hash tables in the lanes: all keys of a lane have some bits of this hash in common.
@@ -128,6 +128,9 @@ pub(crate) trait Exchanged: fmt::Debug + Send {
 
     /// Memory held.
     fn bytes(&self) -> usize;
+
+    /// Memory that [`spill`](Self::spill) can give back.
+    fn bytes_to_spill(&self) -> usize;
 }
 
 /// A stage, spread over second-stage lanes by key.
@@ -174,7 +177,8 @@ struct DiskLane {
 struct Turn<'a> {
     watermark_us: Option<i64>,
     given_us: i64,
-    disk: Option<&'a (Scratch, usize)>,
+    /// Where lanes go that were on disk, unless they have become as little as this.
+    disk: Option<(&'a Scratch, usize)>,
 }
 
 impl<S: KeyedStage> fmt::Debug for Exchange<S> {
@@ -204,7 +208,8 @@ impl<S: KeyedStage> Exchange<S> {
             numbers[usize::try_from(hash % lanes as u64).unwrap_or_default()].push(row);
         }
         let filled = numbers.into_iter().enumerate().filter(|(_, numbers)| !numbers.is_empty());
-        let taken = |(lane, numbers)| Ok((lane, take_record_batch(rows, &UInt32Array::from(numbers))?));
+        let taken =
+            |(lane, numbers)| Ok((lane, without_spare_bytes(&take_record_batch(rows, &UInt32Array::from(numbers))?)?));
         filled.map(taken).collect()
     }
 
@@ -254,7 +259,8 @@ impl<S: KeyedStage> Exchange<S> {
                 }
             }
             if let (true, Some((scratch, share_bytes))) = (from_disk, &self.disk) {
-                touched.into_iter().try_for_each(|lane| self.lanes[lane].put_back(scratch, *share_bytes))?;
+                let rest_bytes = share_bytes / REST_SHARE / self.lanes.len();
+                touched.into_iter().try_for_each(|lane| self.lanes[lane].put_back(scratch, rest_bytes))?;
             }
         }
         Ok(())
@@ -262,7 +268,9 @@ impl<S: KeyedStage> Exchange<S> {
 
     /// Brings some lanes to where they are going, in threads if that is worth it; rows come in the order of the lanes.
     fn run(&mut self, lanes: Range<usize>, watermark_us: Option<i64>) -> Result<Vec<RecordBatch>> {
-        let turn = Turn { watermark_us, given_us: self.given_us, disk: self.disk.as_ref() };
+        let rest_bytes = |share_bytes: usize| share_bytes / REST_SHARE / self.lanes.len();
+        let disk = self.disk.as_ref().map(|(scratch, share_bytes)| (scratch, rest_bytes(*share_bytes)));
+        let turn = Turn { watermark_us, given_us: self.given_us, disk };
         let (spec, lanes) = (&self.spec, &mut self.lanes[lanes]);
         let rows: usize = lanes.iter().map(|lane| lane.work_rows(watermark_us)).sum();
         let threads = threads().min(1 + rows / THREAD_ROWS).min(lanes.len()).max(1);
@@ -352,7 +360,8 @@ impl<S: KeyedStage> Exchanged for Exchange<S> {
         }
         self.disk = Some((scratch.clone(), share_bytes));
         self.split_if_worth()?;
-        self.lanes.iter_mut().try_for_each(|lane| lane.put_back(scratch, share_bytes))
+        let rest_bytes = share_bytes / REST_SHARE / self.lanes.len();
+        self.lanes.iter_mut().try_for_each(|lane| lane.put_back(scratch, rest_bytes))
     }
 
     fn rows(&self) -> usize {
@@ -367,6 +376,10 @@ impl<S: KeyedStage> Exchanged for Exchange<S> {
             Kept::OnDisk(_) => 0,
         };
         self.lanes.iter().map(|lane| kept(lane) + pending(lane)).sum()
+    }
+
+    fn bytes_to_spill(&self) -> usize {
+        if S::has_keys(&self.spec) { self.bytes() } else { 0 }
     }
 }
 
@@ -429,8 +442,8 @@ impl<S: KeyedStage> Lane<S> {
                 if let Kept::OnDisk(disk) = mem::replace(&mut self.kept, Kept::InMemory(stage)) {
                     self.file = disk.into_empty_file()?;
                 }
-                if let Some((scratch, share_bytes)) = turn.disk {
-                    self.put_back(scratch, *share_bytes)?;
+                if let Some((scratch, rest_bytes)) = turn.disk {
+                    self.put_back(scratch, rest_bytes)?;
                 }
             }
         }
@@ -438,9 +451,9 @@ impl<S: KeyedStage> Lane<S> {
     }
 
     /// Puts what is in memory on disk, unless it is little.
-    fn put_back(&mut self, scratch: &Scratch, share_bytes: usize) -> Result<()> {
+    fn put_back(&mut self, scratch: &Scratch, rest_bytes: usize) -> Result<()> {
         match &self.kept {
-            Kept::InMemory(stage) if stage.bytes() > share_bytes / REST_SHARE => self.spill(scratch),
+            Kept::InMemory(stage) if stage.bytes() > rest_bytes => self.spill(scratch),
             Kept::InMemory(_) | Kept::OnDisk(_) => {
                 self.file = None;
                 Ok(())

@@ -10,13 +10,14 @@
 //! of its key. In the lanes all states with the same key types share one [`KeyNumbers`]: the text of a key is hashed once
 //! per batch, and each window finds its group by a number.
 //!
-//! Windows that overlap ([`PanedWindows`]) are kept as panes as wide as their step, and each is merged from its panes when it is final; then
-//! "window" below means pane, and a pane is kept until the last window that holds it is final. Windows that cumulate are merged one from the other:
-//! the panes of one become one pane.
+//! Windows that overlap ([`PanedWindows`]) are kept as panes, and each is merged from its panes when it is final; then "window" below means pane,
+//! and a pane is kept until the last window that holds it is final. Windows that cumulate are merged one from the other: the panes of one
+//! become one pane. Windows that hop over many panes are merged from two parts that are carried from one to the next ([`HopFold`]).
 //!
 //! State rows of one window: `window_start_us` Int64, the group columns, the state columns of each accumulator in order.
 
 mod final_panes;
+mod hop_fold;
 mod key_numbers;
 mod lane_panes;
 
@@ -58,9 +59,11 @@ pub(crate) struct AggregateSpec {
     pub(crate) output_schema: SchemaRef,
 }
 
-/// Windows that are made of panes of `step_us`, which divides `size_us`. Panes and windows are named by an instant each.
+/// Windows that are made of panes of `pane_us`, which divides `step_us` and `size_us`. Panes and windows are named by an instant each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PanedWindows {
+    pub(crate) pane_us: i64,
+    /// From one window to the next.
     pub(crate) step_us: i64,
     pub(crate) size_us: i64,
     pub(crate) overlap: Overlap,
@@ -69,8 +72,8 @@ pub(crate) struct PanedWindows {
 /// How windows overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overlap {
-    /// One of `size_us` begins every `step_us`; named by their starts.
-    Hop,
+    /// One of `size_us` begins every `step_us` from the origin; named by their starts.
+    Hop { origin_us: i64 },
     /// They begin every `size_us` from the origin and grow by `step_us`; named by their ends.
     Cumulate { origin_us: i64 },
 }
@@ -79,7 +82,10 @@ impl PanedWindows {
     /// The first window that holds a pane; the others follow in steps.
     fn first_window(self, pane: i64) -> i64 {
         match self.overlap {
-            Overlap::Hop => pane.saturating_sub(self.size_us - self.step_us),
+            Overlap::Hop { origin_us } => {
+                let earliest = pane.saturating_sub(self.size_us - self.pane_us);
+                earliest.saturating_add(origin_us.saturating_sub(earliest).rem_euclid(self.step_us))
+            }
             Overlap::Cumulate { .. } => pane,
         }
     }
@@ -87,7 +93,7 @@ impl PanedWindows {
     /// The last window that holds a pane.
     fn last_window(self, pane: i64) -> i64 {
         match self.overlap {
-            Overlap::Hop => pane,
+            Overlap::Hop { origin_us } => pane.saturating_sub(pane.saturating_sub(origin_us).rem_euclid(self.step_us)),
             Overlap::Cumulate { origin_us } => self.begin(pane, origin_us).saturating_add(self.size_us),
         }
     }
@@ -95,7 +101,7 @@ impl PanedWindows {
     /// The panes of a window.
     fn panes_of(self, window: i64) -> std::ops::Range<i64> {
         match self.overlap {
-            Overlap::Hop => window..window.saturating_add(self.size_us),
+            Overlap::Hop { .. } => window..window.saturating_add(self.size_us),
             Overlap::Cumulate { origin_us } => {
                 self.begin(window, origin_us).saturating_add(1)..window.saturating_add(1)
             }

@@ -6,9 +6,9 @@
 //!     Projection hop_starts(…) AS window_start
 //! ```
 //! An event of ten minutes' windows that begin every ten seconds is in sixty of them, and one of the morning is in nearly all that cumulate
-//! up to a day. If the slide divides the size, all windows are made of panes as wide as the slide: the lanes add the event to its pane,
-//! and the process merges the panes of a window when it is final. The same with `cumulate_ends`, whose windows are named by their ends. Only where the aggregate is the first thing above the lanes, and nothing but its groups asks for
-//! the window: an aggregate over `ts - window_start` needs each of them.
+//! up to a day. All windows are made of panes as wide as the largest interval that divides slide and size: an event is added to its pane,
+//! and the panes of a window are merged when it is final. The same with `cumulate_ends`, whose windows are named by their ends. Only where nothing
+//! but the groups of the aggregate asks for the window: an aggregate over `ts - window_start` needs each of them.
 
 use std::sync::Arc;
 
@@ -17,10 +17,12 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Projection, Unnest};
 
-use crate::functions::{cumulate_pane, hop_pane};
-use crate::logical::{contains_stream, instant_us, interval_us, resolve};
+use crate::functions::{cumulate_pane, hop_pane, largest_common_us};
+use crate::logical::{instant_us, interval_us, resolve};
 use crate::operators::{Overlap, PanedWindows};
 
+/// Panes from the begin of one window to the next above which windows by themselves are fewer.
+const PANES_PER_STEP_MAX: i64 = 4;
 const LISTS: [&str; 2] = ["hop_starts", "cumulate_ends"];
 
 /// The input of the aggregate with panes in place of windows; `None` if it must stay as it is. `bin` is what the rows are grouped by,
@@ -32,7 +34,7 @@ pub(super) fn with_panes(aggregate: &Aggregate, bin: &Expr, own: &[Expr]) -> Res
     if !is_window(&resolve(input, bin)) {
         return Ok(None);
     }
-    if own.iter().any(asks) || !runs_in_lanes(input) {
+    if own.iter().any(asks) {
         return Ok(None);
     }
     let mut asked = false;
@@ -53,13 +55,16 @@ pub(super) fn paned_windows(resolved: &Expr) -> Option<PanedWindows> {
             && let [step, size, _, origin @ ..] = &args[..]
         {
             let origin_us = origin.first().map_or(Some(0), instant_us);
-            let overlap = match func.name() {
-                "hop_pane" => Some(Overlap::Hop),
-                "cumulate_pane" => origin_us.map(|origin_us| Overlap::Cumulate { origin_us }),
+            let overlap = origin_us.and_then(|origin_us| match func.name() {
+                "hop_pane" => Some(Overlap::Hop { origin_us }),
+                "cumulate_pane" => Some(Overlap::Cumulate { origin_us }),
                 _ => None,
-            };
+            });
             let sizes = interval_us(step).zip(interval_us(size)).zip(overlap);
-            paned = paned.or(sizes.map(|((step_us, size_us), overlap)| PanedWindows { step_us, size_us, overlap }));
+            paned = paned.or(sizes.map(|((step_us, size_us), overlap)| {
+                let pane_us = largest_common_us(step_us, size_us);
+                PanedWindows { pane_us, step_us, size_us, overlap }
+            }));
         }
         Ok(TreeNodeRecursion::Continue)
     });
@@ -82,23 +87,6 @@ fn is_window(resolved: &Expr) -> bool {
 fn mentions_window(resolved: &Expr) -> bool {
     let is_list = |expr: &Expr| matches!(expr, Expr::ScalarFunction(of) if LISTS.contains(&of.func.name()));
     resolved.exists(|expr| Ok(is_list(expr))).unwrap_or(true)
-}
-
-/// Whether everything below is done row by row as events arrive.
-fn runs_in_lanes(plan: &LogicalPlan) -> bool {
-    match plan {
-        LogicalPlan::TableScan(_) => true,
-        LogicalPlan::Projection(_)
-        | LogicalPlan::Filter(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Unnest(_) => plan.inputs().into_iter().all(runs_in_lanes),
-        LogicalPlan::Join(join) => match (contains_stream(&join.left), contains_stream(&join.right)) {
-            (true, false) => runs_in_lanes(&join.left),
-            (false, true) => runs_in_lanes(&join.right),
-            _ => false,
-        },
-        _ => false,
-    }
 }
 
 fn replaced(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
@@ -127,12 +115,13 @@ fn pane_of(unnest: &Unnest) -> Result<Option<LogicalPlan>> {
         return Ok(None);
     };
     let has_known_grid = args.get(3).is_none_or(|origin| instant_us(origin).is_some());
-    if step_us <= 0 || size_us <= step_us || size_us % step_us != 0 || !has_known_grid {
+    if step_us <= 0 || size_us <= step_us || !has_known_grid {
         return Ok(None);
     }
+    let panes_per_step = step_us / largest_common_us(step_us, size_us);
     let pane = match func.name() {
-        "hop_starts" => hop_pane(),
-        "cumulate_ends" => cumulate_pane(),
+        "hop_starts" if panes_per_step <= PANES_PER_STEP_MAX => hop_pane(),
+        "cumulate_ends" if panes_per_step == 1 => cumulate_pane(),
         _ => return Ok(None),
     };
     let mut exprs = projection.expr.clone();

@@ -19,7 +19,7 @@ pub(super) struct Cut {
     pub(super) batch_max: u64,
     /// Whether it is restored from checkpoints now and then.
     pub(super) restore: bool,
-    /// Memory of what the rules keep, if it has a bound; without any, all of it goes to disk now and then.
+    /// Memory of what the rules keep, if it has a bound: the rest goes to disk now and then.
     pub(super) memory: Option<usize>,
 }
 
@@ -383,7 +383,11 @@ fn windows_are_merged_from_panes_unless_something_asks_for_the_window() {
     assert!(by("HOP", "1 minute", "max(u_a_v)", "window_end"));
     assert!(hop("1 minute", "max(u_a_v)"));
     assert!(hop("5 minutes", "count(*) FILTER (WHERE u_a_v > 240)"));
-    assert!(!hop("3 minutes", "max(u_a_v)"), "the slide does not divide the size");
+    assert!(hop("3 minutes", "max(u_a_v)"), "both are of minutes");
+    assert!(
+        !hop("7 minutes", "max(u_a_v)"),
+        "seven panes from one window to the next are more than two windows for a row"
+    );
     assert!(!hop("10 minutes", "max(u_a_v)"), "the windows do not overlap");
     assert!(
         !hop("1 minute", "max(extract(epoch FROM ts) - extract(epoch FROM window_start))"),

@@ -124,7 +124,7 @@ impl Maker<'_> {
         match self.below(6) {
             0 => {
                 self.note("hop");
-                let slide = self.one_of(&[15, 40, 60, 130]);
+                let slide = self.one_of(&[10, 15, 40, 60, 130]);
                 format!("HOP({source}, ts, INTERVAL '{slide} seconds', INTERVAL '{seconds} seconds')")
             }
             1 => {
@@ -214,6 +214,7 @@ impl Maker<'_> {
         let outer = self.one_of(&[
             "TUMBLE(inner_windows, at, INTERVAL '4 minutes')",
             "HOP(inner_windows, at, INTERVAL '1 minute', INTERVAL '150 seconds')",
+            "HOP(inner_windows, at, INTERVAL '20 seconds', INTERVAL '4 minutes')",
             "SESSION(inner_windows, at, INTERVAL '50 seconds')",
         ]);
         let edge = self.one_of(&["window_start", "window_end"]);

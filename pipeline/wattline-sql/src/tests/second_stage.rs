@@ -49,10 +49,45 @@ fn rules() -> Vec<RuleFile> {
     ]
 }
 
+/// Windows that overlap, over the windows of a subquery: what was given must stay given when a lane moves.
+fn overlapping() -> Vec<RuleFile> {
+    let of = |id: &str, table: &str| {
+        let sql = format!(
+            "SELECT meter_id, window_start, window_end, sum(n) AS n, count(*) AS parts FROM {table}(\n\
+             (SELECT meter_id, window_start AS at, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '10 minutes')\n\
+              GROUP BY meter_id, window_start), at, INTERVAL '20 minutes', INTERVAL '4 hours') GROUP BY meter_id, window_start, window_end"
+        );
+        rule(id, "kind = \"table\"\ndelay = \"3 minutes\"", &sql)
+    };
+    vec![of("hop", "HOP"), of("cumulate", "CUMULATE")]
+}
+
+#[test]
+fn overlapping_windows_of_a_stage_come_once_wherever_it_lies() {
+    let set = compile(&overlapping());
+    let mut random = Lcg(12);
+    let lanes: Vec<Lane> =
+        (0..2).map(|number| Lane { stream: "meter_readings", rows: many_meters(number, 4_000, &mut random) }).collect();
+    let expected = in_batch(&set, &by_stream(&lanes));
+    let cuts = [
+        Cut { workers: 1, batch_max: 700, restore: true, memory: None },
+        Cut { workers: 2, batch_max: 500, restore: false, memory: Some(0) },
+        Cut { workers: 2, batch_max: 900, restore: true, memory: Some(200 << 10) },
+    ];
+    for cut in &cuts {
+        let got = run(&set, &lanes, cut, &mut random);
+        for (rule, (got, expected)) in set.rules().iter().zip(got.into_iter().zip(&expected)) {
+            assert!(expected.len() > 1_000, "rule {} has {} rows to compare", rule.header.id, expected.len());
+            assert!(&sorted(got) == expected, "rule {} with memory {:?}", rule.header.id, cut.memory);
+        }
+    }
+}
+
 /// Readings of thousands of meters.
-fn many_meters(partition: i32, random: &mut Lcg) -> RecordBatch {
-    let rows = lane(partition, ROWS, random);
-    let ids = StringArray::from_iter_values((0..ROWS).map(|_| format!("meter {}", random.below(6_000))));
+fn many_meters(partition: i32, rows: usize, random: &mut Lcg) -> RecordBatch {
+    let meters = rows as u64 / 5;
+    let ids = StringArray::from_iter_values((0..rows).map(|_| format!("meter {}", random.below(meters))));
+    let rows = lane(partition, rows, random);
     let columns = std::iter::once(Arc::new(ids) as ArrayRef).chain(rows.columns()[1..].iter().cloned());
     RecordBatch::try_new(rows.schema(), columns.collect()).expect("the schema of the fleet")
 }
@@ -62,7 +97,7 @@ fn a_stage_of_many_lanes_gives_what_one_lane_gives() {
     let set = compile(&rules());
     let mut random = Lcg(11);
     let lanes: Vec<Lane> =
-        (0..2).map(|number| Lane { stream: "meter_readings", rows: many_meters(number, &mut random) }).collect();
+        (0..2).map(|number| Lane { stream: "meter_readings", rows: many_meters(number, ROWS, &mut random) }).collect();
     let expected = in_batch(&set, &by_stream(&lanes));
     let cuts = [
         Cut { workers: 1, batch_max: 20_000, restore: false, memory: None },

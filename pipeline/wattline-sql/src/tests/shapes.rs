@@ -17,6 +17,7 @@ pub(super) fn shapes() -> Vec<RuleFile> {
         stages_of_stages(),
         unions_and_distinct(),
         other_windows(),
+        hops_over_many_panes(),
         sessions_and_lists(),
         stream_joins(),
         absences(),
@@ -264,6 +265,26 @@ fn unions_and_distinct() -> Vec<RuleFile> {
             "distinct_on",
             TABLE,
             "SELECT DISTINCT ON (meter_id, window_start) meter_id, window_start, window_end, seq_no FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') ORDER BY meter_id, window_start, ts DESC",
+        ),
+    ]
+}
+
+/// Windows of so many panes that parts are carried from one to the next.
+fn hops_over_many_panes() -> Vec<RuleFile> {
+    let small = |id: &str, table: &str, key: &str| {
+        let sql = format!(
+            "SELECT {key}window_start, window_end, count(*) AS n, sum(energy_imp_kwh) AS kwh, max(u_a_v) AS highest, avg(seq_no) AS mean,\n\
+             last_value(seq_no ORDER BY ts) AS last FROM {table} r GROUP BY {key}window_start, window_end"
+        );
+        rule(id, TABLE, &sql)
+    };
+    vec![
+        small("hop_many", "HOP(meter_readings, ts, INTERVAL '20 seconds', INTERVAL '4 minutes')", "meter_id, "),
+        small("hop_many_uneven", "HOP(meter_readings, ts, INTERVAL '45 seconds', INTERVAL '5 minutes')", "meter_id, "),
+        small(
+            "hop_many_total",
+            "HOP(meter_readings, ts, INTERVAL '15 seconds', INTERVAL '2 minutes', TIMESTAMP '1970-01-01T00:00:07Z')",
+            "",
         ),
     ]
 }

@@ -16,6 +16,7 @@ use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use wattline_core::time::BEFORE_TIME;
 
+use super::hop_fold::HopFold;
 use super::{AggregateSpec, Overlap, PanedWindows, Partial, rows_by_window, take_all};
 use crate::catalog::event_time_type;
 use crate::operators::exchange::KeyedStage;
@@ -31,8 +32,12 @@ pub(crate) struct FinalPanes {
     /// What of a window, or of a pane, is on disk.
     runs: BTreeMap<i64, Vec<Run>>,
     closing: Option<Closing>,
+    /// What is carried from one window that hops to the next.
+    fold: Option<HopFold>,
     /// Windows that overlap and begin before this have been given.
     given_until: i64,
+    /// What was final at this watermark had been given when the state was taken back.
+    restored_us: i64,
     groups: Vec<usize>,
 }
 
@@ -82,7 +87,9 @@ impl FinalPanes {
             complete: BTreeMap::new(),
             runs: BTreeMap::new(),
             closing: None,
+            fold: None,
             given_until: i64::MIN,
+            restored_us: BEFORE_TIME,
             groups: Vec::new(),
         }
     }
@@ -97,7 +104,7 @@ impl FinalPanes {
     /// Memory held by the open windows.
     pub(crate) fn bytes(&self) -> usize {
         let complete: usize = self.complete.values().flatten().map(RecordBatch::get_array_memory_size).sum();
-        complete + self.panes.values().map(Pane::bytes).sum::<usize>()
+        complete + self.fold.as_ref().map_or(0, HopFold::bytes) + self.panes.values().map(Pane::bytes).sum::<usize>()
     }
 
     /// Adds state rows, except those of windows that were final at `final_at_us`.
@@ -234,8 +241,11 @@ impl FinalPanes {
             }
             Some(paned) => {
                 let panes = paned.panes_of(start);
-                states.extend(self.complete.range(panes.clone()).flat_map(|(_, states)| states).cloned());
-                runs.extend(self.runs.range(panes).flat_map(|(_, runs)| runs).cloned());
+                runs.extend(self.runs.range(panes.clone()).flat_map(|(_, runs)| runs).cloned());
+                states = match HopFold::is_worth(&self.spec, &paned) && runs.is_empty() {
+                    true => self.folded(start, &paned)?,
+                    false => self.complete.range(panes).flat_map(|(_, states)| states).cloned().collect(),
+                };
                 self.given_until = start.saturating_add(paned.step_us);
             }
         }
@@ -260,6 +270,19 @@ impl FinalPanes {
         let merged = Merged::new(self.spec.keys.len(), runs, states)?;
         self.closing = Some(Closing { start, merged, part_rows, pane });
         Ok(None)
+    }
+
+    /// The state rows of a window that hops, in two parts.
+    fn folded(&mut self, start: i64, paned: &PanedWindows) -> Result<Vec<RecordBatch>> {
+        let (spec, widths, mut groups) = (Arc::clone(&self.spec), self.widths()?, Vec::new());
+        let mut merge = |states: &[RecordBatch]| -> Result<RecordBatch> {
+            let mut pane = new_pane(&spec)?;
+            for state in states {
+                pane.merge(&spec, &state.columns()[1..], state.num_rows(), &widths, &mut groups)?;
+            }
+            Ok(pane.into_state(&spec, start)?.1)
+        };
+        self.fold.get_or_insert_default().window(start, paned, &self.complete, &mut merge)
     }
 
     /// The next rows of a window on disk, and whether they are the last.
@@ -287,6 +310,7 @@ impl FinalPanes {
         if !self.can_spill() {
             return Ok(());
         }
+        self.fold = None;
         let mut writer = RunWriter::new(scratch, self.spec.keys.len())?;
         let mut write = |start: i64, state: &RecordBatch| -> Result<()> {
             if state.num_rows() > 0 {
@@ -383,11 +407,16 @@ impl KeyedStage for FinalPanes {
     }
 
     fn give(&mut self, watermark_us: i64) -> Result<Vec<RecordBatch>> {
-        Ok(self.close_until(BEFORE_TIME, watermark_us, usize::MAX)?.batches)
+        Ok(self.close_until(self.restored_us, watermark_us, usize::MAX)?.batches)
     }
 
     fn due_us(&mut self) -> Result<Option<i64>> {
-        Ok(self.panes.keys().next().map(|start| self.spec.complete_at(*start)))
+        let complete = self.complete.keys().next().map(|pane| {
+            let first = self.spec.paned.map_or(*pane, |paned| paned.first_window(*pane));
+            self.spec.final_at(first.max(self.given_until))
+        });
+        let open = self.panes.keys().next().map(|start| self.spec.complete_at(*start));
+        Ok(complete.into_iter().chain(open).min())
     }
 
     fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
@@ -400,7 +429,8 @@ impl KeyedStage for FinalPanes {
         Ok(rows.columns()[1..=spec.keys.len()].to_vec())
     }
 
-    fn restore(&mut self, _part: usize, rows: &RecordBatch, _given_us: i64) -> Result<()> {
+    fn restore(&mut self, _part: usize, rows: &RecordBatch, given_us: i64) -> Result<()> {
+        self.restored_us = self.restored_us.max(given_us);
         self.merge(rows, BEFORE_TIME)
     }
 
