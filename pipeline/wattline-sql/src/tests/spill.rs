@@ -1,12 +1,15 @@
-//! Windows with more groups than memory holds: what is on disk, in what parts it comes back, and what is said if the disk fails.
+//! State that memory does not hold: what is on disk, when and in what parts it comes back, and what is said if the disk fails.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
 use wattline_core::error::{Kind, Retry};
 use wattline_core::time::END_OF_TIME;
 
 use super::fleet::{Lcg, compile, lane, rule};
+use super::shapes::PATIENT;
 use crate::test_run::text_rows;
 use crate::{FinalProgram, RuleSet};
 
@@ -76,4 +79,44 @@ fn a_disk_that_fails_is_named() {
     assert_eq!((error.kind(), error.retry()), (Kind::Unavailable, Retry::AfterRestore));
     let message = error.to_string();
     assert!(message.contains("/no/such/folder") && message.contains("[run] scratch"), "{message}");
+}
+
+#[test]
+fn what_lies_on_disk_is_given_when_it_is_due_though_nothing_comes() {
+    let sql = "SELECT meter_id, window_start, window_end, count(*) AS n\n\
+               FROM SESSION(meter_readings, ts, INTERVAL '10 minutes', meter_id) GROUP BY meter_id, window_start, window_end";
+    let hop = "SELECT meter_id, window_start, window_end, sum(n) AS n FROM HOP(\n\
+               (SELECT meter_id, window_start AS at, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute')\n\
+                GROUP BY meter_id, window_start), at, INTERVAL '1 minute', INTERVAL '10 minutes') GROUP BY meter_id, window_start, window_end";
+    let set = compile(&[rule("sessions", PATIENT, sql), rule("hop", PATIENT, hop)]);
+    let rows = lane(0, 40, &mut Lcg(5));
+    let last_us =
+        rows.column(1).as_primitive::<TimestampMicrosecondType>().values().iter().copied().max().expect("rows");
+    let given = |memory: Option<usize>| {
+        let mut program = set.final_program();
+        if let Some(bytes) = memory {
+            program = program.with_memory(bytes, &std::env::temp_dir());
+        }
+        let mut worker = set.lane_program();
+        assert_eq!(worker.push(0, "meter_readings", &rows).errors, []);
+        worker.seal().expect("seals").iter().for_each(|delta| program.merge(delta).expect("merges"));
+        let mut by_watermark = Vec::new();
+        for minutes in (0..30).map(|minutes: i64| minutes * 60_000_000) {
+            let mut of_watermark = Vec::new();
+            loop {
+                let output = program.advance(&vec![last_us + 1 + minutes; set.states().len()]).expect("advances");
+                of_watermark.extend(output.rows.iter().flat_map(|rows| text_rows(&rows.batch).expect("printable")));
+                program.relieve().expect("spills");
+                if !output.more {
+                    break;
+                }
+            }
+            of_watermark.sort();
+            by_watermark.push(of_watermark);
+        }
+        by_watermark
+    };
+    let expected = given(None);
+    assert!(expected.iter().filter(|rows| !rows.is_empty()).count() > 8, "it becomes due bit by bit");
+    assert_eq!(given(Some(0)), expected);
 }
