@@ -100,6 +100,7 @@ fn what_lies_on_disk_is_given_when_it_is_due_though_nothing_comes() {
         let mut worker = set.lane_program();
         assert_eq!(worker.push(0, "meter_readings", &rows).errors, []);
         worker.seal().expect("seals").iter().for_each(|delta| program.merge(delta).expect("merges"));
+        program.relieve().expect("spills");
         let mut by_watermark = Vec::new();
         for minutes in (0..30).map(|minutes: i64| minutes * 60_000_000) {
             let mut of_watermark = Vec::new();
