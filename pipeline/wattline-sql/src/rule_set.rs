@@ -446,7 +446,14 @@ impl<'a> Compiler<'a> {
                 Ok(assemble(file, header, projected, plan, columns, (delay_ms, reach_us)))
             }
             (columns, plan) => {
-                let mut problems = columns.err().map(refused).unwrap_or_default();
+                let mut refusals = columns.err().unwrap_or_default();
+                // Without a stream, or with a window that is none, there is no time to select.
+                if let Err(Problem::Refused(first)) = &plan
+                    && [code::NO_STREAM, code::TUMBLE].contains(&first.code)
+                {
+                    refusals.retain(|refusal| refusal.code != code::EVENT_TIME_COLUMN);
+                }
+                let mut problems = refused(refusals);
                 problems.extend(plan.err());
                 Err(problems)
             }

@@ -160,10 +160,10 @@ fn plan_pattern(
         defines[symbol] = Some(formula);
     }
     let bound_us = bound_of(&program, &limits).map_err(|symbol| {
-        let name = &symbols.written()[symbol];
+        let (name, time) = (&symbols.written()[symbol], written_time(&time));
         wrong(
             format_args!("nothing bounds how long after the first row of a match a row of `{name}` may come, so rows would be kept for ever"),
-            &format!("add `{name}.ts <= first(ts) + INTERVAL '1 hour'` with the event time to its DEFINE"),
+            &format!("add `{name}.{time} <= first({time}) + INTERVAL '1 hour'` to its DEFINE"),
         )
     })?;
 
@@ -194,6 +194,14 @@ fn plan_pattern(
         bound_us,
     });
     relation(input, &time, partition, order, args, &pattern)
+}
+
+/// The event time as DEFINE would name it.
+fn written_time(time: &Expr) -> &str {
+    match time {
+        Expr::Column(column) => &column.name,
+        _ => "ts",
+    }
 }
 
 /// The plan around the window function.

@@ -12,7 +12,7 @@
 //!
 //! Windows that overlap ([`PanedWindows`]) are kept as panes, and each is merged from its panes when it is final; then "window" below means pane,
 //! and a pane is kept until the last window that holds it is final. Windows that cumulate are merged one from the other: the panes of one
-//! become one pane. Windows that hop over many panes are merged from two parts that are carried from one to the next ([`HopFold`]).
+//! become one pane. Windows that hop over many panes are merged from two parts that are carried from one to the next (`hop_fold.rs`).
 //!
 //! State rows of one window: `window_start_us` Int64, the group columns, the state columns of each accumulator in order.
 

@@ -37,7 +37,9 @@ fn not_event_time(streams: &[&StreamSource]) -> Refusal {
         code::TUMBLE,
         Anchor::Group,
         format!("the window is not a fixed interval of the stream's event time `{time}`, so it would never be final"),
-        format!("write `TUMBLE(stream, {time}, INTERVAL '10 minutes')`, with days, hours, minutes or seconds"),
+        format!(
+            "write `TUMBLE(stream, {time}, INTERVAL '10 minutes')`, with days, hours, minutes or seconds, or with months and a zone: `INTERVAL '1 month', 'UTC'`"
+        ),
     )
 }
 
