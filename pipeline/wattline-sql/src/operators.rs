@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{FilterBuilder, filter};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::cast::as_boolean_array;
@@ -61,10 +61,7 @@ impl Operator {
             Self::Filter(predicate) => keep_where(predicate, chunk),
             Self::Project { exprs, schema } => {
                 let rows = chunk.batch.num_rows();
-                let columns = exprs
-                    .iter()
-                    .map(|expr| expr.evaluate(&chunk.batch)?.into_array(rows))
-                    .collect::<Result<Vec<_>>>()?;
+                let columns = evaluate_all(exprs, &chunk.batch)?;
                 Ok(Chunk { batch: record_batch(schema, columns, rows)?, rows: chunk.rows })
             }
             Self::RefJoin(join) => join.run(&chunk, lookups),
@@ -82,6 +79,11 @@ pub(crate) fn run_all(operators: &[Operator], mut chunk: Chunk, lookups: &Lookup
         chunk = operator.run(chunk, lookups)?;
     }
     Ok((chunk.batch.num_rows() > 0).then_some(chunk))
+}
+
+/// The values of expressions over rows.
+pub(crate) fn evaluate_all(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    exprs.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
 }
 
 /// Does something to rows; if it fails, to halves of them, down to the single rows that fail on their own.

@@ -28,8 +28,8 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use super::exchange::KeyedStage;
 use super::keyed_rows::{All, KeyedRows, Place};
-use super::record_batch;
 use super::window_aggregate::Aggregated;
+use super::{evaluate_all, record_batch};
 
 /// Window functions with the same partitions and order.
 #[derive(Debug)]
@@ -142,7 +142,7 @@ impl OverStage {
     fn take_in(&mut self, input: &RecordBatch) -> Result<()> {
         self.find_restored()?;
         let input = record_batch(&self.spec.input_schema, input.columns().to_vec(), input.num_rows())?;
-        let keys = keys_of(&self.spec, &input)?;
+        let keys = evaluate_all(&self.spec.partition, &input)?;
         let instants = instants_of(&self.spec.instant, &input)?;
         for (key, instant) in self.rows.push(&keys, &input)?.iter().zip(instants.values()) {
             let waiting = self.waiting.entry(*instant).or_default();
@@ -232,7 +232,7 @@ impl OverStage {
     fn find_waiting(&mut self) -> Result<()> {
         self.waiting.clear();
         let rows = self.rows.all()?.rows;
-        let keys = keys_of(&self.spec, &rows)?;
+        let keys = evaluate_all(&self.spec.partition, &rows)?;
         let instants = instants_of(&self.spec.instant, &rows)?;
         let numbers = self.rows.number(&keys, rows.num_rows())?.to_vec();
         for (key, instant) in numbers.into_iter().zip(instants.values()) {
@@ -256,7 +256,7 @@ impl KeyedStage for OverStage {
     }
 
     fn keys(spec: &OverSpec, _side: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        keys_of(spec, rows)
+        evaluate_all(&spec.partition, rows)
     }
 
     fn push(&mut self, _side: usize, rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
@@ -305,7 +305,7 @@ impl KeyedStage for OverStage {
 
     fn keys_of_part(spec: &OverSpec, part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
         match part {
-            0 => keys_of(spec, rows),
+            0 => evaluate_all(&spec.partition, rows),
             _ => Ok(rows.columns()[..spec.partition.len()].to_vec()),
         }
     }
@@ -314,7 +314,7 @@ impl KeyedStage for OverStage {
         self.given_us = given_us;
         if part == 0 {
             let rows = record_batch(&self.spec.input_schema, state.columns().to_vec(), state.num_rows())?;
-            let keys = keys_of(&self.spec, &rows)?;
+            let keys = evaluate_all(&self.spec.partition, &rows)?;
             self.rows.push(&keys, &rows)?;
             self.restored = true;
             return Ok(());
@@ -349,10 +349,6 @@ impl KeyedStage for OverStage {
             self.spec.functions.iter().filter(|function| !matches!(function, OverFunction::Framed(_))).count();
         self.rows.bytes() + self.rows.keys() * carried * CARRIED_BYTES
     }
-}
-
-fn keys_of(spec: &OverSpec, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    spec.partition.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
 }
 
 impl OverFunction {

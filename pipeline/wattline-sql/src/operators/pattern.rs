@@ -22,7 +22,7 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 use super::exchange::KeyedStage;
 use super::keyed_rows::{All, KeyedRows, Place};
 use super::over::{instants_of, sorted_order};
-use super::record_batch;
+use super::{evaluate_all, record_batch};
 use crate::pattern::{Horizon, Resume, RowPattern, scan};
 
 /// A pattern with its partitions and order.
@@ -67,7 +67,7 @@ impl PatternStage {
     fn take_in(&mut self, input: &RecordBatch) -> Result<()> {
         self.find_restored()?;
         let input = record_batch(&self.spec.input_schema, input.columns().to_vec(), input.num_rows())?;
-        let keys = keys_of(&self.spec, &input)?;
+        let keys = evaluate_all(&self.spec.partition, &input)?;
         let times = instants_of(&self.spec.inputs[0], &input)?;
         let numbers = self.rows.push(&keys, &input)?.to_vec();
         for (key, time_us) in numbers.into_iter().zip(times.values()) {
@@ -187,7 +187,7 @@ impl KeyedStage for PatternStage {
     }
 
     fn keys(spec: &PatternSpec, _side: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        keys_of(spec, rows)
+        evaluate_all(&spec.partition, rows)
     }
 
     fn push(&mut self, _side: usize, rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
@@ -230,7 +230,7 @@ impl KeyedStage for PatternStage {
 
     fn keys_of_part(spec: &PatternSpec, part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
         match part {
-            0 => keys_of(spec, rows),
+            0 => evaluate_all(&spec.partition, rows),
             _ => Ok(rows.columns()[..spec.partition.len()].to_vec()),
         }
     }
@@ -242,7 +242,7 @@ impl KeyedStage for PatternStage {
         }
         if part == 0 {
             let rows = record_batch(&self.spec.input_schema, state.columns().to_vec(), state.num_rows())?;
-            let keys = keys_of(&self.spec, &rows)?;
+            let keys = evaluate_all(&self.spec.partition, &rows)?;
             self.rows.push(&keys, &rows)?;
             return Ok(());
         }
@@ -268,8 +268,4 @@ impl KeyedStage for PatternStage {
     fn bytes(&self) -> usize {
         self.rows.bytes()
     }
-}
-
-fn keys_of(spec: &PatternSpec, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    spec.partition.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
 }

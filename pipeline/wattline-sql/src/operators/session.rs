@@ -16,7 +16,7 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use super::exchange::KeyedStage;
 use super::keyed_rows::KeyedRows;
-use super::record_batch;
+use super::{evaluate_all, record_batch};
 use crate::catalog::event_time_type;
 use crate::functions::sessions;
 
@@ -47,7 +47,7 @@ pub(crate) struct SessionStage {
 impl SessionStage {
     fn take_in(&mut self, input: &RecordBatch) -> Result<()> {
         let input = record_batch(&self.spec.input_schema, input.columns().to_vec(), input.num_rows())?;
-        let keys = keys_of(&self.spec, &input)?;
+        let keys = evaluate_all(&self.spec.keys, &input)?;
         let times = self.times_of(&input)?;
         let numbers = self.rows.push(&keys, &input)?.to_vec();
         self.note_due(numbers.into_iter().zip(times.values().iter().copied()));
@@ -135,7 +135,7 @@ impl SessionStage {
     fn find_due(&mut self) -> Result<()> {
         self.due.clear();
         let rows = self.rows.all()?.rows;
-        let (keys, times) = (keys_of(&self.spec, &rows)?, self.times_of(&rows)?);
+        let (keys, times) = (evaluate_all(&self.spec.keys, &rows)?, self.times_of(&rows)?);
         let numbers = self.rows.number(&keys, rows.num_rows())?.to_vec();
         self.note_due(numbers.into_iter().zip(times.values().iter().copied()));
         Ok(())
@@ -155,7 +155,7 @@ impl KeyedStage for SessionStage {
     }
 
     fn keys(spec: &SessionSpec, _side: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        keys_of(spec, rows)
+        evaluate_all(&spec.keys, rows)
     }
 
     fn push(&mut self, _side: usize, rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
@@ -180,7 +180,7 @@ impl KeyedStage for SessionStage {
     }
 
     fn keys_of_part(spec: &SessionSpec, _part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        keys_of(spec, rows)
+        evaluate_all(&spec.keys, rows)
     }
 
     fn restore(&mut self, _part: usize, rows: &RecordBatch, _given_us: i64) -> Result<()> {
@@ -194,8 +194,4 @@ impl KeyedStage for SessionStage {
     fn bytes(&self) -> usize {
         self.rows.bytes()
     }
-}
-
-fn keys_of(spec: &SessionSpec, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    spec.keys.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
 }

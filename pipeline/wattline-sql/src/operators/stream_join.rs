@@ -23,7 +23,7 @@ use wattline_core::time::END_OF_TIME;
 
 use super::exchange::KeyedStage;
 use super::keyed_rows::{KeyedRows, Place};
-use super::record_batch;
+use super::{evaluate_all, record_batch};
 
 /// Candidate pairs evaluated at once.
 const PAIRS_MAX: usize = 65_536;
@@ -145,7 +145,7 @@ impl StreamJoinStage {
         let spec = Arc::clone(&self.spec);
         let side = spec.side(is_left);
         let batch = record_batch(&side.schema, batch.columns().to_vec(), batch.num_rows())?;
-        let keys = evaluate(&side.keys, &batch)?;
+        let keys = evaluate_all(&side.keys, &batch)?;
         let times = times_of(side, &batch)?;
         let notes: Vec<Note> = times.into_iter().map(|time_us| Note { time_us, matched: false }).collect();
         let can_match: Vec<bool> = (0..batch.num_rows())
@@ -269,7 +269,7 @@ impl KeyedStage for StreamJoinStage {
     }
 
     fn keys(spec: &StreamJoinSpec, side: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        evaluate(&spec.side(side == 0).keys, rows)
+        evaluate_all(&spec.side(side == 0).keys, rows)
     }
 
     /// The pairs that new rows make, and those that needed a partner only.
@@ -314,7 +314,7 @@ impl KeyedStage for StreamJoinStage {
     }
 
     fn keys_of_part(spec: &StreamJoinSpec, part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        evaluate(&spec.side(part == 0).keys, rows)
+        evaluate_all(&spec.side(part == 0).keys, rows)
     }
 
     fn restore(&mut self, part: usize, state: &RecordBatch, _given_us: i64) -> Result<()> {
@@ -327,7 +327,7 @@ impl KeyedStage for StreamJoinStage {
         let times = times_of(side, &rows)?;
         let notes = times.into_iter().zip(matched.values()).map(|(time_us, matched)| Note { time_us, matched });
         let notes: Vec<Note> = notes.collect();
-        let keys = evaluate(&side.keys, &rows)?;
+        let keys = evaluate_all(&side.keys, &rows)?;
         self.kept_mut(part == 0).push(side, &keys, &rows, &notes)?;
         Ok(())
     }
@@ -355,10 +355,6 @@ fn dumped_schema(side: &JoinSide) -> SchemaRef {
     let mut fields: Vec<Arc<Field>> = side.schema.fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new("__matched", DataType::Boolean, false)));
     Arc::new(Schema::new(fields))
-}
-
-fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    exprs.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
 }
 
 fn times_of(side: &JoinSide, rows: &RecordBatch) -> Result<Vec<i64>> {

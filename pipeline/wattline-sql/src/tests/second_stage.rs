@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use super::equivalence::{Cut, Lane, by_stream, in_batch, run, sorted};
 use super::fleet::{Lcg, compile, lane, rule};
 use super::shapes::PATIENT;
-use crate::RuleFile;
+use crate::{RuleFile, RuleSet};
 
 const ROWS: usize = 30_000;
 
@@ -68,19 +68,12 @@ fn overlapping_windows_of_a_stage_come_once_wherever_it_lies() {
     let mut random = Lcg(12);
     let lanes: Vec<Lane> =
         (0..2).map(|number| Lane { stream: "meter_readings", rows: many_meters(number, 4_000, &mut random) }).collect();
-    let expected = in_batch(&set, &by_stream(&lanes));
     let cuts = [
         Cut { workers: 1, batch_max: 700, restore: true, memory: None },
         Cut { workers: 2, batch_max: 500, restore: false, memory: Some(0) },
         Cut { workers: 2, batch_max: 900, restore: true, memory: Some(200 << 10) },
     ];
-    for cut in &cuts {
-        let got = run(&set, &lanes, cut, &mut random);
-        for (rule, (got, expected)) in set.rules().iter().zip(got.into_iter().zip(&expected)) {
-            assert!(expected.len() > 1_000, "rule {} has {} rows to compare", rule.header.id, expected.len());
-            assert!(&sorted(got) == expected, "rule {} with memory {:?}", rule.header.id, cut.memory);
-        }
-    }
+    compare(&set, &lanes, &cuts, &mut random);
 }
 
 /// Readings of thousands of meters.
@@ -98,14 +91,19 @@ fn a_stage_of_many_lanes_gives_what_one_lane_gives() {
     let mut random = Lcg(11);
     let lanes: Vec<Lane> =
         (0..2).map(|number| Lane { stream: "meter_readings", rows: many_meters(number, ROWS, &mut random) }).collect();
-    let expected = in_batch(&set, &by_stream(&lanes));
     let cuts = [
         Cut { workers: 1, batch_max: 20_000, restore: false, memory: None },
         Cut { workers: 2, batch_max: 12_000, restore: true, memory: Some(8 << 20) },
         Cut { workers: 2, batch_max: 16_000, restore: true, memory: Some(1 << 20) },
     ];
-    for cut in &cuts {
-        let got = run(&set, &lanes, cut, &mut random);
+    compare(&set, &lanes, &cuts, &mut random);
+}
+
+/// What each cut gives is what batch gives, and that is a lot.
+fn compare(set: &RuleSet, lanes: &[Lane], cuts: &[Cut], random: &mut Lcg) {
+    let expected = in_batch(set, &by_stream(lanes));
+    for cut in cuts {
+        let got = run(set, lanes, cut, random);
         for (rule, (got, expected)) in set.rules().iter().zip(got.into_iter().zip(&expected)) {
             assert!(expected.len() > 1_000, "rule {} has {} rows to compare", rule.header.id, expected.len());
             assert!(&sorted(got) == expected, "rule {} with memory {:?}", rule.header.id, cut.memory);
