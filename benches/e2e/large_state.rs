@@ -1,8 +1,9 @@
 //! State larger than memory: a window of one day over millions of devices, by a program that may use less than it keeps.
 //!
 //! Writes files of readings, each device once and every fourth a second time much later, in an order that has nothing to do
-//! with their names; runs `wattline run` over it with a memory budget; and compares every row of the result with what plain
-//! DataFusion gives for the same SQL over the archive. The peak is what the kernel tells of the process (`wait4`).
+//! with their names; runs `wattline run` over it with a memory budget and one of two rules, a window or a window function that
+//! keeps a row of each device for ever; and compares every row of the result with what plain DataFusion gives for the same SQL
+//! over the archive. The peak is what the kernel tells of the process (`wait4`).
 
 mod measured_child;
 #[path = "../../tests/it/scratch.rs"]
@@ -20,7 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::scratch::Scratch;
 
-const USAGE: &str = "options: --devices N --memory SIZE (as `[run] memory` of a configuration)";
+const USAGE: &str = "options: --rule window | over, --devices N, --memory SIZE (as `[run] memory` of a configuration)";
 /// Has no divisor in common with any number of devices below it: their order is spread over all names.
 const STEP: u64 = 2_147_483_647;
 /// Each is a lane.
@@ -34,32 +35,63 @@ const SCHEMA: &str = r#"{"type":"record","name":"readings","event_time":"at","ke
     {"name":"at","type":{"type":"long","logicalType":"timestamp-micros"}},
     {"name":"value","type":["null","long"]}]}"#;
 
-const RULE: &str = "/*---
-id = \"per_day\"
+/// What is run, and how it is judged.
+struct Rule {
+    name: &'static str,
+    sql: &'static str,
+    /// Counts the rows of `result` that plain DataFusion does not give, and the other way round.
+    differences: &'static str,
+    /// Rows of the result for so many devices and events.
+    rows: fn(u64, u64) -> u64,
+}
+
+const RULES: [Rule; 2] = [
+    Rule {
+        name: "window",
+        sql: "/*---
+id = \"result\"
 kind = \"table\"
 ---*/
 SELECT device, window_start, window_end, count(*) AS readings, sum(value) AS total, max(value) AS highest
 FROM TUMBLE(readings, at, INTERVAL '1 day') GROUP BY device, window_start, window_end
-";
-
-const DIFFERENCES: &str = "SELECT count(*) AS n FROM (
+",
+        differences: "SELECT count(*) AS n FROM (
     SELECT device, window_start, count(*) AS readings, sum(value) AS total, max(value) AS highest
     FROM TUMBLE(readings, at, INTERVAL '1 day') GROUP BY device, window_start
-) b FULL JOIN per_day p ON p.device = b.device AND p.window_start = b.window_start
-WHERE (b.readings IS DISTINCT FROM p.readings) OR (b.total IS DISTINCT FROM p.total) OR (b.highest IS DISTINCT FROM p.highest)";
+) b FULL JOIN result r ON r.device = b.device AND r.window_start = b.window_start
+WHERE (b.readings IS DISTINCT FROM r.readings) OR (b.total IS DISTINCT FROM r.total) OR (b.highest IS DISTINCT FROM r.highest)",
+        rows: |devices, _events| devices,
+    },
+    Rule {
+        name: "over",
+        sql: "/*---
+id = \"result\"
+kind = \"table\"
+---*/
+SELECT device, at, value, lag(at) OVER w AS before, sum(value) OVER w AS so_far
+FROM readings WINDOW w AS (PARTITION BY device ORDER BY at)
+",
+        differences: "SELECT count(*) AS n FROM (
+    SELECT device, at, lag(at) OVER w AS before, sum(value) OVER w AS so_far
+    FROM readings WINDOW w AS (PARTITION BY device ORDER BY at)
+) b FULL JOIN result r ON r.device = b.device AND r.at = b.at
+WHERE (b.device IS NULL) OR (b.before IS DISTINCT FROM r.before) OR (b.so_far IS DISTINCT FROM r.so_far)",
+        rows: |_devices, events| events,
+    },
+];
 
 fn main() -> Result<()> {
-    let (devices, memory) = settings(std::env::args().skip(1))?;
+    let Settings { rule, devices, memory } = settings(std::env::args().skip(1))?;
     let program = tree::wattline()?;
     let folder = Scratch::new("state")?;
-    write_job(folder.path(), &memory)?;
+    write_job(folder.path(), &memory, &rule)?;
     let events = write_readings(folder.path(), devices)?;
-    say(&format!("{events} readings of {devices} devices, memory = \"{memory}\""));
+    say(&format!("{events} readings of {devices} devices, rule `{}`, memory = \"{memory}\"", rule.name));
     let usage = measured_child::run(&program, &["run"], folder.path())?;
     let count = |sql: &str| measured_child::count(&program, folder.path(), sql);
-    let rows = count("SELECT count(*) AS n FROM per_day")?;
-    ensure!(rows == devices, "{devices} devices gave {rows} rows");
-    let differences = count(DIFFERENCES)?;
+    let (rows, due) = (count("SELECT count(*) AS n FROM result")?, (rule.rows)(devices, events));
+    ensure!(rows == due, "{events} readings of {devices} devices gave {rows} rows");
+    let differences = count(rule.differences)?;
     ensure!(differences == 0, "{differences} rows differ from those of plain DataFusion");
     say(&format!(
         "{rows} rows, all as plain DataFusion gives them; {:.0} s, {:.1} CPU s per million readings, peak {:.0} MiB",
@@ -70,24 +102,33 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn settings(mut args: impl Iterator<Item = String>) -> Result<(u64, String)> {
-    let (mut devices, mut memory) = (20_000_000, "1 GB".to_owned());
+struct Settings {
+    rule: Rule,
+    devices: u64,
+    memory: String,
+}
+
+fn settings(mut args: impl Iterator<Item = String>) -> Result<Settings> {
+    let (mut name_of_rule, mut devices, mut memory) = ("window".to_owned(), 20_000_000, "1 GB".to_owned());
     while let Some(name) = args.next().filter(|name| name != "--bench") {
         let value = args.next().with_context(|| format!("`{name}` needs a value; {USAGE}"))?;
         match name.as_str() {
+            "--rule" => name_of_rule = value,
             "--devices" => devices = value.parse().with_context(|| format!("`{value}` is no number; {USAGE}"))?,
             "--memory" => memory = value,
             _ => bail!("`{name}` is no option; {USAGE}"),
         }
     }
     ensure!((1..STEP).contains(&devices), "from 1 to {} devices, and not {devices}", STEP - 1);
-    Ok((devices, memory))
+    let rule = RULES.into_iter().find(|rule| rule.name == name_of_rule);
+    let rule = rule.with_context(|| format!("`{name_of_rule}` is no rule; {USAGE}"))?;
+    Ok(Settings { rule, devices, memory })
 }
 
-fn write_job(folder: &Path, memory: &str) -> Result<()> {
+fn write_job(folder: &Path, memory: &str, rule: &Rule) -> Result<()> {
     fs::write(folder.join("readings.avsc"), SCHEMA)?;
     fs::create_dir(folder.join("sql"))?;
-    fs::write(folder.join("sql/per_day.sql"), RULE)?;
+    fs::write(folder.join("sql/result.sql"), rule.sql)?;
     let config = format!(
         "job = \"state\"\n[run]\nmemory = \"{memory}\"\nscratch = \".\"\n\
          [streams.readings]\nschema = \"readings.avsc\"\nfiles = \"readings-*.ndjson\"\n\

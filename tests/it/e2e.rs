@@ -18,4 +18,5 @@ mod own_functions;
 mod reference;
 mod references;
 mod sample;
+mod system_streams;
 mod traffic;

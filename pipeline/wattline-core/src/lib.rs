@@ -10,4 +10,5 @@ pub mod lane;
 pub mod late;
 pub mod manifest;
 pub mod record;
+pub mod system_log;
 pub mod time;

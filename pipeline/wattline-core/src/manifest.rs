@@ -26,9 +26,10 @@ use crate::alert::{AlertRecord, AlertState};
 use crate::lane::IdleAdvance;
 use crate::late::LateStretches;
 use crate::record::LaneId;
+use crate::system_log::SystemSection;
 
 /// Version of the manifest format that this build writes and reads.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// One link of a chain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,6 +82,8 @@ pub struct Epoch {
     pub references: BTreeMap<String, String>,
     /// The lanes owned, with their positions.
     pub lanes: Vec<LaneSection>,
+    /// The system streams, with their positions.
+    pub system: Vec<SystemSection>,
     /// Progress of each rule by its fingerprint.
     pub rules: BTreeMap<String, RuleProgress>,
     /// Files that this epoch adds, by table.

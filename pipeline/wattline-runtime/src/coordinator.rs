@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! barrier ─▶ collect what is final (a checkpoint: all state) ─▶ merge ─▶ advance to the watermark ─▶ fold alerts
+//!         ─▶ hand dead letters and rule errors to the rules that read them
 //!         ─▶ (checkpoint) write files, state, alert states ─▶ put manifest n ─▶ Delta commits ─▶ alert topic
 //! ```
 //!
@@ -47,11 +48,13 @@ mod epoch;
 mod references;
 mod roll_forward;
 mod start;
+mod system_streams;
 
 pub use correction::{CorrectionPlan, corrected_schema};
 
 use epoch::Uncommitted;
 pub(crate) use epoch::held_bytes;
+use system_streams::SystemLane;
 
 /// Blocks that may wait for one worker.
 const WORKER_QUEUE_BLOCKS: usize = 4;
@@ -143,7 +146,7 @@ pub struct RulePlan {
     pub version: String,
     /// Hash of everything that decides its output; names its progress.
     pub fingerprint: String,
-    /// Numbers of its streams, at least one.
+    /// Numbers of its streams, at least one; those of the system streams follow those of [`Job::streams`].
     pub streams: Vec<usize>,
     /// Its delay.
     pub delay_ms: i64,
@@ -174,6 +177,8 @@ pub struct StatePlan {
     pub fingerprint: String,
     /// Numbers of its rules, at least one; all have the same streams and one delay.
     pub rules: Vec<usize>,
+    /// Number of the stream whose rows it holds.
+    pub stream: usize,
 }
 
 /// Makes a decoder for a stream, by its number.
@@ -297,6 +302,8 @@ struct Coordinator {
     lanes: BTreeMap<LaneId, LaneStatus>,
     /// Lanes of the past that were not assigned (yet).
     dormant: BTreeMap<LaneId, (LaneSection, Replay)>,
+    /// Lanes of the system streams, by their number less that of the job's own streams.
+    system: Vec<SystemLane>,
     uncommitted: Uncommitted,
     checkpoint_n: u64,
     state_objects: Vec<String>,
@@ -367,7 +374,7 @@ impl Coordinator {
             || self.last_checkpoint.elapsed() >= self.settings.checkpoint
             || self.reference_tables.has_reloaded();
         if checkpoint || self.last_tick.elapsed() >= self.settings.tick {
-            self.tick(checkpoint).await?;
+            self.tick(checkpoint, false).await?;
             if checkpoint && self.last_correction.elapsed() >= self.settings.correction {
                 self.correct().await?;
             }
@@ -412,9 +419,9 @@ impl Coordinator {
     /// Stops the sources, cuts a last epoch, commits it; at the end of bounded input every window closes.
     async fn drain(&mut self, ended: bool) -> Result<()> {
         self.stop_sources();
-        self.tick(true).await?;
+        self.tick(true, ended).await?;
         if ended && self.correct().await? {
-            self.tick(true).await?;
+            self.tick(true, false).await?;
         }
         if let Some(task) = self.maintenance.take() {
             // A failed task has logged its reason.
@@ -453,7 +460,8 @@ impl Coordinator {
         Ok(answers)
     }
 
-    async fn tick(&mut self, checkpoint: bool) -> Result<()> {
+    /// Cuts an epoch, and commits it if it has something to tell. `ended` says that all input has.
+    async fn tick(&mut self, checkpoint: bool, ended: bool) -> Result<()> {
         let checkpoint = checkpoint || self.checkpoint_first;
         self.last_tick = Instant::now();
         let mut raw: BTreeMap<usize, Vec<RecordBatch>> = BTreeMap::new();
@@ -466,7 +474,7 @@ impl Coordinator {
             first_final_us.iter_mut().zip(&report.first_final_us).for_each(|(first, of)| *first = (*first).min(*of));
             self.absorb(report, &mut raw)?;
         }
-        let watermarks_us: Arc<[i64]> = (0..self.states.len()).map(|state| self.state_watermark_us(state)).collect();
+        let watermarks_us = self.watermarks_us();
         if first_final_us.iter().zip(watermarks_us.iter()).any(|(first, watermark)| first <= watermark) {
             let close = |reply| WorkerMessage::Close { watermarks_us: Arc::clone(&watermarks_us), reply };
             for closed in self.ask_workers(close).await? {
@@ -480,6 +488,10 @@ impl Coordinator {
             }
         }
         self.advance_rules(&watermarks_us).await?;
+        self.feed_system_streams(checkpoint).await?;
+        if ended {
+            self.end_system_streams().await?;
+        }
         self.note_gauges();
         let tells = !self.uncommitted.alerts.is_empty() || !self.uncommitted.adds.is_empty();
         let due = if checkpoint { self.worth_a_checkpoint(&raw) } else { tells };
@@ -572,13 +584,15 @@ impl Coordinator {
             lane,
             offset: failure.offset,
             message: failure.message,
-            failed_at_ms: self.clock.now_ms(),
         });
     }
 
     /// The lowest time that all lanes of a stream have reached. A lane that never had an event holds back the
     /// others until it is advanced as idle.
     fn reached_us(&self, stream: usize) -> i64 {
+        if let Some(system) = stream.checked_sub(self.streams.len()).and_then(|which| self.system.get(which)) {
+            return system.reached_us();
+        }
         let assigned = self.lanes.values().filter(|status| status.stream == stream);
         let assigned = assigned.map(|s| if s.section.ended { END_OF_TIME } else { s.section.reached_us });
         // Before the source has said which lanes there are, a new one could come too late.
@@ -598,9 +612,9 @@ impl Coordinator {
         watermark_us(reached_us.unwrap_or(BEFORE_TIME), plan.delay_ms)
     }
 
-    /// The watermark to which a state is to be advanced; all its rules have it.
-    fn state_watermark_us(&self, state: usize) -> i64 {
-        self.rule_watermark_us(self.states[state].rules[0])
+    /// The watermark to which each state is to be advanced; all its rules have it.
+    fn watermarks_us(&self) -> Arc<[i64]> {
+        self.states.iter().map(|state| self.rule_watermark_us(state.rules[0])).collect()
     }
 
     /// Up to where everything that a state gives is out.
@@ -619,7 +633,8 @@ impl Coordinator {
             let (alerts, rows): (Vec<_>, Vec<_>) = rows.partition(|rows| self.rules[rows.rule].alert.is_some());
             of_alerts.extend(alerts);
             for failure in output.failures {
-                self.note_failure(None, failure, false);
+                let stops_rule = self.reads_rule_errors(failure.rule);
+                self.note_failure(None, failure, stops_rule);
             }
             for (rule, message) in output.stopped {
                 self.note_failure(None, RuleFailure { rule, offset: -1, message }, true);

@@ -3,7 +3,7 @@
 //! ```text
 //! list chains/<slot>/  ─▶ newest epoch N (seals are skipped) ─▶ its checkpoint C
 //! from C     state objects, snapshot of the alert states, files closed
-//! C+1 … N    alert changes, pending rows, idle advances, refusals: what was published since
+//! C+1 … N    alert changes, pending rows, idle advances, refusals: what was published since; rows of system streams
 //! from N     positions of the lanes, progress of the rules
 //! ```
 //! Link `n` is put only after link `n − 1` was rolled forward, so only N may have files or alerts that are
@@ -16,6 +16,7 @@ use wattline_core::alert::{AlertState, Lifecycle};
 use wattline_core::chain::{ResumePoint, decide_resume};
 use wattline_core::manifest::{FORMAT, LaneSection, Manifest, RuleProgress};
 use wattline_core::record::LaneId;
+use wattline_core::system_log::SystemSection;
 use wattline_core::time::END_OF_TIME;
 
 use crate::error::{Error, Result};
@@ -48,8 +49,14 @@ pub(crate) struct Past {
     pub(crate) lifecycle: Lifecycle,
     /// Rows that are published and not in files, by table.
     pub(crate) pending: Vec<(String, RecordBatch)>,
-    /// Objects that hold them.
+    /// Objects that hold them, oldest first.
     pub(crate) rows_objects: Vec<String>,
+    /// Which of them the checkpoint wrote.
+    checkpoint_rows: Option<String>,
+    /// System streams as of the last epoch.
+    pub(crate) system: Vec<SystemSection>,
+    /// Rows of system streams that the stored state does not cover, by stream.
+    pub(crate) system_rows: Vec<(String, RecordBatch)>,
 }
 
 /// Reads a manifest.
@@ -101,6 +108,7 @@ pub(crate) async fn read_past(store: &dyn Store, chain: &str) -> Result<Past> {
             past.state_objects.clone_from(&epoch.state_objects);
             past.alert_state_object.clone_from(&epoch.alert_state_object);
             past.stage_objects.clone_from(&epoch.stage_objects);
+            past.checkpoint_rows.clone_from(&epoch.rows_object);
         } else {
             changes.extend(epoch.alert_changes.iter().cloned());
         }
@@ -109,6 +117,7 @@ pub(crate) async fn read_past(store: &dyn Store, chain: &str) -> Result<Past> {
             merge_section(&mut past.lanes, section, n == checkpoint);
         }
         past.rules.clone_from(&epoch.rules);
+        past.system.clone_from(&epoch.system);
         past.last_epoch = Some(manifest);
     }
     load_objects(store, &mut past).await?;
@@ -129,7 +138,12 @@ fn merge_section(lanes: &mut BTreeMap<LaneId, (LaneSection, Replay)>, section: &
 
 async fn load_objects(store: &dyn Store, past: &mut Past) -> Result<()> {
     for path in &past.rows_objects {
-        past.pending.extend(load_frames(store, path).await?);
+        let rows = load_frames(store, path).await?;
+        if past.checkpoint_rows.as_ref() != Some(path) {
+            let is_system = |(table, _): &&(String, RecordBatch)| past.system.iter().any(|of| of.stream == *table);
+            past.system_rows.extend(rows.iter().filter(is_system).cloned());
+        }
+        past.pending.extend(rows);
     }
     if let Some(path) = &past.alert_state_object {
         let body = load(store, path).await?;
@@ -164,6 +178,8 @@ impl Past {
 
     /// The highest time that any lane of a stream had reached.
     pub(crate) fn reached_max_us(&self, stream: &str) -> Option<i64> {
-        self.lanes.values().filter(|(s, _)| s.stream == stream).map(|(s, _)| s.reached_us).max()
+        let lanes = self.lanes.values().filter(|(s, _)| s.stream == stream).map(|(s, _)| s.reached_us);
+        let system = self.system.iter().filter(|s| s.stream == stream).map(|s| s.reached_us);
+        lanes.chain(system).max()
     }
 }

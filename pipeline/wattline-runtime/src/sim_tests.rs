@@ -263,7 +263,7 @@ fn lanes_that_come_one_by_one_change_nothing() {
             Scene { seed: 300 + seed as u64, one_by_one: true, lanes: 4, records: 30, records_per_block: 3, ..SCENE };
         play(scene, &format!("{scene:?}"), |life| {
             // Lanes of which no manifest knows are not waited for: the first life sees them all.
-            let at = if life == 1 { 50 } else { 8 } + Dice::new(scene.seed + life).below(30);
+            let at = if life == 1 { 90 } else { 8 } + Dice::new(scene.seed + life).below(30);
             (life <= 3).then_some(Fault { at, kind: FaultKind::CrashBefore })
         });
     });

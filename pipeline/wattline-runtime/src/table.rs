@@ -5,20 +5,26 @@
 //! | `<stream>` | accepted event: the columns of its schema, its identity, `_lateness_ms` | the stream's |
 //! | `<rule id>` | row of a `table` rule | the rule's |
 //! | `alerts` | record of an alert | `event_ts` |
-//! | `dead_letters` | refused record or event, with its raw bytes | `record_ts` |
+//! | `dead_letters` | refused record or event, with its raw bytes | `refused_at` |
 //! | `rule_errors` | rule that failed at run time | `failed_at` |
+//!
+//! The last two are streams as well ([`wattline_core::system_log`]): their rows have the system columns of events, and where
+//! the record in question stands is in the columns `record_…`.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, BinaryBuilder, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
 use wattline_core::alert::AlertRecord;
 use wattline_core::record::{LaneId, column};
+use wattline_core::system_log::Recorded;
 
 use crate::alerting;
 use crate::error::{Error, Result};
+use crate::intake::stream_schema;
 
 /// Name of the table of alerts.
 pub const ALERTS: &str = "alerts";
@@ -55,32 +61,48 @@ fn instant(name: &str, nullable: bool) -> Field {
     Field::new(name, timestamp_type(), nullable)
 }
 
+/// A table of wattline itself that rules can read as a stream.
+#[derive(Debug, Clone)]
+pub struct SystemStream {
+    /// Name of the stream and of its table.
+    pub name: &'static str,
+    /// The event-time column: when the row was recorded.
+    pub event_time: &'static str,
+    /// Its own columns, without the system columns.
+    pub schema: SchemaRef,
+}
+
+/// The streams that every job has beside its own, in the order of their numbers, which follow those of the job's.
+pub fn system_streams() -> [SystemStream; 2] {
+    let stream = |name, event_time, fields| SystemStream { name, event_time, schema: Arc::new(Schema::new(fields)) };
+    [stream(DEAD_LETTERS, "refused_at", dead_letter_fields()), stream(RULE_ERRORS, "failed_at", rule_error_fields())]
+}
+
 /// The tables that every job has.
 pub fn system_tables() -> Vec<TableSpec> {
-    let spec = |name: &str, description: &str, fields: Vec<Field>, event_time: &str, sort_by: &[&str]| TableSpec {
+    let spec = |name: &str, description: &str, schema: SchemaRef, event_time: &str, sort_by: &[&str]| TableSpec {
         name: name.into(),
         description: description.into(),
-        schema: Arc::new(Schema::new(fields)),
+        schema,
         event_time: event_time.into(),
         sort_by: sort_by.iter().map(|s| (*s).to_owned()).collect(),
     };
-    vec![
-        spec(
-            ALERTS,
-            "alert records: every revision of every alert",
-            alert_fields(),
-            "event_ts",
-            &["rule_id", "entity_id", "event_ts"],
-        ),
-        spec(
-            DEAD_LETTERS,
-            "records and events that could not be accepted",
-            dead_letter_fields(),
-            "record_ts",
-            &["stream", column::TOPIC, column::PARTITION, column::OFFSET],
-        ),
-        spec(RULE_ERRORS, "rules that failed at run time", rule_error_fields(), "failed_at", &["rule_id", "failed_at"]),
-    ]
+    let alerts = spec(
+        ALERTS,
+        "alert records: every revision of every alert",
+        Arc::new(Schema::new(alert_fields())),
+        "event_ts",
+        &["rule_id", "entity_id", "event_ts"],
+    );
+    let streams = system_streams().map(|stream| {
+        let (description, first) = match stream.name {
+            DEAD_LETTERS => ("records and events that could not be accepted", "stream"),
+            _ => ("rules that failed at run time", "rule_id"),
+        };
+        let sort_by = [first, stream.event_time, column::OFFSET];
+        spec(stream.name, description, stream_schema(&stream.schema), stream.event_time, &sort_by)
+    });
+    std::iter::once(alerts).chain(streams).collect()
 }
 
 fn alert_fields() -> Vec<Field> {
@@ -119,15 +141,16 @@ fn alert_fields() -> Vec<Field> {
 
 fn dead_letter_fields() -> Vec<Field> {
     vec![
-        instant("record_ts", false),
+        instant("refused_at", false),
         text("stream", false),
         text("reason", false),
         text("detail", false),
         Field::new("raw", DataType::Binary, false),
-        text(column::TOPIC, false),
-        Field::new(column::PARTITION, DataType::Int32, false),
-        Field::new(column::OFFSET, DataType::Int64, false),
-        Field::new(column::INDEX, DataType::Int32, false),
+        instant("record_ts", false),
+        text("record_topic", false),
+        Field::new("record_partition", DataType::Int32, false),
+        Field::new("record_offset", DataType::Int64, false),
+        Field::new("record_index", DataType::Int32, false),
     ]
 }
 
@@ -137,9 +160,9 @@ fn rule_error_fields() -> Vec<Field> {
         text("rule_id", false),
         text("rule_version", false),
         text("message", false),
-        text(column::TOPIC, true),
-        Field::new(column::PARTITION, DataType::Int32, true),
-        Field::new(column::OFFSET, DataType::Int64, true),
+        text("record_topic", true),
+        Field::new("record_partition", DataType::Int32, true),
+        Field::new("record_offset", DataType::Int64, true),
     ]
 }
 
@@ -164,6 +187,13 @@ pub struct DeadLetter {
     pub raw: Vec<u8>,
 }
 
+impl DeadLetter {
+    /// Memory that it holds.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        (size_of::<Self>() + self.detail.len() + self.raw.len()) as u64
+    }
+}
+
 /// A rule that failed, for the table of rule errors.
 #[derive(Debug, Clone)]
 pub struct RuleError {
@@ -177,8 +207,6 @@ pub struct RuleError {
     pub offset: i64,
     /// What went wrong.
     pub message: String,
-    /// Process clock, milliseconds since the epoch.
-    pub failed_at_ms: i64,
 }
 
 fn micros(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
@@ -193,48 +221,67 @@ fn batch(table: &str, fields: Vec<Field>, columns: Vec<ArrayRef>) -> Result<Reco
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(Error::arrow(table))
 }
 
-/// Rows of the table of dead letters.
+/// Puts the system columns after the others.
+fn recorded_batch(
+    stream: &SystemStream,
+    lane: &LaneId,
+    recorded: Recorded,
+    mut columns: Vec<ArrayRef>,
+) -> Result<RecordBatch> {
+    let rows = columns[0].len();
+    let topic = Arc::new(StringArray::from(vec![lane.topic.to_string()]));
+    let topic = DictionaryArray::<Int32Type>::try_new(Int32Array::from_value(0, rows), topic);
+    let offsets = (recorded.first_offset..).take(rows);
+    let system: [ArrayRef; 5] = [
+        Arc::new(topic.map_err(Error::arrow(stream.name))?),
+        Arc::new(Int32Array::from_value(lane.partition, rows)),
+        Arc::new(Int64Array::from_iter_values(offsets)),
+        Arc::new(Int32Array::from_value(0, rows)),
+        Arc::new(Int64Array::from_value(recorded.lateness_ms, rows)),
+    ];
+    columns.extend(system);
+    RecordBatch::try_new(stream_schema(&stream.schema), columns).map_err(Error::arrow(stream.name))
+}
+
+/// Rows of the stream and table of dead letters, as they are recorded in a lane.
 ///
 /// # Errors
 /// [`Error::Arrow`] if more than 2 GiB of raw bytes come together.
-pub fn dead_letter_batch(letters: &[DeadLetter]) -> Result<RecordBatch> {
+pub fn dead_letter_batch(letters: &[DeadLetter], lane: &LaneId, recorded: Recorded) -> Result<RecordBatch> {
+    let [stream, _] = system_streams();
     let mut raw = BinaryBuilder::with_capacity(letters.len(), letters.iter().map(|l| l.raw.len()).sum());
     letters.iter().for_each(|letter| raw.append_value(&letter.raw));
-    batch(
-        DEAD_LETTERS,
-        dead_letter_fields(),
-        vec![
-            micros(letters.iter().map(|l| Some(l.record_ms.saturating_mul(1_000)))),
-            strings(letters.iter().map(|l| Some(&*l.stream))),
-            strings(letters.iter().map(|l| Some(l.reason))),
-            strings(letters.iter().map(|l| Some(l.detail.as_str()))),
-            Arc::new(raw.finish()),
-            strings(letters.iter().map(|l| Some(&*l.lane.topic))),
-            Arc::new(Int32Array::from_iter_values(letters.iter().map(|l| l.lane.partition))),
-            Arc::new(Int64Array::from_iter_values(letters.iter().map(|l| l.offset))),
-            Arc::new(Int32Array::from_iter_values(letters.iter().map(|l| l.index))),
-        ],
-    )
+    let columns: Vec<ArrayRef> = vec![
+        micros(letters.iter().map(|_| Some(recorded.at_us))),
+        strings(letters.iter().map(|l| Some(&*l.stream))),
+        strings(letters.iter().map(|l| Some(l.reason))),
+        strings(letters.iter().map(|l| Some(l.detail.as_str()))),
+        Arc::new(raw.finish()),
+        micros(letters.iter().map(|l| Some(l.record_ms.saturating_mul(1_000)))),
+        strings(letters.iter().map(|l| Some(&*l.lane.topic))),
+        Arc::new(Int32Array::from_iter_values(letters.iter().map(|l| l.lane.partition))),
+        Arc::new(Int64Array::from_iter_values(letters.iter().map(|l| l.offset))),
+        Arc::new(Int32Array::from_iter_values(letters.iter().map(|l| l.index))),
+    ];
+    recorded_batch(&stream, lane, recorded, columns)
 }
 
-/// Rows of the table of rule errors.
+/// Rows of the stream and table of rule errors, as they are recorded in a lane.
 ///
 /// # Errors
 /// [`Error::Arrow`] if the batch cannot be built.
-pub fn rule_error_batch(errors: &[RuleError]) -> Result<RecordBatch> {
-    batch(
-        RULE_ERRORS,
-        rule_error_fields(),
-        vec![
-            micros(errors.iter().map(|e| Some(e.failed_at_ms.saturating_mul(1_000)))),
-            strings(errors.iter().map(|e| Some(e.rule_id.as_str()))),
-            strings(errors.iter().map(|e| Some(e.rule_version.as_str()))),
-            strings(errors.iter().map(|e| Some(e.message.as_str()))),
-            strings(errors.iter().map(|e| e.lane.as_ref().map(|lane| &*lane.topic))),
-            Arc::new(errors.iter().map(|e| e.lane.as_ref().map(|lane| lane.partition)).collect::<Int32Array>()),
-            Arc::new(errors.iter().map(|e| e.lane.as_ref().map(|_| e.offset)).collect::<Int64Array>()),
-        ],
-    )
+pub fn rule_error_batch(errors: &[RuleError], lane: &LaneId, recorded: Recorded) -> Result<RecordBatch> {
+    let [_, stream] = system_streams();
+    let columns: Vec<ArrayRef> = vec![
+        micros(errors.iter().map(|_| Some(recorded.at_us))),
+        strings(errors.iter().map(|e| Some(e.rule_id.as_str()))),
+        strings(errors.iter().map(|e| Some(e.rule_version.as_str()))),
+        strings(errors.iter().map(|e| Some(e.message.as_str()))),
+        strings(errors.iter().map(|e| e.lane.as_ref().map(|lane| &*lane.topic))),
+        Arc::new(errors.iter().map(|e| e.lane.as_ref().map(|lane| lane.partition)).collect::<Int32Array>()),
+        Arc::new(errors.iter().map(|e| e.lane.as_ref().map(|_| e.offset)).collect::<Int64Array>()),
+    ];
+    recorded_batch(&stream, lane, recorded, columns)
 }
 
 /// Rows of the table of alerts.

@@ -19,7 +19,7 @@ use wattline_core::record::{LaneId, RecordBlock};
 use crate::coordinator::held_bytes;
 use crate::error::{Error, Result};
 use crate::intake::{BlockPlace, Lane, Replay, StreamIntake};
-use crate::port::{Decoded, Decoder, LaneProgram, RuleFailure, RuleRows, StateDelta};
+use crate::port::{Decoded, Decoder, LaneProgram, RuleFailure, RuleOutput, RuleRows, StateDelta};
 use crate::progress::Progress;
 use crate::table::DeadLetter;
 
@@ -47,6 +47,16 @@ pub(crate) enum WorkerMessage {
     Reached(LaneNumber, i64),
     /// The lane's bounded input has ended.
     Ended(LaneNumber, i64),
+    /// These rules were stopped in the lane of a system stream.
+    Quarantine(LaneNumber, Vec<usize>),
+    /// Run the rules over rows of a system stream, and hand over the partial state up to these watermarks, if they are given.
+    System {
+        lane: LaneNumber,
+        stream: usize,
+        batch: RecordBatch,
+        watermarks_us: Option<Arc<[i64]>>,
+        reply: oneshot::Sender<SystemReport>,
+    },
     /// Report; with the raw rows and all partial state for a checkpoint. A checkpoint can also be where another program, with
     /// other versions of the reference tables, takes the place of the one before.
     Barrier { checkpoint: bool, program: Option<Box<dyn LaneProgram>>, reply: oneshot::Sender<WorkerReport> },
@@ -81,6 +91,13 @@ pub(crate) struct WorkerReport {
     /// Raw rows by stream, only for a checkpoint.
     pub(crate) raw: BTreeMap<usize, Vec<RecordBatch>>,
     pub(crate) error: Option<Error>,
+}
+
+/// What the rules made of rows of a system stream.
+#[derive(Debug)]
+pub(crate) struct SystemReport {
+    pub(crate) output: RuleOutput,
+    pub(crate) deltas: Result<Vec<StateDelta>, String>,
 }
 
 /// Where a lane stands at a barrier.
@@ -132,6 +149,9 @@ impl Worker {
                     self.note_state();
                     reply.send(closed).is_ok()
                 }
+                WorkerMessage::System { lane, stream, batch, watermarks_us, reply } => {
+                    reply.send(self.take_system_rows(lane, stream, &batch, watermarks_us)).is_ok()
+                }
                 message => {
                     if self.pending.error.is_none() {
                         self.pending.error = self.handle(message).err();
@@ -175,9 +195,29 @@ impl Worker {
                     lane.ended = true;
                 }
             }
-            WorkerMessage::Barrier { .. } | WorkerMessage::Close { .. } => {}
+            WorkerMessage::Quarantine(lane, rules) => rules.into_iter().for_each(|rule| self.quarantine(rule, lane)),
+            WorkerMessage::Barrier { .. } | WorkerMessage::Close { .. } | WorkerMessage::System { .. } => {}
         }
         Ok(())
+    }
+
+    fn quarantine(&mut self, rule: usize, lane: LaneNumber) {
+        self.program.quarantine(rule, lane);
+        self.quarantined.insert((rule, lane));
+    }
+
+    fn take_system_rows(
+        &mut self,
+        lane: LaneNumber,
+        stream: usize,
+        batch: &RecordBatch,
+        watermarks_us: Option<Arc<[i64]>>,
+    ) -> SystemReport {
+        let output = self.program.push(lane, stream, batch);
+        self.quarantined.extend(output.failures.iter().map(|failure| (failure.rule, lane)));
+        let deltas = watermarks_us.map_or_else(|| Ok(Vec::new()), |until_us| self.program.close(&until_us));
+        self.note_state();
+        SystemReport { output, deltas }
     }
 
     /// Goes on with another program; nothing is left in the old one.
@@ -189,10 +229,7 @@ impl Worker {
     }
 
     fn open(&mut self, opening: LaneOpening) {
-        for rule in opening.quarantined {
-            self.program.quarantine(rule, opening.number);
-            self.quarantined.insert((rule, opening.number));
-        }
+        opening.quarantined.into_iter().for_each(|rule| self.quarantine(rule, opening.number));
         let lane = Lane::new(opening.lane, opening.stream, opening.resume, opening.reached_us, opening.replay);
         self.lanes.insert(opening.number, lane);
     }
@@ -247,7 +284,7 @@ impl Worker {
         if offset < lane.published() {
             return;
         }
-        self.pending.dead_letters.push(DeadLetter {
+        let letter = DeadLetter {
             stream: Arc::clone(&self.streams[lane.stream].name),
             lane: lane.id.clone(),
             offset,
@@ -256,7 +293,8 @@ impl Worker {
             reason: "too_large",
             detail: format!("the record has {length} bytes or more; only its beginning is kept"),
             raw: head,
-        });
+        };
+        self.keep_letters(vec![letter]);
     }
 
     fn take_decoded(
@@ -267,7 +305,8 @@ impl Worker {
         raw: &dyn Fn(usize) -> Vec<u8>,
     ) -> Result<()> {
         let Some(lane) = self.lanes.get_mut(&number) else { return Ok(()) };
-        let stream = &self.streams[lane.stream];
+        let streams = Arc::clone(&self.streams);
+        let stream = &streams[lane.stream];
         self.progress.note_unknown(&stream.name, &decoded.unknown_fields);
         let admitted = lane.admit(stream, decoded, place, raw)?;
         let (number_of_stream, id) = (lane.stream, lane.id.clone());
@@ -275,8 +314,8 @@ impl Worker {
         Progress::add(&self.progress.events, rows);
         Progress::add(&self.progress.late, admitted.late);
         Progress::add(&self.progress.refused, admitted.dead_letters.len());
-        self.pending.dead_letters.extend(admitted.dead_letters);
         stream.note_late(&admitted.batch, &mut self.pending.late);
+        self.keep_letters(admitted.dead_letters);
         if rows > 0 {
             let (old, new) = (admitted.replayed, rows - admitted.replayed);
             if old > 0 {
@@ -303,6 +342,13 @@ impl Worker {
             self.progress.note_processed(&id, next);
         }
         Ok(())
+    }
+
+    /// Keeps refused records for the next report. A flood of them fills the buffers as events do.
+    fn keep_letters(&mut self, letters: Vec<DeadLetter>) {
+        let bytes = letters.iter().map(DeadLetter::held_bytes).sum();
+        self.progress.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.pending.dead_letters.extend(letters);
     }
 
     /// Tells how much memory the partial state has now.

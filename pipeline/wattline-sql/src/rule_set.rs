@@ -134,6 +134,12 @@ impl RuleSet {
         &self.states
     }
 
+    /// The stream whose rows a state holds.
+    #[must_use]
+    pub fn stream_of_state(&self, state: usize) -> &str {
+        &self.states[state].feed(&self.rules).stream
+    }
+
     /// Headers of the views by id.
     #[must_use]
     pub fn views(&self) -> &[RuleHeader] {

@@ -90,14 +90,14 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         workers => workers,
     };
-    let names: Arc<[String]> = project.streams.iter().map(|stream| stream.name.clone()).collect();
+    let names: Arc<[String]> = project.stream_names().into();
     let run = RunPrograms { workers, state: StateMemory::of(&config.run, &project.folder)? };
     let reference_tables = tokio::task::block_in_place(|| ReferenceFiles::of(project, run.clone()))?;
     let (reference_tables, programs) = first_programs(reference_tables, project, &names, &run).await?;
     Ok(Job {
         settings: settings(config, &job),
         rules: rule_plans(&project.rules, &names),
-        states: state_plans(&project.rules),
+        states: state_plans(&project.rules, &names),
         references: programs.versions,
         reference_tables,
         streams,
@@ -345,9 +345,14 @@ pub(crate) fn rule_plans(rules: &RuleSet, streams: &[String]) -> Vec<RulePlan> {
         .collect()
 }
 
-fn state_plans(rules: &RuleSet) -> Vec<StatePlan> {
-    let plan = |state: &SharedState| StatePlan { fingerprint: state.fingerprint.clone(), rules: state.rules.clone() };
-    rules.states().iter().map(plan).collect()
+fn state_plans(rules: &RuleSet, streams: &[String]) -> Vec<StatePlan> {
+    let number = |name: &str| streams.iter().position(|stream| stream == name).unwrap_or_default();
+    let plan = |(state, of): (usize, &SharedState)| StatePlan {
+        fingerprint: of.fingerprint.clone(),
+        rules: of.rules.clone(),
+        stream: number(rules.stream_of_state(state)),
+    };
+    rules.states().iter().enumerate().map(plan).collect()
 }
 
 fn column_name(rule: &CompiledRule, at: usize) -> String {

@@ -15,6 +15,7 @@ use wattline_connect::reference::{ReferenceOptions, load_reference};
 use wattline_decode::{Limits, Mapping, StreamSchema};
 use wattline_runtime::port::Position;
 use wattline_runtime::stream_schema;
+use wattline_runtime::table::{SystemStream, system_streams, system_tables};
 use wattline_sql::diagnostic::code;
 use wattline_sql::{Catalog, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream, UserFunctions};
 
@@ -34,6 +35,14 @@ pub(crate) struct LoadedStream {
     pub(crate) oldest_us: i64,
 }
 
+impl Project {
+    /// Names of all streams by their number: those of the configuration, then those that every job has.
+    pub(crate) fn stream_names(&self) -> Vec<String> {
+        let own = self.streams.iter().map(|stream| stream.name.clone());
+        own.chain(system_streams().map(|stream| stream.name.to_owned())).collect()
+    }
+}
+
 impl LoadedStream {
     /// Bounds of what the decoder accepts.
     pub(crate) fn limits(&self) -> Limits {
@@ -51,6 +60,21 @@ impl LoadedStream {
             delay_ms: self.config.delay.0,
         }
     }
+}
+
+/// What rules may name in every job: functions, and the streams in which a job says something of itself.
+pub(crate) fn catalog(functions: &UserFunctions) -> Result<Catalog, wattline_sql::Error> {
+    let mut catalog = Catalog::with_functions(functions)?;
+    for SystemStream { name, event_time, schema } in system_streams() {
+        catalog.add_stream(Stream {
+            name: name.to_owned(),
+            schema: stream_schema(&schema),
+            event_time: event_time.to_owned(),
+            key: Vec::new(),
+            delay_ms: 0,
+        })?;
+    }
+    Ok(catalog)
 }
 
 /// The types that the configuration states.
@@ -148,7 +172,7 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
         }
     };
     loader.check_names(shown, &config);
-    let mut catalog = match Catalog::with_functions(&loader.functions) {
+    let mut catalog = match catalog(&loader.functions) {
         Ok(catalog) => catalog,
         Err(error) => {
             loader.diagnostics.push(Diagnostic::error("WL-1150", shown, error.to_string()));
@@ -178,6 +202,7 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
     loader.check_table_names(&rules);
     loader.check_table_keys(&rules);
     loader.check_kept_streams(&rules, &streams);
+    loader.check_late_streams(&rules);
     if !loader.diagnostics.is_empty() {
         return Err(loader.refused());
     }
@@ -240,7 +265,7 @@ impl Loader {
 
     /// A rule's table may not be one that the job has anyway.
     fn check_table_names(&mut self, rules: &RuleSet) {
-        let taken = wattline_runtime::table::system_tables();
+        let taken = system_tables();
         for rule in rules.rules().iter().filter(|rule| taken.iter().any(|table| table.name == rule.header.id)) {
             let message = format!("`{}` is a table of wattline itself", rule.header.id);
             let help = "give the rule another id".to_owned();
@@ -275,9 +300,30 @@ impl Loader {
         }
     }
 
+    /// What a job says of itself is never late.
+    fn check_late_streams(&mut self, rules: &RuleSet) {
+        for rule in rules.rules().iter().filter(|rule| rule.reach_us.is_some()) {
+            let stream = system_streams().into_iter().find(|stream| rule.streams.iter().any(|of| of == stream.name));
+            let Some(stream) = stream else { continue };
+            let message = format!(
+                "rule `{}` reads `{}`, and results that come of it cannot be corrected",
+                rule.header.id, stream.name
+            );
+            let help = "remove `late`: its rows are never late".to_owned();
+            self.mistake("WL-1144", &rule.path, rule.header.span_of("late"), message, Some(help));
+        }
+    }
+
     fn streams(&mut self, file: &str, config: &Config, catalog: &mut Catalog) -> Vec<LoadedStream> {
         let mut loaded = Vec::new();
+        let taken = system_tables();
         for (name, stream) in &config.streams {
+            if taken.iter().any(|table| table.name == *name) {
+                let message = format!("`{name}` is a table of wattline itself");
+                let help = "give the stream another name".to_owned();
+                self.mistake("WL-1110", file, stream.span(), message, Some(help));
+                continue;
+            }
             let Some(stream) = self.stream(file, name, stream) else { continue };
             let added = catalog.add_stream(stream.for_rules());
             if let Err(error) = added {

@@ -82,10 +82,11 @@ pub(super) fn records_are_accounted_for(folder: &JobFolder, traffic: &Traffic, m
 /// Every offset of every partition is there once, as a row or as a dead letter.
 fn offsets_are_whole(folder: &JobFolder, table: &str, topic: &str) -> Result<()> {
     let identity = "_topic, _partition, _offset, _index";
+    let of_record = "record_topic, record_partition, record_offset, record_index";
     let rows = folder.query(&format!(
         "SELECT _partition AS lane, count(*) AS records, count(DISTINCT _offset) AS offsets, min(_offset) AS first,
             max(_offset) AS last, max(_index) AS index FROM (SELECT {identity} FROM {table}
-            UNION ALL SELECT {identity} FROM dead_letters) all_records WHERE _topic = '{topic}' GROUP BY 1"
+            UNION ALL SELECT {of_record} FROM dead_letters) all_records WHERE _topic = '{topic}' GROUP BY 1"
     ))?;
     assert_eq!(rows.len(), usize::try_from(PARTITIONS)?, "partitions of `{topic}`: {rows:?}");
     for row in &rows {

@@ -25,6 +25,7 @@ use wattline_decode::StreamSchema;
 use wattline_runtime::alerting::{AlertPlan, Candidates};
 use wattline_runtime::port::RuleRows;
 use wattline_runtime::stream_schema;
+use wattline_runtime::table::{SystemStream, system_streams};
 use wattline_sql::oracle::run_rule;
 use wattline_sql::{Catalog, CompiledRule, ReferenceTable, RuleFile, RuleKind, RuleSet, RuleSeverity, Stream};
 
@@ -59,9 +60,21 @@ impl Oracle {
         let mut catalog = Catalog::new();
         let mut events = BTreeMap::new();
         for stream in traffic.streams() {
-            let schema = add_stream(&mut catalog, stream)?;
-            let rows = runtime.block_on(read_on_time(&archive, stream, &schema))?;
-            events.insert(stream.name.to_owned(), rows);
+            let stream = shipped_stream(stream)?;
+            let rows = runtime.block_on(read_on_time(&archive, &stream))?;
+            events.insert(stream.name.clone(), rows);
+            catalog.add_stream(stream)?;
+        }
+        for SystemStream { name, event_time, schema } in system_streams() {
+            let stream = Stream {
+                name: name.to_owned(),
+                schema: stream_schema(&schema),
+                event_time: event_time.to_owned(),
+                key: Vec::new(),
+                delay_ms: 0,
+            };
+            events.insert(name.to_owned(), runtime.block_on(read_on_time(&archive, &stream))?);
+            catalog.add_stream(stream)?;
         }
         for name in REFERENCE_TABLES {
             let path = folder.path().join(format!("reference/{name}.csv"));
@@ -119,6 +132,7 @@ impl Oracle {
         ensure!(!expected.is_empty(), "no rule raised an alert: nothing was compared");
         // It follows each case by a row pattern, over all partitions of its topic.
         ensure!(expected.iter().any(|line| line.contains("tx_missing_step")), "the row pattern raised no alert");
+        ensure!(expected.iter().any(|line| line.contains("op_refused_records")), "refused records raised no alert");
         same_lines("alerts", &expected, &written)
     }
 
@@ -206,20 +220,18 @@ fn alert_plan(rule: &CompiledRule) -> AlertPlan {
     }
 }
 
-/// Adds a shipped stream; gives its schema with the system columns.
-fn add_stream(catalog: &mut Catalog, stream: &StreamOfTest) -> Result<SchemaRef> {
+/// A shipped stream, as rules see it.
+fn shipped_stream(stream: &StreamOfTest) -> Result<Stream> {
     let path = tree::root()?.join(format!("schemas/{}.avsc", stream.name));
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
     let parsed = StreamSchema::parse(&text, stream.name).map_err(|problems| anyhow!("{problems:?}"))?;
-    let schema = stream_schema(&parsed.arrow);
-    catalog.add_stream(Stream {
+    Ok(Stream {
         name: stream.name.to_owned(),
-        schema: Arc::clone(&schema),
+        schema: stream_schema(&parsed.arrow),
         event_time: parsed.event_time_field().name.clone(),
         key: parsed.key.clone(),
         delay_ms: stream.delay_ms,
-    })?;
-    Ok(schema)
+    })
 }
 
 fn shipped_rules() -> Result<Vec<RuleFile>> {
@@ -236,9 +248,10 @@ fn shipped_rules() -> Result<Vec<RuleFile>> {
 /// The rows of a raw table within the delay, as batches of the stream's schema.
 ///
 /// Most columns of a wide schema hold nothing in a test; they are not read, and one array of nulls stands for all of a type.
-async fn read_on_time(archive: &Archive, stream: &StreamOfTest, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+async fn read_on_time(archive: &Archive, stream: &Stream) -> Result<Vec<RecordBatch>> {
+    let schema = &stream.schema;
     let session = SessionContext::new();
-    session.register_table(stream.name, archive.provider(stream.name).await?)?;
+    session.register_table(&stream.name, archive.provider(&stream.name).await?)?;
     let counts: Vec<String> = schema.fields().iter().map(|field| format!("count({0}) AS {0}", field.name())).collect();
     let counts = session.sql(&format!("SELECT {} FROM {}", counts.join(", "), stream.name)).await?.collect().await?;
     let counts = counts.first().context("no counts")?;

@@ -75,8 +75,14 @@ struct StateRows {
 pub(super) struct Uncommitted {
     pub(super) results: Vec<(String, RecordBatch)>,
     pub(super) alerts: Vec<AlertRecord>,
+    /// Refused since the last tick.
     pub(super) dead_letters: Vec<DeadLetter>,
+    /// Memory that letters held when they were taken in, since the last link.
+    pub(super) letter_bytes: u64,
+    /// Failed since the last tick.
     pub(super) rule_errors: Vec<RuleError>,
+    /// Rows of system streams, which the rules have seen.
+    pub(super) system_rows: Vec<(String, RecordBatch)>,
     /// Results were corrected: the next link must say up to where, even if nothing changed.
     pub(super) corrected: bool,
     pub(super) idle_advances: BTreeMap<LaneId, Vec<IdleAdvance>>,
@@ -159,8 +165,7 @@ impl Coordinator {
         !raw.is_empty()
             || !u.results.is_empty()
             || !u.alerts.is_empty()
-            || !u.dead_letters.is_empty()
-            || !u.rule_errors.is_empty()
+            || !u.system_rows.is_empty()
             || u.corrected
             || !u.adds.is_empty()
             || !u.pending.tables.is_empty()
@@ -212,10 +217,12 @@ impl Coordinator {
             epoch.adds.entry(table).or_default().extend(files);
         }
         epoch.lanes = self.sections(checkpoint);
+        epoch.system = self.system.iter().map(|of| of.section(checkpoint)).collect();
         let n = self.chain.commit(epoch.clone()).await?;
         self.after_commit(n, checkpoint, &epoch);
-        // Only now are the buffers free: the rows are in files that a link names.
-        self.progress.buffered_bytes.fetch_sub(raw_bytes, Ordering::Relaxed);
+        // Only now are the buffers free: a link names the files or the object with the rows.
+        let letter_bytes = std::mem::take(&mut self.uncommitted.letter_bytes);
+        self.progress.buffered_bytes.fetch_sub(raw_bytes + letter_bytes, Ordering::Relaxed);
         let files = epoch.adds.values().map(Vec::len).sum();
         let told = epoch.alerts.len();
         self.roll_forward(n, &epoch, false).await?;
@@ -258,14 +265,7 @@ impl Coordinator {
         if !alerts.is_empty() {
             rows.push((table::ALERTS.to_owned(), table::alert_batch(alerts)?));
         }
-        let dead_letters = std::mem::take(&mut self.uncommitted.dead_letters);
-        if !dead_letters.is_empty() {
-            rows.push((table::DEAD_LETTERS.to_owned(), table::dead_letter_batch(&dead_letters)?));
-        }
-        let rule_errors = std::mem::take(&mut self.uncommitted.rule_errors);
-        if !rule_errors.is_empty() {
-            rows.push((table::RULE_ERRORS.to_owned(), table::rule_error_batch(&rule_errors)?));
-        }
+        rows.append(&mut self.uncommitted.system_rows);
         for (name, batch) in &rows {
             self.uncommitted.pending.push(name.clone(), batch.clone());
         }
@@ -421,6 +421,7 @@ impl Coordinator {
                 status.section.resume_reached_us = section.resume_reached_us;
             }
         }
+        self.system.iter_mut().zip(&epoch.system).for_each(|(of, section)| of.note_committed(section));
         self.alert_states_changed = !checkpoint && (self.alert_states_changed || !epoch.alert_changes.is_empty());
         if checkpoint {
             self.checkpoint_n = n;

@@ -13,6 +13,7 @@ use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use super::references::ReferenceTables;
+use super::system_streams::SystemLane;
 use super::{Coordinator, Job, LaneStatus, RulePlan, StreamPlan, Uncommitted, WORKER_QUEUE_BLOCKS, epoch, gone};
 use crate::commit::Chain;
 use crate::error::{Error, Result};
@@ -36,6 +37,7 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
     let mut past = until_done("reading the chain", &progress, || read_past(job.store.as_ref(), &slot)).await?;
     let fresh = past.had_ended();
     let progress_of_rules = progress_of_rules(&job.rules, &job.streams, &past, fresh);
+    let system = SystemLane::all(&slot, job.streams.len(), &job.rules, &past, fresh);
     let (workers, threads) =
         start_workers(&job.streams, &job.rules, job.decoders.as_ref(), job.lane_programs, &progress)?;
     let (notify, notices) = mpsc::channel(NOTICES);
@@ -69,6 +71,7 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
         notices,
         lanes: BTreeMap::new(),
         dormant: BTreeMap::new(),
+        system,
         uncommitted: Uncommitted::default(),
         checkpoint_n: past.checkpoint,
         state_objects: past.state_objects.clone(),
@@ -171,8 +174,13 @@ fn rules_revision(rules: &[RulePlan]) -> String {
 
 /// Where each rule continues; a rule that the past does not know begins where its streams stand.
 fn progress_of_rules(rules: &[RulePlan], streams: &[StreamPlan], past: &Past, fresh: bool) -> Vec<RuleProgress> {
+    let system = table::system_streams().map(|stream| stream.name);
+    let name = |stream: usize| match streams.get(stream) {
+        Some(plan) => plan.name.as_str(),
+        None => system[stream - streams.len()],
+    };
     let begin = |rule: &RulePlan| {
-        let reached = rule.streams.iter().filter_map(|stream| past.reached_max_us(&streams[*stream].name)).max();
+        let reached = rule.streams.iter().filter_map(|stream| past.reached_max_us(name(*stream))).max();
         let reached = reached.filter(|_| !fresh);
         RuleProgress {
             id: rule.id.clone(),
@@ -226,6 +234,7 @@ impl Coordinator {
             events::EndedBefore.emit();
             self.state_objects.clear();
             self.stage_objects.clear();
+            self.restore_system_streams(Vec::new()).await?;
         } else {
             for path in &past.stage_objects {
                 let store = self.chain.store.as_ref();
@@ -246,6 +255,7 @@ impl Coordinator {
                     self.final_program.relieve()?;
                 }
             }
+            self.restore_system_streams(past.system_rows).await?;
         }
         self.dormant = past.lanes;
         if fresh {
@@ -381,7 +391,7 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn tell_worker(&self, worker: usize, message: WorkerMessage) -> Result<()> {
+    pub(super) async fn tell_worker(&self, worker: usize, message: WorkerMessage) -> Result<()> {
         let queue = self.workers[worker].clone();
         tokio::task::spawn_blocking(move || queue.send(message).map_err(drop))
             .await
@@ -390,7 +400,7 @@ impl Coordinator {
     }
 
     /// Rules that failed in a lane before the offset where it resumes; later failures happen again by themselves.
-    fn quarantined_before(&self, lane: &LaneId, offset: i64) -> Vec<usize> {
+    pub(super) fn quarantined_before(&self, lane: &LaneId, offset: i64) -> Vec<usize> {
         let failed = |progress: &RuleProgress| {
             progress.quarantined.iter().any(|q| q.lane.as_ref() == Some(lane) && q.offset < offset)
         };
@@ -399,7 +409,7 @@ impl Coordinator {
 
     /// A new rule that shares the state of one that failed in the lane is stopped there with it, and that is recorded: the
     /// state lacks the events from the failure on.
-    fn quarantine_sharers(&mut self, lane: &LaneId, offset: i64) {
+    pub(super) fn quarantine_sharers(&mut self, lane: &LaneId, offset: i64) {
         let failures: Vec<RuleFailure> = self
             .states
             .iter()

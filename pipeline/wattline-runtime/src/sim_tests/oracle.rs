@@ -12,10 +12,10 @@ use wattline_core::alert::{AlertRecord, AlertRow, Lifecycle, Source};
 use wattline_core::lane::LaneClock;
 use wattline_core::record::column;
 
-use super::rules::{self, BIG, DELAYS_MS, HEAVY, Pane, SPIKE, SUMS, Total, WINDOW_US};
+use super::rules::{self, BIG, DELAYS_MS, HEAVY, Pane, SPIKE, SUMS, SYSTEM_WINDOW_US, Total, WINDOW_US};
 use super::script::{AHEAD_OF_ALL_MS, AHEAD_OF_SOME_MS, Event, Script};
 use super::world::World;
-use crate::table::{ALERTS, DEAD_LETTERS};
+use crate::table::{ALERTS, DEAD_LETTERS, RULE_ERRORS};
 
 /// Partition, offset, index.
 type Identity = (i32, i64, i32);
@@ -51,6 +51,8 @@ pub(super) fn check(world: &World, script: &Script, parts: &[Ends], context: &st
     };
     let mut sums: Vec<_> = world.rows("sums").iter().flat_map(rules::totals).collect();
     let mut expected = windows(SUMS);
+    let unlucky: Vec<_> = expected.extract_if(.., |(_, total)| rules::is_unlucky(*total)).collect();
+    check_system_streams(world, &unlucky, parts.len(), context);
     sums.sort();
     expected.sort();
     assert_eq!(sums, expected, "{context}: windows");
@@ -138,6 +140,51 @@ fn check_corrected_alerts(world: &World, windows: &BTreeMap<(usize, Pane), Total
     }
 }
 
+/// Rules over the system streams say what their tables hold, and these hold each dead letter and each error once.
+fn check_system_streams(world: &World, unlucky: &[(Pane, Total)], parts: usize, context: &str) {
+    let mut messages: Vec<String> = Vec::new();
+    for batch in world.rows(RULE_ERRORS) {
+        messages.extend(rules::text(&batch, "message").iter().flatten().map(str::to_owned));
+    }
+    let mut expected: Vec<String> = unlucky.iter().map(|(pane, _)| rules::bad_luck(pane)).collect();
+    messages.sort();
+    expected.sort();
+    assert_eq!(messages, expected, "{context}: rule errors");
+    for (table, time, key, rule) in
+        [(DEAD_LETTERS, "refused_at", "reason", "refusals"), (RULE_ERRORS, "failed_at", "rule_id", "failures")]
+    {
+        let mut numbers = BTreeSet::new();
+        let mut expected: BTreeMap<Pane, Vec<i64>> = BTreeMap::new();
+        for batch in world.rows(table) {
+            let (times, keys) = (rules::longs(&batch, time), rules::text(&batch, key));
+            let (offsets, lateness) = (rules::longs(&batch, column::OFFSET), rules::longs(&batch, column::LATENESS_MS));
+            for k in 0..batch.num_rows() {
+                assert!(numbers.insert(offsets[k]), "{context}: number {} is twice in `{table}`", offsets[k]);
+                assert_eq!(lateness[k], 0, "{context}: a row of `{table}` is late");
+                let start_us = times[k].div_euclid(SYSTEM_WINDOW_US) * SYSTEM_WINDOW_US;
+                expected.entry((start_us, keys.value(k).to_owned())).or_default().push(1);
+            }
+        }
+        assert!(numbers.iter().copied().eq(0..numbers.len() as i64), "{context}: numbers of `{table}`: {numbers:?}");
+        let mut got: BTreeMap<Pane, Vec<i64>> = BTreeMap::new();
+        for (pane, (count, _)) in world.rows(rule).iter().flat_map(rules::totals) {
+            got.entry(pane).or_default().push(count);
+        }
+        assert!(parts > 1 || got.values().all(|counts| counts.len() == 1), "{context}: `{rule}` gave a window twice");
+        let sums = |counts: BTreeMap<Pane, Vec<i64>>| -> BTreeMap<Pane, i64> {
+            counts.into_iter().map(|(pane, counts)| (pane, counts.into_iter().sum())).collect()
+        };
+        assert_eq!(sums(got), sums(expected), "{context}: windows over `{table}`");
+    }
+    let numbers = |table: &str| -> Vec<i64> {
+        let mut numbers: Vec<i64> =
+            world.rows(table).iter().flat_map(|batch| rules::longs(batch, column::OFFSET).to_vec()).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    assert_eq!(numbers("letters"), numbers(DEAD_LETTERS), "{context}: rows of the rule over dead letters");
+}
+
 fn check_running(world: &World, expected: &BTreeMap<(usize, Pane), Total>, context: &str) {
     let mut totals: BTreeMap<(usize, &str), Total> = BTreeMap::new();
     let mut expected: Vec<(Pane, Total)> = expected
@@ -170,16 +217,20 @@ fn raw_rows(world: &World, table: &str, context: &str) -> BTreeMap<Identity, Acc
 }
 
 fn identities(batch: &RecordBatch) -> Vec<Identity> {
-    let column = |name: &str| batch.column_by_name(name).expect("an identity column");
-    let partition = column(column::PARTITION).as_primitive::<Int32Type>();
-    let offset = column(column::OFFSET).as_primitive::<Int64Type>();
-    let index = column(column::INDEX).as_primitive::<Int32Type>();
+    identities_in(batch, [column::PARTITION, column::OFFSET, column::INDEX])
+}
+
+fn identities_in(batch: &RecordBatch, columns: [&str; 3]) -> Vec<Identity> {
+    let [partition, offset, index] = columns.map(|name| batch.column_by_name(name).expect("an identity column"));
+    let (partition, index) = (partition.as_primitive::<Int32Type>(), index.as_primitive::<Int32Type>());
+    let offset = offset.as_primitive::<Int64Type>();
     (0..batch.num_rows()).map(|k| (partition.value(k), offset.value(k), index.value(k))).collect()
 }
 
 fn check_every_event_once(world: &World, script: &Script, accepted: &BTreeMap<Identity, Accepted>, context: &str) {
     let mut refused = BTreeSet::new();
-    for id in world.rows(DEAD_LETTERS).iter().flat_map(identities) {
+    let of_record = |batch| identities_in(batch, ["record_partition", "record_offset", "record_index"]);
+    for id in world.rows(DEAD_LETTERS).iter().flat_map(of_record) {
         assert!(refused.insert(id), "{context}: {id:?} is twice among the dead letters");
     }
     let mut seen = 0;

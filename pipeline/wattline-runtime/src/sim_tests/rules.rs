@@ -10,6 +10,11 @@
 //! | `mended` | table, corrected by late events | as `sums` | 5 s |
 //! | `every` | table, corrected by late events | events above a value | 2 s |
 //! | `tidied` | alert, condition, corrected by late events | as `heavy`, without delay | 0 s |
+//! | `refusals` | table | dead letters per reason and short window | 0 s |
+//! | `letters` | table | each dead letter | 0 s |
+//! | `failures` | table | rule errors per rule and short window | 0 s |
+//!
+//! `sums` fails on some of its final rows ([`is_unlucky`]), and goes on.
 //!
 //! State is a batch of (window start, key, sum, count). Like the real program, a merge ignores windows that were taken
 //! out; `running` shares the state of `sums`, keeps what it has seen, and goes through it again after a restore.
@@ -31,10 +36,10 @@ use crate::alerting::AlertPlan;
 use crate::error::Result;
 use crate::port::{
     Decoded, Decoder, Deltas, FinalOutput, FinalProgram, LaneProgram, References, ReferencesSeen, Refused, Reloaded,
-    RuleOutput, RuleRows, StageState, StageStates, StateDelta,
+    RuleFailure, RuleOutput, RuleRows, StageState, StageStates, StateDelta,
 };
 use crate::stream_schema;
-use crate::table::{TableSpec, timestamp_type};
+use crate::table::{TableSpec, system_streams, timestamp_type};
 use crate::{CorrectionPlan, RulePlan, StatePlan, corrected_schema};
 
 pub(super) const BIG: usize = 0;
@@ -45,11 +50,17 @@ pub(super) const RUNNING: usize = 4;
 pub(super) const MENDED: usize = 5;
 pub(super) const EVERY: usize = 6;
 pub(super) const TIDIED: usize = 7;
-pub(super) const DELAYS_MS: [i64; 8] = [20_000, 20_000, 5_000, 30_000, 5_000, 5_000, 2_000, 0];
+pub(super) const REFUSALS: usize = 8;
+pub(super) const LETTERS: usize = 9;
+pub(super) const FAILURES: usize = 10;
+pub(super) const RULES: usize = 11;
+pub(super) const DELAYS_MS: [i64; RULES] = [20_000, 20_000, 5_000, 30_000, 5_000, 5_000, 2_000, 0, 0, 0, 0];
 pub(super) const BIG_ABOVE: i64 = 60;
 pub(super) const SPIKE_ABOVE: i64 = 90;
 pub(super) const HEAVY_ABOVE: i64 = 160;
 pub(super) const WINDOW_US: i64 = 10_000_000;
+/// Windows over what the job says of itself, which goes by the clock of the process.
+pub(super) const SYSTEM_WINDOW_US: i64 = 5_000;
 
 /// A window and a key.
 pub(super) type Pane = (i64, String);
@@ -92,7 +103,7 @@ pub(super) fn plans() -> Vec<RulePlan> {
         id: id.into(),
         version: "1".into(),
         fingerprint: format!("fingerprint of {id}"),
-        streams: vec![0],
+        streams: vec![stream_of(rule)],
         delay_ms: DELAYS_MS[rule],
         span_us,
         table: table.map(|table| match [MENDED, EVERY].contains(&rule) {
@@ -109,6 +120,7 @@ pub(super) fn plans() -> Vec<RulePlan> {
         let (rule, event_time) = (alert_rule(id), event_time.into());
         Some(AlertPlan { rule, entity: vec!["key".into()], event_time, corrected: id == "tidied" })
     };
+    let letters = stream_schema(&system_streams()[0].schema);
     vec![
         plan(BIG, "big", None, Some(table("big", "ts", stream_schema(&schema()))), None),
         plan(SPIKE, "spike", None, None, alert("spike", "ts")),
@@ -124,15 +136,48 @@ pub(super) fn plans() -> Vec<RulePlan> {
         plan(MENDED, "mended", Some(WINDOW_US), Some(table("mended", "window_end", total_batch(&[]).schema())), None),
         plan(EVERY, "every", None, Some(table("every", "ts", stream_schema(&schema()))), None),
         plan(TIDIED, "tidied", Some(WINDOW_US), None, alert("tidied", "window_end")),
+        plan(
+            REFUSALS,
+            "refusals",
+            Some(SYSTEM_WINDOW_US),
+            Some(table("refusals", "window_end", total_batch(&[]).schema())),
+            None,
+        ),
+        plan(LETTERS, "letters", None, Some(table("letters", "refused_at", letters)), None),
+        plan(
+            FAILURES,
+            "failures",
+            Some(SYSTEM_WINDOW_US),
+            Some(table("failures", "window_end", total_batch(&[]).schema())),
+            None,
+        ),
     ]
 }
 
 /// The rules with state, by the number of their state.
-const STATES: [usize; 3] = [SUMS, HEAVY, TIDIED];
+const STATES: [usize; 5] = [SUMS, HEAVY, TIDIED, REFUSALS, FAILURES];
+
+/// How wide the windows of a state are.
+fn width_us(state: usize) -> i64 {
+    if [REFUSALS, FAILURES].contains(&STATES[state]) { SYSTEM_WINDOW_US } else { WINDOW_US }
+}
 
 pub(super) fn states() -> Vec<StatePlan> {
-    let plan = |rule: &usize| StatePlan { fingerprint: format!("state of {rule}"), rules: rules_of(*rule).to_vec() };
+    let plan = |rule: &usize| StatePlan {
+        fingerprint: format!("state of {rule}"),
+        rules: rules_of(*rule).to_vec(),
+        stream: stream_of(*rule),
+    };
     STATES.iter().map(plan).collect()
+}
+
+/// The stream that a rule reads: the only one of the job, dead letters, or rule errors.
+fn stream_of(rule: usize) -> usize {
+    match rule {
+        REFUSALS | LETTERS => 1,
+        FAILURES => 2,
+        _ => 0,
+    }
 }
 
 /// The rules that share the state of a rule.
@@ -140,12 +185,24 @@ fn rules_of(rule: usize) -> &'static [usize] {
     match rule {
         SUMS => &[SUMS, RUNNING, MENDED],
         HEAVY => &[HEAVY],
-        _ => &[TIDIED],
+        TIDIED => &[TIDIED],
+        REFUSALS => &[REFUSALS],
+        _ => &[FAILURES],
     }
 }
 
 pub(super) fn window_start_us(event_us: i64) -> i64 {
     event_us.div_euclid(WINDOW_US) * WINDOW_US
+}
+
+/// Whether `sums` fails on a window.
+pub(super) fn is_unlucky((sum, _): Total) -> bool {
+    sum % 3 == 0
+}
+
+/// How it says so.
+pub(super) fn bad_luck((start_us, key): &Pane) -> String {
+    format!("the window of {key} from {start_us} brings bad luck")
 }
 
 pub(super) fn longs<'a>(batch: &'a RecordBatch, name: &str) -> &'a [i64] {
@@ -230,7 +287,7 @@ impl Decoder for TextDecoder {
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     /// By state.
-    partial: [BTreeMap<Pane, Total>; 3],
+    partial: [BTreeMap<Pane, Total>; STATES.len()],
     /// The only rule that is run, if not all are.
     only: Option<usize>,
 }
@@ -238,6 +295,18 @@ pub(super) struct Lanes {
 impl Lanes {
     pub(super) fn only(rule: usize) -> Self {
         Self { only: Some(rule), ..Self::default() }
+    }
+
+    fn push_system(&mut self, stream: usize, batch: &RecordBatch) -> RuleOutput {
+        let (state, time, key) = if stream == 1 { (3, "refused_at", "reason") } else { (4, "failed_at", "rule_id") };
+        let (times, keys, lateness) = (longs(batch, time), text(batch, key), longs(batch, column::LATENESS_MS));
+        for k in (0..batch.num_rows()).filter(|k| lateness[*k] <= 0) {
+            let start_us = times[k].div_euclid(SYSTEM_WINDOW_US) * SYSTEM_WINDOW_US;
+            let total = self.partial[state].entry((start_us, keys.value(k).to_owned())).or_default();
+            *total = (total.0 + 1, total.1 + 1);
+        }
+        let letters = RuleRows { rule: LETTERS, batch: batch.clone(), identity: Some(batch.clone()) };
+        RuleOutput { rows: (stream == 1).then_some(letters).into_iter().collect(), failures: Vec::new() }
     }
 
     fn above(rule: usize, limit: i64, batch: &RecordBatch) -> Option<RuleRows> {
@@ -259,10 +328,13 @@ impl LaneProgram for Lanes {
         self.partial.iter().map(BTreeMap::len).sum()
     }
 
-    fn push(&mut self, _lane: u32, _stream: usize, batch: &RecordBatch) -> RuleOutput {
+    fn push(&mut self, _lane: u32, stream: usize, batch: &RecordBatch) -> RuleOutput {
+        if stream > 0 {
+            return self.push_system(stream, batch);
+        }
         let (times, values) = (longs(batch, "ts"), longs(batch, "value"));
         let (keys, lateness) = (text(batch, "key"), longs(batch, column::LATENESS_MS));
-        for (rule, panes) in STATES.into_iter().zip(&mut self.partial) {
+        for (rule, panes) in STATES.into_iter().zip(&mut self.partial).take(3) {
             for k in (0..batch.num_rows()).filter(|k| lateness[*k] <= DELAYS_MS[rule]) {
                 let total = panes.entry((window_start_us(times[k]), keys.value(k).to_owned())).or_default();
                 *total = (total.0 + values[k], total.1 + 1);
@@ -279,13 +351,13 @@ impl LaneProgram for Lanes {
     }
 
     fn seal(&mut self) -> Result<Vec<StateDelta>, String> {
-        self.close(&[END_OF_TIME; 3])
+        self.close(&[END_OF_TIME; STATES.len()])
     }
 
     fn close(&mut self, watermarks_us: &[i64]) -> Result<Vec<StateDelta>, String> {
         let mut deltas = Vec::new();
         for (state, (panes, watermark_us)) in self.partial.iter_mut().zip(watermarks_us).enumerate() {
-            let is_final = |pane: &Pane, _total: &mut Total| pane.0 + WINDOW_US <= *watermark_us;
+            let is_final = |pane: &Pane, _total: &mut Total| pane.0 + width_us(state) <= *watermark_us;
             let closed: BTreeMap<Pane, Total> = panes.extract_if(.., is_final).collect();
             deltas.extend(closed.into_iter().map(|window| delta(state, &[window])));
         }
@@ -293,34 +365,36 @@ impl LaneProgram for Lanes {
     }
 
     fn first_final_us(&self) -> Vec<i64> {
-        let first = |panes: &BTreeMap<Pane, Total>| panes.keys().next().map_or(END_OF_TIME, |pane| pane.0 + WINDOW_US);
-        self.partial.iter().map(first).collect()
+        let first = |(state, panes): (usize, &BTreeMap<Pane, Total>)| {
+            panes.keys().next().map_or(END_OF_TIME, |pane| pane.0 + width_us(state))
+        };
+        self.partial.iter().enumerate().map(first).collect()
     }
 
     fn quarantine(&mut self, _rule: usize, _lane: u32) {}
 }
 
 fn delta(state: usize, window: &[(Pane, Total)]) -> StateDelta {
-    let final_at_us = window.iter().map(|(pane, _)| pane.0 + WINDOW_US).max().unwrap_or(END_OF_TIME);
+    let final_at_us = window.iter().map(|(pane, _)| pane.0 + width_us(state)).max().unwrap_or(END_OF_TIME);
     StateDelta { state, final_at_us, batch: total_batch(window) }
 }
 
 #[derive(Debug)]
 pub(super) struct Merged {
     /// By state.
-    panes: [BTreeMap<Pane, Total>; 3],
-    taken_us: [i64; 3],
+    panes: [BTreeMap<Pane, Total>; STATES.len()],
+    taken_us: [i64; STATES.len()],
     /// What `running` keeps, by key.
     running: BTreeMap<String, Total>,
     /// By rule.
-    given_us: [i64; 8],
+    given_us: [i64; RULES],
     /// The only rule that is run, if not all are.
     only: Option<usize>,
 }
 
 impl Default for Merged {
     fn default() -> Self {
-        let (taken_us, given_us) = ([BEFORE_TIME; 3], [BEFORE_TIME; 8]);
+        let (taken_us, given_us) = ([BEFORE_TIME; STATES.len()], [BEFORE_TIME; RULES]);
         Self { panes: Default::default(), taken_us, running: BTreeMap::new(), given_us, only: None }
     }
 }
@@ -330,14 +404,14 @@ impl Merged {
         Self { only: Some(rule), ..Self::default() }
     }
 
-    fn advance_to(&mut self, state: usize, watermark_us: i64) -> Vec<RuleRows> {
+    fn advance_to(&mut self, state: usize, watermark_us: i64) -> FinalOutput {
+        let mut output = FinalOutput::default();
         if watermark_us <= self.taken_us[state] {
-            return Vec::new();
+            return output;
         }
         self.taken_us[state] = watermark_us;
-        let is_final = |pane: &Pane, _total: &mut Total| pane.0 + WINDOW_US <= watermark_us;
+        let is_final = |pane: &Pane, _total: &mut Total| pane.0 + width_us(state) <= watermark_us;
         let closed: Vec<(Pane, Total)> = self.panes[state].extract_if(.., is_final).collect();
-        let mut rows = Vec::new();
         let only = self.only;
         for rule in rules_of(STATES[state]).iter().filter(|rule| only.is_none_or(|only| only == **rule)) {
             let given: Vec<(Pane, Total)> = match *rule {
@@ -346,14 +420,18 @@ impl Merged {
             };
             if watermark_us > self.given_us[*rule] {
                 self.given_us[*rule] = watermark_us;
-                rows.extend((!given.is_empty()).then(|| RuleRows {
+                let (unlucky, given): (Vec<_>, Vec<_>) =
+                    given.into_iter().partition(|(_, total)| *rule == SUMS && is_unlucky(*total));
+                output.rows.extend((!given.is_empty()).then(|| RuleRows {
                     rule: *rule,
                     batch: total_batch(&given),
                     identity: None,
                 }));
+                let failure = |(pane, _)| RuleFailure { rule: *rule, offset: -1, message: bad_luck(&pane) };
+                output.failures.extend(unlucky.into_iter().map(failure));
             }
         }
-        rows
+        output
     }
 
     fn run(&mut self, key: &str, window: Total) -> Total {
@@ -367,7 +445,7 @@ impl FinalProgram for Merged {
     fn merge(&mut self, delta: &StateDelta) -> Result<(), String> {
         let panes = &mut self.panes[delta.state];
         for (pane, (sum, count)) in totals(&delta.batch) {
-            if pane.0 + WINDOW_US > self.taken_us[delta.state] {
+            if pane.0 + width_us(delta.state) > self.taken_us[delta.state] {
                 let total = panes.entry(pane).or_default();
                 *total = (total.0 + sum, total.1 + count);
             }
@@ -381,16 +459,19 @@ impl FinalProgram for Merged {
 
     /// Gives one state after the other; a rule by itself gives all at once.
     fn advance(&mut self, watermarks_us: &[i64]) -> Result<FinalOutput> {
-        let mut rows = Vec::new();
+        let mut all = FinalOutput::default();
         for turn_us in [self.given_us[RUNNING], END_OF_TIME] {
             for (state, watermark_us) in watermarks_us.iter().enumerate() {
-                rows.extend(self.advance_to(state, (*watermark_us).min(turn_us)));
-                if !rows.is_empty() && self.only.is_none() {
-                    return Ok(FinalOutput { rows, more: true, ..FinalOutput::default() });
+                let output = self.advance_to(state, (*watermark_us).min(turn_us));
+                all.more = self.only.is_none() && !(output.rows.is_empty() && output.failures.is_empty());
+                all.rows.extend(output.rows);
+                all.failures.extend(output.failures);
+                if all.more {
+                    return Ok(all);
                 }
             }
         }
-        Ok(FinalOutput { rows, ..FinalOutput::default() })
+        Ok(all)
     }
 
     fn set_given(&mut self, state: usize, watermark_us: i64) {

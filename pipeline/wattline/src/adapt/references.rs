@@ -9,11 +9,11 @@ use std::sync::Arc;
 use wattline_connect::kafka::register::{Register, RegisterConfig};
 use wattline_connect::reference::reference_stamp;
 use wattline_runtime::port::{Freshness, References, ReferencesSeen};
-use wattline_sql::{Catalog, ReferenceTable, RuleFile, RuleSet, UserFunctions};
+use wattline_sql::{ReferenceTable, RuleFile, RuleSet, UserFunctions};
 
 use crate::config;
 use crate::job::{RunPrograms, kafka_properties};
-use crate::project::{LoadedStream, Project, for_rules, read_reference, reference_options};
+use crate::project::{LoadedStream, Project, catalog, for_rules, read_reference, reference_options};
 
 /// The tables of a project, and the rules that join to them.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ impl ReferenceFiles {
 
     /// The same rules over other tables.
     fn compile(&self, tables: Vec<(ReferenceTable, String)>) -> Result<(RuleSet, BTreeMap<String, String>), String> {
-        let mut catalog = Catalog::with_functions(&self.functions).map_err(|error| error.to_string())?;
+        let mut catalog = catalog(&self.functions).map_err(|error| error.to_string())?;
         for stream in &self.streams {
             catalog.add_stream(stream.for_rules()).map_err(|error| error.to_string())?;
         }

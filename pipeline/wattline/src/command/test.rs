@@ -9,20 +9,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use arrow::array::{DictionaryArray, Int32Array, Int64Array, StringArray};
-use arrow::datatypes::Int32Type;
+use arrow::array::{ArrayRef, AsArray, DictionaryArray, Int32Array, Int64Array, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use arrow::json::ReaderBuilder;
 use arrow::record_batch::RecordBatch;
 use serde_json::Value;
 use wattline_core::alert::{AlertRecord, Lifecycle};
 use wattline_decode::{JsonDecoder, Records};
-use wattline_runtime::RulePlan;
 use wattline_runtime::alerting::{Candidates, payload};
 use wattline_runtime::port::RuleRows;
+use wattline_runtime::table::{SystemStream, system_streams};
+use wattline_runtime::{RulePlan, stream_schema};
 use wattline_sql::test_file::{Expected, ExpectedRow, TestCase, TestFile};
 use wattline_sql::{TestOutcome, UserFunctions, run_rule_test};
 
 use crate::cli::{OutputFormat, TestArgs};
-use crate::project::{LoadedStream, Project};
+use crate::project::Project;
 use crate::{assets, job, project, report};
 
 /// How one case went.
@@ -112,6 +116,9 @@ fn judge(project: &Project, rule: &str, case: &TestCase) -> Result<Verdict> {
 
 /// Decodes rows as one lane would, without the mapping: test rows use the canonical names.
 fn decode(project: &Project, stream: &str, rows: &[Value]) -> Result<RecordBatch, String> {
+    if let Some(system) = system_streams().into_iter().find(|system| system.name == stream) {
+        return decode_system(&system, rows);
+    }
     let stream = project
         .streams
         .iter()
@@ -139,18 +146,52 @@ fn decode(project: &Project, stream: &str, rows: &[Value]) -> Result<RecordBatch
     if !unknown.is_empty() {
         return Err(format!("rows of `{}` have unknown fields: {}", stream.name, unknown.join(", ")));
     }
-    with_identity(stream, &decoded.batch)
+    with_identity(&stream.name, stream.schema.event_time, &stream.arrow, &decoded.batch)
+}
+
+/// Rows of a system stream. Only the event time must be given: a text that is left out is empty, a number 0, what may be
+/// null is null. Bytes are written as text.
+fn decode_system(stream: &SystemStream, rows: &[Value]) -> Result<RecordBatch, String> {
+    let wrong = |error: ArrowError| format!("rows of `{}`: {error}", stream.name);
+    let fields = stream.schema.fields();
+    let as_text = |field: &Arc<Field>| match field.data_type() {
+        DataType::Binary => Arc::new(Field::new(field.name(), DataType::Utf8, field.is_nullable())),
+        _ => Arc::clone(field),
+    };
+    let read = Arc::new(Schema::new(fields.iter().map(as_text).collect::<Vec<_>>()));
+    let mut filled = Vec::with_capacity(rows.len());
+    for (number, row) in rows.iter().enumerate() {
+        let mut row = row.as_object().cloned().unwrap_or_default();
+        let Some(time) = row.get(stream.event_time).cloned() else {
+            return Err(format!("row {} of `{}` has no `{}`", number + 1, stream.name, stream.event_time));
+        };
+        for field in fields.iter().filter(|field| !field.is_nullable()) {
+            let empty = match field.data_type() {
+                DataType::Utf8 | DataType::Binary => Value::from(""),
+                DataType::Timestamp(..) => time.clone(),
+                _ => Value::from(0),
+            };
+            row.entry(field.name()).or_insert(empty);
+        }
+        filled.push(row);
+    }
+    let mut decoder = ReaderBuilder::new(Arc::clone(&read)).with_strict_mode(true).build_decoder().map_err(wrong)?;
+    decoder.serialize(&filled).map_err(wrong)?;
+    let batch = decoder.flush().map_err(wrong)?.unwrap_or_else(|| RecordBatch::new_empty(read));
+    let typed = |(column, field): (&ArrayRef, &Arc<Field>)| cast(column, field.data_type());
+    let columns = batch.columns().iter().zip(fields).map(typed).collect::<Result<_, _>>().map_err(wrong)?;
+    let batch = RecordBatch::try_new(Arc::clone(&stream.schema), columns).map_err(wrong)?;
+    let time = stream.schema.index_of(stream.event_time).map_err(wrong)?;
+    with_identity(stream.name, time, &stream_schema(&stream.schema), &batch)
 }
 
 /// Appends the system columns of a lane named after the stream; lateness follows from the order of the rows.
-fn with_identity(stream: &LoadedStream, batch: &RecordBatch) -> Result<RecordBatch, String> {
-    use arrow::array::AsArray;
-    use arrow::datatypes::TimestampMicrosecondType;
+fn with_identity(stream: &str, time: usize, schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, String> {
     let rows = batch.num_rows();
     let mut clock = wattline_core::lane::LaneClock::default();
-    let times = batch.column(stream.schema.event_time).as_primitive::<TimestampMicrosecondType>();
+    let times = batch.column(time).as_primitive::<TimestampMicrosecondType>();
     let lateness: Int64Array = times.values().iter().map(|us| clock.observe(*us)).collect();
-    let topic = Arc::new(StringArray::from(vec![stream.name.clone()]));
+    let topic = Arc::new(StringArray::from(vec![stream.to_owned()]));
     let topic =
         DictionaryArray::<Int32Type>::try_new(Int32Array::from_value(0, rows), topic).map_err(|e| e.to_string())?;
     let mut columns = batch.columns().to_vec();
@@ -159,12 +200,11 @@ fn with_identity(stream: &LoadedStream, batch: &RecordBatch) -> Result<RecordBat
     columns.push(Arc::new((0_i64..).take(rows).collect::<Int64Array>()));
     columns.push(Arc::new(Int32Array::from_value(0, rows)));
     columns.push(Arc::new(lateness));
-    RecordBatch::try_new(stream.arrow.clone(), columns).map_err(|e| e.to_string())
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|e| e.to_string())
 }
 
 fn compare_alerts(project: &Project, outcome: &TestOutcome, expected: &[ExpectedRow]) -> Result<Vec<String>> {
-    let names: Vec<String> = project.streams.iter().map(|stream| stream.name.clone()).collect();
-    let plans = job::rule_plans(&project.rules, &names);
+    let plans = job::rule_plans(&project.rules, &project.stream_names());
     let got = fold(&plans, outcome)?;
     let mut failures = Vec::new();
     for (k, row) in expected.iter().enumerate() {
