@@ -152,7 +152,7 @@ fn decode(project: &Project, stream: &str, rows: &[Value]) -> Result<RecordBatch
 /// Rows of a system stream. Only the event time must be given: a text that is left out is empty, a number 0, what may be
 /// null is null. Bytes are written as text.
 fn decode_system(stream: &SystemStream, rows: &[Value]) -> Result<RecordBatch, String> {
-    let wrong = |error: ArrowError| format!("rows of `{}`: {error}", stream.name);
+    let wrong = |error: ArrowError| error.to_string();
     let fields = stream.schema.fields();
     let as_text = |field: &Arc<Field>| match field.data_type() {
         DataType::Binary => Arc::new(Field::new(field.name(), DataType::Utf8, field.is_nullable())),
@@ -163,8 +163,11 @@ fn decode_system(stream: &SystemStream, rows: &[Value]) -> Result<RecordBatch, S
     for (number, row) in rows.iter().enumerate() {
         let mut row = row.as_object().cloned().unwrap_or_default();
         let Some(time) = row.get(stream.event_time).cloned() else {
-            return Err(format!("row {} of `{}` has no `{}`", number + 1, stream.name, stream.event_time));
+            return Err(format!("row {} has no `{}`", number + 1, stream.event_time));
         };
+        if let Some(unknown) = row.keys().find(|name| stream.schema.index_of(name).is_err()) {
+            return Err(format!("row {} has an unknown field `{unknown}`", number + 1));
+        }
         for field in fields.iter().filter(|field| !field.is_nullable()) {
             let empty = match field.data_type() {
                 DataType::Utf8 | DataType::Binary => Value::from(""),
@@ -175,7 +178,7 @@ fn decode_system(stream: &SystemStream, rows: &[Value]) -> Result<RecordBatch, S
         }
         filled.push(row);
     }
-    let mut decoder = ReaderBuilder::new(Arc::clone(&read)).with_strict_mode(true).build_decoder().map_err(wrong)?;
+    let mut decoder = ReaderBuilder::new(Arc::clone(&read)).build_decoder().map_err(wrong)?;
     decoder.serialize(&filled).map_err(wrong)?;
     let batch = decoder.flush().map_err(wrong)?.unwrap_or_else(|| RecordBatch::new_empty(read));
     let typed = |(column, field): (&ArrayRef, &Arc<Field>)| cast(column, field.data_type());
