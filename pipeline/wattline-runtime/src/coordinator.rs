@@ -489,12 +489,15 @@ impl Coordinator {
         }
         self.advance_rules(&watermarks_us).await?;
         self.feed_system_streams(checkpoint).await?;
-        if ended {
+        // The link that says of the lanes that they have ended says so of the rules. A tick without checkpoint leaves it to
+        // the next, which comes at once.
+        let ended = ended || self.all_ended();
+        if ended && checkpoint {
             self.end_system_streams().await?;
         }
         self.note_gauges();
         let tells = !self.uncommitted.alerts.is_empty() || !self.uncommitted.adds.is_empty();
-        let due = if checkpoint { self.worth_a_checkpoint(&raw) } else { tells };
+        let due = if checkpoint { self.worth_a_checkpoint(&raw) } else { tells && !ended };
         if due {
             self.commit(checkpoint, raw).await?;
         }
@@ -565,18 +568,20 @@ impl Coordinator {
         }
     }
 
-    /// Records a failure; one that `stops_rule` quarantines it in its lane, or as a whole after the merge.
+    /// Records a failure; one that `stops_rule` quarantines it in its lane, or as a whole after the merge. A lane that re-reads
+    /// finds such failures again: those that the links hold are known, those of a rule that was changed are not.
     fn note_failure(&mut self, lane: Option<LaneId>, failure: RuleFailure, stops_rule: bool) {
+        let quarantined = &mut self.progress_of_rules[failure.rule].quarantined;
+        if stops_rule && quarantined.iter().any(|q| q.lane == lane) {
+            return;
+        }
         let rule = &self.rules[failure.rule];
         let (offset, message) = (failure.offset, failure.message.as_str());
         events::RuleFailed { rule: &rule.id, lane: lane.as_ref(), offset, message, stops_rule }.emit();
         Progress::add(&self.progress.rule_errors, 1);
         if stops_rule {
-            let quarantined = &mut self.progress_of_rules[failure.rule].quarantined;
-            if !quarantined.iter().any(|q| q.lane == lane) {
-                let (offset, message) = (failure.offset, failure.message.clone());
-                quarantined.push(Quarantine { lane: lane.clone(), offset, message });
-            }
+            let (offset, message) = (failure.offset, failure.message.clone());
+            quarantined.push(Quarantine { lane: lane.clone(), offset, message });
         }
         self.uncommitted.rule_errors.push(RuleError {
             rule_id: rule.id.clone(),
@@ -633,8 +638,11 @@ impl Coordinator {
             let (alerts, rows): (Vec<_>, Vec<_>) = rows.partition(|rows| self.rules[rows.rule].alert.is_some());
             of_alerts.extend(alerts);
             for failure in output.failures {
-                let stops_rule = self.reads_rule_errors(failure.rule);
-                self.note_failure(None, failure, stops_rule);
+                // What it shares with others goes on after it has stopped.
+                if !self.has_stopped(failure.rule) {
+                    let stops_rule = self.reads_rule_errors(failure.rule);
+                    self.note_failure(None, failure, stops_rule);
+                }
             }
             for (rule, message) in output.stopped {
                 self.note_failure(None, RuleFailure { rule, offset: -1, message }, true);

@@ -167,13 +167,15 @@ impl Past {
     /// Whether the last run had come to the end of its input, with everything in closed files. That its lanes had
     /// ended does not say so: there may be some that had not begun, and only the rules waited for them.
     pub(crate) fn had_ended(&self) -> bool {
-        // A rule that has stopped is not corrected any more.
-        let is_corrected =
-            |rule: &RuleProgress| rule.late.is_empty() || rule.quarantined.iter().any(|q| q.lane.is_none());
+        // A rule that has stopped goes no farther, and is not corrected any more.
+        let is_done = |rule: &RuleProgress| {
+            let has_stopped = rule.quarantined.iter().any(|q| q.lane.is_none());
+            has_stopped || (rule.final_until_us == END_OF_TIME && rule.late.is_empty())
+        };
         let ended = |section: &LaneSection| section.ended && section.state == section.published;
         !self.lanes.is_empty()
             && self.lanes.values().all(|(section, _)| ended(section))
-            && self.rules.values().all(|rule| rule.final_until_us == END_OF_TIME && is_corrected(rule))
+            && self.rules.values().all(is_done)
     }
 
     /// The highest time that any lane of a stream had reached.

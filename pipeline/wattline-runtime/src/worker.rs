@@ -120,6 +120,8 @@ pub(crate) struct Worker {
     pub(crate) streams: Arc<[StreamIntake]>,
     pub(crate) decoders: Vec<Box<dyn Decoder>>,
     pub(crate) program: Box<dyn LaneProgram>,
+    /// The program before it, until the next barrier: what is to be run for the epoch that the last one cut belongs to it.
+    pub(crate) before: Option<Box<dyn LaneProgram>>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) lanes: BTreeMap<LaneNumber, Lane>,
     /// Rules that were stopped in a lane.
@@ -139,6 +141,7 @@ impl Worker {
             let is_heard = match message {
                 WorkerMessage::Barrier { checkpoint, program, reply } => {
                     let report = self.report(checkpoint);
+                    self.before = None;
                     if let Some(program) = program {
                         self.change_over(program);
                     }
@@ -201,6 +204,11 @@ impl Worker {
         Ok(())
     }
 
+    fn note_failures(&mut self, number: LaneNumber, lane: &LaneId, failures: Vec<RuleFailure>) {
+        self.quarantined.extend(failures.iter().map(|failure| (failure.rule, number)));
+        self.pending.failures.extend(failures.into_iter().map(|failure| (lane.clone(), failure)));
+    }
+
     fn quarantine(&mut self, rule: usize, lane: LaneNumber) {
         self.program.quarantine(rule, lane);
         self.quarantined.insert((rule, lane));
@@ -213,16 +221,17 @@ impl Worker {
         batch: &RecordBatch,
         watermarks_us: Option<Arc<[i64]>>,
     ) -> SystemReport {
-        let output = self.program.push(lane, stream, batch);
-        self.quarantined.extend(output.failures.iter().map(|failure| (failure.rule, lane)));
-        let deltas = watermarks_us.map_or_else(|| Ok(Vec::new()), |until_us| self.program.close(&until_us));
+        let program = self.before.as_mut().unwrap_or(&mut self.program);
+        let output = program.push(lane, stream, batch);
+        let deltas = watermarks_us.map_or_else(|| Ok(Vec::new()), |until_us| program.close(&until_us));
+        output.failures.iter().for_each(|failure| self.quarantine(failure.rule, lane));
         self.note_state();
         SystemReport { output, deltas }
     }
 
     /// Goes on with another program; nothing is left in the old one.
     fn change_over(&mut self, program: Box<dyn LaneProgram>) {
-        self.program = program;
+        self.before = Some(std::mem::replace(&mut self.program, program));
         for (rule, lane) in &self.quarantined {
             self.program.quarantine(*rule, *lane);
         }
@@ -321,14 +330,13 @@ impl Worker {
             if old > 0 {
                 // These rows were published before: they rebuild state, their outputs are already out.
                 let output = self.program.push(number, number_of_stream, &admitted.batch.slice(0, old));
-                self.quarantined.extend(output.failures.iter().map(|failure| (failure.rule, number)));
+                self.note_failures(number, &id, output.failures);
             }
             if new > 0 {
                 stream.count_too_late(&admitted.batch.slice(old, new), &self.progress);
                 let output = self.program.push(number, number_of_stream, &admitted.batch.slice(old, new));
                 self.pending.rows.extend(output.rows);
-                self.quarantined.extend(output.failures.iter().map(|failure| (failure.rule, number)));
-                self.pending.failures.extend(output.failures.into_iter().map(|failure| (id.clone(), failure)));
+                self.note_failures(number, &id, output.failures);
             }
             self.rows_since_look += rows;
             if self.rows_since_look >= LOOK_ROWS {

@@ -91,9 +91,10 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         workers => workers,
     };
     let names: Arc<[String]> = project.stream_names().into();
-    let run = RunPrograms { workers, state: StateMemory::of(&config.run, &project.folder)? };
+    let run =
+        RunPrograms { workers, state: StateMemory::of(&config.run, &project.folder)?, streams: Arc::clone(&names) };
     let reference_tables = tokio::task::block_in_place(|| ReferenceFiles::of(project, run.clone()))?;
-    let (reference_tables, programs) = first_programs(reference_tables, project, &names, &run).await?;
+    let (reference_tables, programs) = first_programs(reference_tables, project, &run).await?;
     Ok(Job {
         settings: settings(config, &job),
         rules: rule_plans(&project.rules, &names),
@@ -141,6 +142,8 @@ fn settings(config: &config::Config, job: &str) -> JobSettings {
 pub(crate) struct RunPrograms {
     workers: usize,
     state: StateMemory,
+    /// Names of all streams by their number.
+    streams: Arc<[String]>,
 }
 
 /// What the windows of the rules may have of the memory, and where the rest of them goes.
@@ -167,10 +170,9 @@ impl StateMemory {
 async fn first_programs(
     tables: Option<ReferenceFiles>,
     project: &Project,
-    names: &Arc<[String]>,
     run: &RunPrograms,
 ) -> Result<(Option<Box<dyn References>>, Reloaded)> {
-    let loaded = || run.programs(&project.rules, names, project.references.clone());
+    let loaded = || run.programs(&project.rules, project.references.clone());
     let Some(mut tables) = tables else { return Ok((None, loaded())) };
     if !tables.awaits_first_look() {
         return Ok((Some(Box::new(tables)), loaded()));
@@ -190,12 +192,8 @@ async fn first_programs(
 
 impl RunPrograms {
     /// The programs of rules over these versions of the reference tables, without state.
-    pub(crate) fn programs(
-        &self,
-        rules: &RuleSet,
-        streams: &Arc<[String]>,
-        versions: BTreeMap<String, String>,
-    ) -> Reloaded {
+    pub(crate) fn programs(&self, rules: &RuleSet, versions: BTreeMap<String, String>) -> Reloaded {
+        let streams = &self.streams;
         let lanes = |_worker| -> Box<dyn LaneProgram> {
             Box::new(Lanes { program: rules.lane_program(), streams: Arc::clone(streams) })
         };
@@ -333,7 +331,7 @@ pub(crate) fn rule_plans(rules: &RuleSet, streams: &[String]) -> Vec<RulePlan> {
             id: rule.header.id.clone(),
             version: rule.header.version.clone(),
             fingerprint: rule.fingerprint.clone(),
-            streams: rule.streams.iter().filter_map(|of| streams.iter().position(|name| name == of)).collect(),
+            streams: rule.streams.iter().map(|of| number_of(streams, of)).collect(),
             delay_ms: rule.delay_ms,
             span_us: rule.span_us,
             table: (rule.header.kind == RuleKind::Table).then(|| result_table(rule)),
@@ -345,12 +343,15 @@ pub(crate) fn rule_plans(rules: &RuleSet, streams: &[String]) -> Vec<RulePlan> {
         .collect()
 }
 
+fn number_of(streams: &[String], name: &str) -> usize {
+    streams.iter().position(|stream| stream == name).expect("the catalog of the rules has the streams of the job only")
+}
+
 fn state_plans(rules: &RuleSet, streams: &[String]) -> Vec<StatePlan> {
-    let number = |name: &str| streams.iter().position(|stream| stream == name).unwrap_or_default();
     let plan = |(state, of): (usize, &SharedState)| StatePlan {
         fingerprint: of.fingerprint.clone(),
         rules: of.rules.clone(),
-        stream: number(rules.stream_of_state(state)),
+        stream: number_of(streams, rules.stream_of_state(state)),
     };
     rules.states().iter().enumerate().map(plan).collect()
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use wattline_connect::kafka::admin::{KeyedMessage, Producer};
 
 use super::job::JobFolder;
+use crate::child_process::wait_until;
 use crate::kafka_broker::TestBroker;
 
 const RUN_LIMIT: Duration = Duration::from_secs(120);
@@ -30,8 +31,8 @@ not a reading
 {"device":"B","at":"2026-03-02T01:00:00Z","value":3}
 "#;
 
-/// The rules, each with what it says; `{…}` of a windowed one stands for no more than `GROUP BY` its columns.
-const RULES: [(&str, &str); 7] = [
+/// The rules by id.
+const RULES: [(&str, &str); 8] = [
     ("inverse", "SELECT device, at, 100 / value AS inverse FROM readings"),
     (
         "ratio",
@@ -56,7 +57,12 @@ const RULES: [(&str, &str); 7] = [
               UNION ALL SELECT failed_at AS at, rule_id AS kind FROM rule_errors), at, INTERVAL '1 day')
          GROUP BY kind, window_start, window_end",
     ),
-    // It is told of its own failure, if it is not stopped by it.
+    // They are told of their own failures, if they are not stopped by them; this one shares the windows of `failing`.
+    (
+        "narrow",
+        "SELECT rule_id, window_start, window_end, 100 / (count(*) - 1) AS x
+         FROM TUMBLE(rule_errors, failed_at, INTERVAL '1 day') GROUP BY rule_id, window_start, window_end",
+    ),
     ("careless", "SELECT failed_at, rule_id, 1 / (length(rule_id) - 5) AS x FROM rule_errors"),
 ];
 
@@ -96,10 +102,12 @@ fn rules_over_refused_records_and_failed_rules_are_what_batch_says() -> Result<(
     let errors = folder.query("SELECT rule_id, record_offset, _offset FROM rule_errors ORDER BY _offset")?;
     let told: Vec<(&str, Option<u64>)> =
         errors.iter().map(|row| (row["rule_id"].as_str().unwrap_or_default(), row["record_offset"].as_u64())).collect();
-    assert_eq!(told, [("inverse", Some(3)), ("ratio", None), ("careless", Some(1))], "what failed, and where");
+    let expected = [("inverse", Some(3)), ("ratio", None), ("careless", Some(1)), ("narrow", None)];
+    assert_eq!(told, expected, "what failed, and where");
     assert_eq!(folder.count("SELECT count(*) AS n FROM dead_letters")?, 3);
-    for (id, sql) in RULES.iter().filter(|(id, _)| !["inverse", "ratio", "careless"].contains(id)) {
-        let batch = sorted(folder.query(sql)?);
+    let on_time = "(SELECT * FROM rule_errors WHERE _lateness_ms = 0)";
+    for (id, sql) in RULES.iter().filter(|(id, _)| expected.iter().all(|(failed, _)| failed != id)) {
+        let batch = sorted(folder.query(&sql.replace("rule_errors", on_time))?);
         ensure!(!batch.is_empty(), "`{id}` has nothing to say");
         assert_eq!(sorted(folder.query(&format!("SELECT * FROM {id}"))?), batch, "`{id}`");
     }
@@ -116,6 +124,12 @@ fn windows_over_refused_records_close_by_the_clock_and_survive_a_kill() -> Resul
     broker.create_topic(topic, 2, &[])?;
     let folder = JobFolder::new(topic)?;
     folder.write("readings.avsc", SCHEMA)?;
+    folder.write("names.csv", "reason,name\nnot_json,no text\n")?;
+    folder.write(
+        "sql/named.sql",
+        "/*---\nid = \"named\"\nkind = \"table\"\n---*/\nSELECT refused_at, n.name, record_offset FROM dead_letters d\n\
+         JOIN names n ON n.reason = d.reason\n",
+    )?;
     folder.write(
         "sql/refused.sql",
         "/*---\nid = \"refused\"\nkind = \"table\"\n---*/\nSELECT reason, window_start, window_end, count(*) AS n\n\
@@ -125,8 +139,9 @@ fn windows_over_refused_records_close_by_the_clock_and_survive_a_kill() -> Resul
         "wattline.toml",
         &format!(
             "job = \"{topic}\"\n[kafka]\nbootstrap_servers = \"{}\"\n[streams.readings]\nschema = \"readings.avsc\"\n\
-             topic = \"{topic}\"\n[rules]\npaths = [\"sql\"]\n[archive]\nurl = \"archive\"\n\
-             [run]\ntick = \"200 ms\"\ncheckpoint = \"1 second\"\nfile_age = \"1 second\"\n",
+             topic = \"{topic}\"\n[reference.names]\npath = \"names.csv\"\n[rules]\npaths = [\"sql\"]\n\
+             [archive]\nurl = \"archive\"\n[run]\ntick = \"200 ms\"\ncheckpoint = \"1 second\"\n\
+             file_age = \"1 second\"\nreferences = \"200 ms\"\n",
             broker.bootstrap()
         ),
     )?;
@@ -144,14 +159,21 @@ fn windows_over_refused_records_close_by_the_clock_and_survive_a_kill() -> Resul
     // The window closes though nothing more comes.
     send_bad(40)?;
     let mut running = folder.start(&["run"])?;
-    crate::child_process::wait_until(RUN_LIMIT, || Ok((counted() == 40).then_some(())))?;
+    wait_until(RUN_LIMIT, || Ok((counted() == 40).then_some(())))?;
+    // The programs that come with another version of a reference table know these streams too.
+    folder.write("names.csv", "reason,name\nnot_json,not JSON\n")?;
+    wait_until(RUN_LIMIT, || {
+        Ok(folder.log().contains("a reference table has changed: rules join to it").then_some(()))
+    })?;
     // Killed with rows that are published and a window that is open, most likely.
     send_bad(30)?;
-    crate::child_process::wait_until(RUN_LIMIT, || Ok((letters() == 70).then_some(())))?;
+    wait_until(RUN_LIMIT, || Ok((letters() == 70).then_some(())))?;
     running.kill9()?;
     send_bad(20)?;
     folder.run_until_end(RUN_LIMIT)?;
     assert_eq!((letters(), counted()), (90, 90), "refused records, and what the rule says of them");
+    let named = |name: &str| folder.count(&format!("SELECT count(*) AS n FROM named WHERE name = '{name}'"));
+    assert_eq!((named("no text")?, named("not JSON")?), (40, 50), "joined as of the change");
     let again =
         "SELECT count(*) AS n FROM (SELECT reason, window_start FROM refused GROUP BY 1, 2 HAVING count(*) > 1)";
     assert_eq!(folder.count(again)?, 0, "windows that were given twice");

@@ -77,7 +77,7 @@ pub(super) struct Uncommitted {
     pub(super) alerts: Vec<AlertRecord>,
     /// Refused since the last tick.
     pub(super) dead_letters: Vec<DeadLetter>,
-    /// Memory that letters held when they were taken in, since the last link.
+    /// Memory that letters held when they were taken in, since the last checkpoint.
     pub(super) letter_bytes: u64,
     /// Failed since the last tick.
     pub(super) rule_errors: Vec<RuleError>,
@@ -220,8 +220,8 @@ impl Coordinator {
         epoch.system = self.system.iter().map(|of| of.section(checkpoint)).collect();
         let n = self.chain.commit(epoch.clone()).await?;
         self.after_commit(n, checkpoint, &epoch);
-        // Only now are the buffers free: a link names the files or the object with the rows.
-        let letter_bytes = std::mem::take(&mut self.uncommitted.letter_bytes);
+        // Only now are the buffers free: a link names the files with the rows, or they are few.
+        let letter_bytes = if checkpoint { std::mem::take(&mut self.uncommitted.letter_bytes) } else { 0 };
         self.progress.buffered_bytes.fetch_sub(raw_bytes + letter_bytes, Ordering::Relaxed);
         let files = epoch.adds.values().map(Vec::len).sum();
         let told = epoch.alerts.len();

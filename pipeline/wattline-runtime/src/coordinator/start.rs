@@ -134,6 +134,7 @@ fn start_workers(
             streams: Arc::clone(&intakes),
             decoders: (0..streams.len()).map(decoders).collect(),
             program,
+            before: None,
             progress: Arc::clone(progress),
             lanes: BTreeMap::new(),
             quarantined: Default::default(),

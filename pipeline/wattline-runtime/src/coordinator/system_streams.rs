@@ -2,8 +2,8 @@
 //!
 //! Refused records and rule errors are gathered over a tick. At its end, after everything that can cause them, they are
 //! numbered and dated, and the first worker runs over them the rules that read them. That may cause rule errors in turn,
-//! which are taken in at once; it ends, as a rule is stopped in the lane of a system stream by its first error. A rule that
-//! reads `rule_errors` is stopped as a whole by its first error, wherever it comes up: else it would feed itself.
+//! which are taken in at once; it ends, as a rule is stopped in the lane of a system stream by its first error there. A rule
+//! that reads `rule_errors` and fails after the lanes were merged is stopped as a whole: else it would feed itself.
 
 use arrow::array::RecordBatch;
 use wattline_core::record::LaneId;
@@ -89,8 +89,12 @@ impl Coordinator {
         for (stream, batch) in rows {
             let which = self.system.iter().position(|of| of.stream.name == stream && of.is_read);
             let Some(which) = which else { continue };
-            // What the rules made of these rows is out; they failed where the links say that they did.
-            self.run_over_system_rows(which, batch, false).await?;
+            // What the rules made of these rows is out.
+            let report = self.run_over_system_rows(which, batch, false).await?;
+            let lane = self.system[which].lane.clone();
+            for failure in report.output.failures {
+                self.note_failure(Some(lane.clone()), failure, true);
+            }
         }
         Ok(())
     }

@@ -146,7 +146,9 @@ fn check_system_streams(world: &World, unlucky: &[(Pane, Total)], parts: usize, 
     for batch in world.rows(RULE_ERRORS) {
         messages.extend(rules::text(&batch, "message").iter().flatten().map(str::to_owned));
     }
+    let letters = numbers_of(world, DEAD_LETTERS);
     let mut expected: Vec<String> = unlucky.iter().map(|(pane, _)| rules::bad_luck(pane)).collect();
+    expected.extend(letters.contains(&rules::BREAKS_AT).then(|| rules::BROKEN.to_owned()));
     messages.sort();
     expected.sort();
     assert_eq!(messages, expected, "{context}: rule errors");
@@ -176,13 +178,19 @@ fn check_system_streams(world: &World, unlucky: &[(Pane, Total)], parts: usize, 
         };
         assert_eq!(sums(got), sums(expected), "{context}: windows over `{table}`");
     }
-    let numbers = |table: &str| -> Vec<i64> {
-        let mut numbers: Vec<i64> =
-            world.rows(table).iter().flat_map(|batch| rules::longs(batch, column::OFFSET).to_vec()).collect();
-        numbers.sort_unstable();
-        numbers
-    };
-    assert_eq!(numbers("letters"), numbers(DEAD_LETTERS), "{context}: rows of the rule over dead letters");
+    assert_eq!(numbers_of(world, "letters"), letters, "{context}: rows of the rule over dead letters");
+    if parts == 1 {
+        let whole: Vec<i64> = letters.into_iter().filter(|number| *number < rules::BREAKS_AT).collect();
+        assert_eq!(numbers_of(world, "brittle"), whole, "{context}: rows of the rule before it failed");
+    }
+}
+
+/// The offsets of a table's rows, in order.
+fn numbers_of(world: &World, table: &str) -> Vec<i64> {
+    let rows = world.rows(table);
+    let mut numbers: Vec<i64> = rows.iter().flat_map(|batch| rules::longs(batch, column::OFFSET).to_vec()).collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 fn check_running(world: &World, expected: &BTreeMap<(usize, Pane), Total>, context: &str) {

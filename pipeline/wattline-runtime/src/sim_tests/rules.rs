@@ -13,6 +13,7 @@
 //! | `refusals` | table | dead letters per reason and short window | 0 s |
 //! | `letters` | table | each dead letter | 0 s |
 //! | `failures` | table | rule errors per rule and short window | 0 s |
+//! | `brittle` | table | each dead letter, until it fails on the one with the number [`BREAKS_AT`] | 0 s |
 //!
 //! `sums` fails on some of its final rows ([`is_unlucky`]), and goes on.
 //!
@@ -53,8 +54,11 @@ pub(super) const TIDIED: usize = 7;
 pub(super) const REFUSALS: usize = 8;
 pub(super) const LETTERS: usize = 9;
 pub(super) const FAILURES: usize = 10;
-pub(super) const RULES: usize = 11;
-pub(super) const DELAYS_MS: [i64; RULES] = [20_000, 20_000, 5_000, 30_000, 5_000, 5_000, 2_000, 0, 0, 0, 0];
+pub(super) const BRITTLE: usize = 11;
+pub(super) const RULES: usize = 12;
+pub(super) const BREAKS_AT: i64 = 4;
+pub(super) const BROKEN: &str = "the fifth letter is too much";
+pub(super) const DELAYS_MS: [i64; RULES] = [20_000, 20_000, 5_000, 30_000, 5_000, 5_000, 2_000, 0, 0, 0, 0, 0];
 pub(super) const BIG_ABOVE: i64 = 60;
 pub(super) const SPIKE_ABOVE: i64 = 90;
 pub(super) const HEAVY_ABOVE: i64 = 160;
@@ -143,7 +147,7 @@ pub(super) fn plans() -> Vec<RulePlan> {
             Some(table("refusals", "window_end", total_batch(&[]).schema())),
             None,
         ),
-        plan(LETTERS, "letters", None, Some(table("letters", "refused_at", letters)), None),
+        plan(LETTERS, "letters", None, Some(table("letters", "refused_at", Arc::clone(&letters))), None),
         plan(
             FAILURES,
             "failures",
@@ -151,6 +155,7 @@ pub(super) fn plans() -> Vec<RulePlan> {
             Some(table("failures", "window_end", total_batch(&[]).schema())),
             None,
         ),
+        plan(BRITTLE, "brittle", None, Some(table("brittle", "refused_at", letters)), None),
     ]
 }
 
@@ -174,7 +179,7 @@ pub(super) fn states() -> Vec<StatePlan> {
 /// The stream that a rule reads: the only one of the job, dead letters, or rule errors.
 fn stream_of(rule: usize) -> usize {
     match rule {
-        REFUSALS | LETTERS => 1,
+        REFUSALS | LETTERS | BRITTLE => 1,
         FAILURES => 2,
         _ => 0,
     }
@@ -290,6 +295,8 @@ pub(super) struct Lanes {
     partial: [BTreeMap<Pane, Total>; STATES.len()],
     /// The only rule that is run, if not all are.
     only: Option<usize>,
+    /// `brittle` was stopped.
+    is_broken: bool,
 }
 
 impl Lanes {
@@ -305,8 +312,19 @@ impl Lanes {
             let total = self.partial[state].entry((start_us, keys.value(k).to_owned())).or_default();
             *total = (total.0 + 1, total.1 + 1);
         }
-        let letters = RuleRows { rule: LETTERS, batch: batch.clone(), identity: Some(batch.clone()) };
-        RuleOutput { rows: (stream == 1).then_some(letters).into_iter().collect(), failures: Vec::new() }
+        if stream != 1 {
+            return RuleOutput::default();
+        }
+        let rows = |rule, batch: RecordBatch| RuleRows { rule, identity: Some(batch.clone()), batch };
+        let mut output = RuleOutput { rows: vec![rows(LETTERS, batch.clone())], failures: Vec::new() };
+        if !self.is_broken {
+            let breaks_at = longs(batch, column::OFFSET).iter().position(|offset| *offset == BREAKS_AT);
+            output.rows.push(rows(BRITTLE, batch.slice(0, breaks_at.unwrap_or(batch.num_rows()))));
+            self.is_broken = breaks_at.is_some();
+            let failure = RuleFailure { rule: BRITTLE, offset: BREAKS_AT, message: BROKEN.to_owned() };
+            output.failures.extend(self.is_broken.then_some(failure));
+        }
+        output
     }
 
     fn above(rule: usize, limit: i64, batch: &RecordBatch) -> Option<RuleRows> {
@@ -371,7 +389,9 @@ impl LaneProgram for Lanes {
         self.partial.iter().enumerate().map(first).collect()
     }
 
-    fn quarantine(&mut self, _rule: usize, _lane: u32) {}
+    fn quarantine(&mut self, rule: usize, _lane: u32) {
+        self.is_broken |= rule == BRITTLE;
+    }
 }
 
 fn delta(state: usize, window: &[(Pane, Total)]) -> StateDelta {

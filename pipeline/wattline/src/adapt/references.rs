@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use wattline_connect::kafka::register::{Register, RegisterConfig};
 use wattline_connect::reference::reference_stamp;
@@ -183,9 +182,8 @@ impl References for ReferenceFiles {
         match self.compile(tables) {
             Err(problem) => seen.problems.push(problem),
             Ok((rules, versions)) => {
-                let names: Arc<[String]> = self.streams.iter().map(|stream| stream.name.clone()).collect();
                 self.versions.clone_from(&versions);
-                seen.reloaded = Some(self.run.programs(&rules, &names, versions));
+                seen.reloaded = Some(self.run.programs(&rules, versions));
                 self.rules = rules;
             }
         }
