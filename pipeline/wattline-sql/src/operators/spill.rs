@@ -35,7 +35,7 @@ use futures::StreamExt;
 
 /// Rows that are read from a run at once.
 const BATCH_ROWS: usize = 8 * 1024;
-/// Runs of one window above which they are made one: each is a batch in memory while they are merged.
+/// Runs of one window, or of its panes together, above which some are made one: each is a batch in memory while they are merged.
 pub(crate) const RUNS_MAX: usize = 32;
 /// Most rows that a window on disk gives at once, and the share of memory for each below that.
 const PART_ROWS_MAX: usize = 64 * 1024;
@@ -104,6 +104,10 @@ impl fmt::Debug for Run {
 }
 
 impl Run {
+    pub(crate) fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
     pub(crate) fn part_rows(&self) -> usize {
         self.scratch.part_rows
     }
@@ -247,6 +251,7 @@ impl fmt::Debug for Merged {
 impl Merged {
     /// At least one run or batch with rows; `states` are in memory, each group of a batch once.
     pub(crate) fn new(keys: usize, runs: Vec<Run>, states: Vec<RecordBatch>) -> Result<Self> {
+        debug_assert!(runs.len() <= 2 * RUNS_MAX, "each of {} runs is open while they are merged", runs.len());
         let batch_rows = runs.first().map_or(BATCH_ROWS, |run| run.part_rows().min(BATCH_ROWS));
         let mut streams: Vec<SendableRecordBatchStream> = Vec::with_capacity(runs.len() + states.len());
         for state in states.iter().filter(|state| state.num_rows() > 0) {

@@ -10,6 +10,7 @@ use wattline_core::time::END_OF_TIME;
 
 use super::fleet::{Lcg, compile, lane, rule};
 use super::shapes::PATIENT;
+use crate::operators::RUNS_MAX;
 use crate::test_run::text_rows;
 use crate::{FinalProgram, RuleSet};
 
@@ -119,5 +120,43 @@ fn what_lies_on_disk_is_given_when_it_is_due_though_nothing_comes() {
     };
     let expected = given(None);
     assert!(expected.iter().filter(|rows| !rows.is_empty()).count() > 8, "it becomes due bit by bit");
+    assert_eq!(given(Some(0)), expected);
+}
+
+/// Windows of more panes than may be open at once, each pane in several runs.
+#[test]
+fn windows_of_many_panes_on_disk_are_whole() {
+    let over = |id: &str, windows: &str| {
+        let sql = format!(
+            "SELECT meter_id, window_start, window_end, count(*) AS n, max(ts) AS last\n\
+             FROM {windows} GROUP BY meter_id, window_start, window_end"
+        );
+        rule(id, "kind = \"table\"\ndelay = \"1 day\"", &sql)
+    };
+    let set = compile(&[
+        over("hop", "HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '2 hours')"),
+        over("cumulate", "CUMULATE(meter_readings, ts, INTERVAL '1 minute', INTERVAL '2 hours')"),
+    ]);
+    let rows = lane(0, 2_000, &mut Lcg(5));
+    let times = rows.column(1).as_primitive::<TimestampMicrosecondType>().values();
+    let minutes: BTreeSet<i64> = times.iter().map(|us| us.div_euclid(60_000_000)).collect();
+    assert!(minutes.len() > 2 * RUNS_MAX, "{} panes", minutes.len());
+    let given = |memory: Option<usize>| {
+        let mut program = set.final_program();
+        if let Some(bytes) = memory {
+            program = program.with_memory(bytes, &std::env::temp_dir());
+        }
+        for from in (0..rows.num_rows()).step_by(500) {
+            let mut worker = set.lane_program();
+            assert_eq!(worker.push(0, "meter_readings", &rows.slice(from, 500)).errors, []);
+            worker.seal().expect("seals").iter().for_each(|delta| program.merge(delta).expect("merges"));
+            program.relieve().expect("spills");
+        }
+        let mut rows: Vec<String> = parts(&set, &mut program).concat();
+        rows.sort();
+        rows
+    };
+    let expected = given(None);
+    assert!(expected.len() > 1_000, "{} windows", expected.len());
     assert_eq!(given(Some(0)), expected);
 }

@@ -267,9 +267,38 @@ impl FinalPanes {
             }
             return pane.close(&self.spec, start).map(Some);
         };
+        let (runs, states) = self.few_to_merge(start, runs, states)?;
         let merged = Merged::new(self.spec.keys.len(), runs, states)?;
         self.closing = Some(Closing { start, merged, part_rows, pane });
         Ok(None)
+    }
+
+    /// The same rows in runs of which not too many are open at once. A window that the next ones go on from is made one run,
+    /// which takes the place of its panes.
+    fn few_to_merge(
+        &mut self,
+        start: i64,
+        mut runs: Vec<Run>,
+        states: Vec<RecordBatch>,
+    ) -> Result<(Vec<Run>, Vec<RecordBatch>)> {
+        let Some(paned) = self.spec.paned else { return Ok((runs, states)) };
+        let is_kept = matches!(paned.overlap, Overlap::Cumulate { .. }) && runs.len() + states.len() > 1;
+        let Some(first) = runs.first().filter(|_| is_kept || runs.len() > RUNS_MAX) else { return Ok((runs, states)) };
+        let mut writer = RunWriter::new(first.scratch(), self.spec.keys.len())?;
+        while runs.len() > RUNS_MAX {
+            let some = runs.drain(..RUNS_MAX).collect();
+            runs.push(self.condensed(start, some, Vec::new(), &mut writer)?);
+        }
+        if !is_kept {
+            return Ok((runs, states));
+        }
+        let whole = self.condensed(start, runs, states, &mut writer)?;
+        let panes = paned.panes_of(start);
+        self.complete.retain(|at, _| !panes.contains(at));
+        self.runs.retain(|at, _| !panes.contains(at));
+        self.complete.insert(start, Vec::new());
+        self.runs.insert(start, vec![whole.clone()]);
+        Ok((vec![whole], Vec::new()))
     }
 
     /// The state rows of a window that hops, in two parts.
@@ -328,17 +357,17 @@ impl FinalPanes {
             self.runs.iter().filter(|(_, runs)| runs.len() > RUNS_MAX).map(|(start, _)| *start).collect();
         for start in many {
             let runs = self.runs.remove(&start).unwrap_or_default();
-            let condensed = self.condensed(start, runs, &mut writer)?;
+            let condensed = self.condensed(start, runs, Vec::new(), &mut writer)?;
             self.runs.insert(start, vec![condensed]);
         }
         Ok(())
     }
 
-    /// One run of several, with each group once.
-    fn condensed(&self, start: i64, runs: Vec<Run>, writer: &mut RunWriter) -> Result<Run> {
+    /// One run of several and of rows in memory, with each group once.
+    fn condensed(&self, start: i64, runs: Vec<Run>, states: Vec<RecordBatch>, writer: &mut RunWriter) -> Result<Run> {
         let (spec, widths, mut groups) = (&self.spec, self.widths()?, Vec::new());
         let part_rows = runs.first().map_or(1, Run::part_rows);
-        let mut merged = Merged::new(spec.keys.len(), runs, Vec::new())?;
+        let mut merged = Merged::new(spec.keys.len(), runs, states)?;
         let schema = merged.schema();
         let mut pane = Some(new_pane(spec)?);
         let mut next = move || -> Result<Option<RecordBatch>> {
