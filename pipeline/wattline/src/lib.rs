@@ -22,6 +22,7 @@ mod cli;
 mod command;
 mod config;
 mod job;
+mod open_files;
 mod project;
 mod report;
 mod status;
@@ -74,6 +75,7 @@ impl Program {
     #[must_use]
     pub fn main(self) -> ExitCode {
         allocator::keep_freed_memory_for_a_while();
+        open_files::allow_many();
         let cli = cli::Cli::parse();
         report::start_log(cli.log_format);
         match command::run(cli, &self.functions) {

@@ -31,8 +31,9 @@ use super::spill::{Run, RunWriter, Scratch, in_slices, without_spare_bytes};
 
 /// Into so many each lane is split.
 const SPLIT: usize = 8;
-/// Most lanes of a stage: each may be an open file.
-const LANES_MAX: usize = 64;
+/// Most lanes of a stage: each may be an open file. With so many, as many as there are threads fit into the share of memory
+/// though all together have hundreds of times as much.
+const LANES_MAX: usize = 512;
 /// Memory of the only lane of a stage at which it is split, so that several threads have work.
 const SPLIT_BYTES: usize = 8 << 20;
 /// Memory of a lane below which it is not split, however small the share is.
