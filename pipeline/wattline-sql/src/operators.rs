@@ -13,12 +13,14 @@ use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 
 mod chunk;
+mod due;
 mod exchange;
 mod keyed_rows;
 mod order_buffer;
 mod over;
 mod pattern;
 mod ref_join;
+mod row_store;
 mod session;
 mod spill;
 mod stream_join;

@@ -74,10 +74,10 @@ pub(crate) trait KeyedStage: fmt::Debug + Send + Sized {
     /// The lowest watermark at which [`give`](Self::give) finds something to do; `None` if there is none.
     fn due_us(&mut self) -> Result<Option<i64>>;
 
-    /// What is kept, in numbered parts; it stays.
-    fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>>;
+    /// Takes out everything that is kept, in numbered parts.
+    fn take(&mut self) -> Result<Vec<(usize, RecordBatch)>>;
 
-    /// The key columns of a part of what [`dump`](Self::dump) gives.
+    /// The key columns of a part of what [`take`](Self::take) gives.
     fn keys_of_part(spec: &Self::Spec, part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>>;
 
     /// Takes a part back, as it was when everything final at `given_us` had been given out. Parts of one key come in the order of
@@ -248,7 +248,7 @@ impl<S: KeyedStage> Exchange<S> {
                 Kept::InMemory(stage) => (stage, false),
                 Kept::OnDisk(disk) => (disk.load::<S>(&self.spec, self.given_us)?, true),
             };
-            let parts = stage.dump()?;
+            let parts = stage.take()?;
             drop(stage);
             let mut touched = Vec::new();
             for (part, rows) in parts.into_iter().filter(|(_, rows)| rows.num_rows() > 0) {
@@ -333,8 +333,10 @@ impl<S: KeyedStage> Exchanged for Exchange<S> {
         for lane in &mut self.lanes {
             match &mut lane.kept {
                 Kept::InMemory(stage) => {
-                    let parts = stage.dump()?.into_iter().filter(|(_, rows)| rows.num_rows() > 0);
-                    dumped.extend(parts.map(|(part, rows)| (part, KeptPart::InMemory(rows))));
+                    for (part, rows) in stage.take()?.into_iter().filter(|(_, rows)| rows.num_rows() > 0) {
+                        stage.restore(part, &rows, self.given_us)?;
+                        dumped.push((part, KeptPart::InMemory(rows)));
+                    }
                 }
                 Kept::OnDisk(disk) => {
                     dumped.extend(disk.parts.iter().map(|(part, run)| (*part, KeptPart::OnDisk(run.clone()))));
@@ -465,7 +467,7 @@ impl<S: KeyedStage> Lane<S> {
     fn spill(&mut self, scratch: &Scratch) -> Result<()> {
         let Kept::InMemory(stage) = &mut self.kept else { return Ok(()) };
         let (bytes, rows, due_us) = (stage.bytes(), stage.rows(), stage.due_us()?);
-        let parts: Vec<_> = stage.dump()?.into_iter().filter(|(_, rows)| rows.num_rows() > 0).collect();
+        let parts: Vec<_> = stage.take()?.into_iter().filter(|(_, rows)| rows.num_rows() > 0).collect();
         if parts.is_empty() {
             return Ok(());
         }

@@ -1,71 +1,87 @@
 //! Rows kept by key: what stages that look at several rows of one key have in common.
 //!
-//! Rows come in batches and stay in them; of each key only the places of its rows are kept, in the order of arrival.
-//! When most of the rows that are held belong to nobody any more, what is left is copied together, and keys without rows are
-//! forgotten. So memory follows the rows that are kept, not those that ever came.
+//! ```text
+//! key ─table─▶ number of the key ─▶ first row ─▶ next ─▶ … ─▶ last row   (numbers of rows, in the order of arrival)
+//!                       └─▶ what else is known of the key         └─▶ what else is known of the row
+//! ```
+//! When most of the rows that are held belong to nobody any more, what is left is copied together, and keys of which nothing is known
+//! are forgotten. So memory follows what is kept, not what ever came.
 
 use std::fmt;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::{interleave_record_batch, take};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-/// Rows below which copying together is not worth it.
-const COMPACT_ROWS_MIN: usize = 8_192;
+use super::row_store::RowStore;
 
-/// Batch and row within it.
-pub(crate) type Place = (u32, u32);
+/// Rows, and keys, below which copying together is not worth it.
+const COMPACT_MIN: usize = 8 * 1024;
+/// No row.
+const NONE: u32 = u32::MAX;
 
-/// Rows by key; `T` is what else a stage remembers of a key.
-pub(crate) struct KeyedRows<T> {
-    schema: SchemaRef,
+/// Rows by key. `K` is what a stage knows of a key besides, and the default if it knows nothing; `R` what it knows of a row.
+pub(crate) struct KeyedRows<K = (), R = ()> {
     key_schema: SchemaRef,
     /// `None` without key columns: then there is one key.
     table: Option<Box<dyn GroupValues>>,
-    entries: Vec<Entry<T>>,
-    batches: Vec<RecordBatch>,
-    held: usize,
+    store: RowStore,
+    /// For each row that is held the next one of its key.
+    next: Vec<u32>,
+    notes: Vec<R>,
+    chains: Vec<Chain>,
+    memories: Vec<K>,
     live: usize,
+    /// Keys that there were after the last copying.
+    keys_before: usize,
     numbers: Vec<usize>,
 }
 
-/// What is kept of one key.
-#[derive(Debug, Default)]
-pub(crate) struct Entry<T> {
-    pub(crate) places: Vec<Place>,
-    pub(crate) memory: Option<T>,
+/// The rows of a key.
+#[derive(Debug, Clone, Copy)]
+struct Chain {
+    first: u32,
+    last: u32,
 }
 
-/// Everything that is kept.
-pub(crate) struct All<'a, T> {
+const EMPTY: Chain = Chain { first: NONE, last: NONE };
+
+/// Everything that was kept.
+#[derive(Debug)]
+pub(crate) struct All<K, R> {
     /// The keys in the order of their numbers.
     pub(crate) keys: Vec<ArrayRef>,
-    /// What is kept of each of them.
-    pub(crate) entries: &'a [Entry<T>],
+    /// What was known of each of them.
+    pub(crate) memories: Vec<K>,
+    /// The rows of the first key, in their order, then those of the next.
     pub(crate) rows: RecordBatch,
+    /// What was known of each of them.
+    pub(crate) notes: Vec<R>,
 }
 
-impl<T> fmt::Debug for KeyedRows<T> {
+impl<K, R> fmt::Debug for KeyedRows<K, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedRows").field("keys", &self.entries.len()).field("rows", &self.live).finish()
+        f.debug_struct("KeyedRows").field("keys", &self.chains.len()).field("rows", &self.live).finish()
     }
 }
 
-impl<T> KeyedRows<T> {
+impl<K: Clone + Default + PartialEq, R: Copy> KeyedRows<K, R> {
     /// For rows of `schema` by keys of `key_schema`.
     pub(crate) fn new(schema: SchemaRef, key_schema: SchemaRef) -> Self {
         Self {
-            schema,
             key_schema,
             table: None,
-            entries: Vec::new(),
-            batches: Vec::new(),
-            held: 0,
+            store: RowStore::new(schema),
+            next: Vec::new(),
+            notes: Vec::new(),
+            chains: Vec::new(),
+            memories: Vec::new(),
             live: 0,
+            keys_before: 0,
             numbers: Vec::new(),
         }
     }
@@ -77,11 +93,10 @@ impl<T> KeyedRows<T> {
 
     /// Memory held.
     pub(crate) fn bytes(&self) -> usize {
-        let rows: usize = self.batches.iter().map(RecordBatch::get_array_memory_size).sum();
-        let keys =
-            self.entries.capacity() * size_of::<Entry<T>>() + self.table.as_ref().map_or(0, |table| table.size());
-        // What a stage notes of when rows are due is about as much as their places.
-        rows + keys + 3 * self.held * size_of::<Place>()
+        let rows = self.next.capacity() * size_of::<u32>() + self.notes.capacity() * size_of::<R>();
+        let keys = self.chains.capacity() * size_of::<Chain>() + self.memories.capacity() * size_of::<K>();
+        let numbers = self.numbers.capacity() * size_of::<usize>();
+        self.store.bytes() + rows + keys + numbers + self.table.as_ref().map_or(0, |table| table.size())
     }
 
     /// The number of each key, for those that are new too.
@@ -90,135 +105,165 @@ impl<T> KeyedRows<T> {
         if self.key_schema.fields().is_empty() {
             self.numbers.resize(rows, 0);
         } else {
-            if self.table.is_none() {
-                let schema = SchemaRef::clone(&self.key_schema);
-                self.table = Some(new_group_values(schema, &GroupOrdering::None)?);
-            }
-            if let Some(table) = &mut self.table {
-                table.intern(keys, &mut self.numbers)?;
-            }
+            let table = match self.table.take() {
+                Some(table) => table,
+                None => new_group_values(SchemaRef::clone(&self.key_schema), &GroupOrdering::None)?,
+            };
+            self.table.insert(table).intern(keys, &mut self.numbers)?;
         }
-        let known = self.numbers.iter().max().map_or(0, |highest| highest + 1);
-        while self.entries.len() < known {
-            self.entries.push(Entry { places: Vec::new(), memory: None });
-        }
+        let known = self.numbers.iter().max().map_or(0, |highest| highest + 1).max(self.chains.len());
+        self.chains.resize(known, EMPTY);
+        self.memories.resize(known, K::default());
         Ok(&self.numbers)
     }
 
-    /// Adds rows; `keys` are their key columns. Returns the number of each row's key.
-    pub(crate) fn push(&mut self, keys: &[ArrayRef], batch: &RecordBatch) -> Result<&[usize]> {
-        let rows = batch.num_rows();
-        self.number(keys, rows)?;
-        let number = u32::try_from(self.batches.len()).unwrap_or(u32::MAX);
-        for (row, key) in (0_u32..).zip(&self.numbers) {
-            self.entries[*key].places.push((number, row));
+    /// Adds rows, each with what is known of it; `keys` are their key columns. Returns the number of each row's key.
+    pub(crate) fn push(
+        &mut self,
+        keys: &[ArrayRef],
+        batch: &RecordBatch,
+        notes: impl IntoIterator<Item = R>,
+    ) -> Result<&[usize]> {
+        self.number(keys, batch.num_rows())?;
+        let first = self.store.push(batch)?;
+        self.next.resize(self.store.rows(), NONE);
+        self.notes.extend(notes.into_iter().take(batch.num_rows()));
+        for (row, key) in (first..).zip(&self.numbers) {
+            self.chains[*key].append(row, &mut self.next);
         }
-        self.batches.push(batch.clone());
-        self.held += rows;
-        self.live += rows;
+        self.live += batch.num_rows();
         Ok(&self.numbers)
     }
 
     /// How many keys have a number.
     pub(crate) fn keys(&self) -> usize {
-        self.entries.len()
+        self.chains.len()
     }
 
-    /// The first number of the places that the next batch will have.
-    pub(crate) fn next_batch(&self) -> u32 {
-        u32::try_from(self.batches.len()).unwrap_or(u32::MAX)
+    /// The number that the next row will have.
+    pub(crate) fn next_row(&self) -> u32 {
+        u32::try_from(self.store.rows()).unwrap_or(NONE)
     }
 
-    /// What is kept of a key.
-    pub(crate) fn entry(&self, key: usize) -> &Entry<T> {
-        &self.entries[key]
+    /// The numbers of a key's rows.
+    pub(crate) fn rows_of(&self, key: usize) -> impl Iterator<Item = u32> + '_ {
+        let some = |row: u32| (row != NONE).then_some(row);
+        std::iter::successors(some(self.chains[key].first), move |row| some(self.next[*row as usize]))
     }
 
-    /// What is kept of a key.
-    pub(crate) fn entry_mut(&mut self, key: usize) -> &mut Entry<T> {
-        &mut self.entries[key]
+    /// What else is known of a key.
+    pub(crate) fn memory_mut(&mut self, key: usize) -> &mut K {
+        &mut self.memories[key]
     }
 
-    /// Puts other places for the rows of a key.
-    pub(crate) fn keep(&mut self, key: usize, places: Vec<Place>) {
-        let entry = &mut self.entries[key];
-        self.live = self.live + places.len() - entry.places.len();
-        entry.places = places;
+    /// What else is known of each key.
+    pub(crate) fn memories(&self) -> &[K] {
+        &self.memories
     }
 
-    /// The rows at these places.
-    pub(crate) fn gather(&self, places: &[Place]) -> Result<RecordBatch> {
-        if places.is_empty() {
-            return Ok(RecordBatch::new_empty(SchemaRef::clone(&self.schema)));
+    /// What else is known of a row.
+    pub(crate) fn note(&self, row: u32) -> R {
+        self.notes[row as usize]
+    }
+
+    /// What else is known of a row.
+    pub(crate) fn note_mut(&mut self, row: u32) -> &mut R {
+        &mut self.notes[row as usize]
+    }
+
+    /// Of the rows of a key only these stay, in this order.
+    pub(crate) fn keep(&mut self, key: usize, rows: impl IntoIterator<Item = u32>) {
+        self.live -= self.rows_of(key).count();
+        let mut chain = EMPTY;
+        for row in rows {
+            self.next[row as usize] = NONE;
+            chain.append(row, &mut self.next);
+            self.live += 1;
         }
-        let batches: Vec<&RecordBatch> = self.batches.iter().collect();
-        let places: Vec<(usize, usize)> = places.iter().map(|(batch, row)| (*batch as usize, *row as usize)).collect();
-        Ok(interleave_record_batch(&batches, &places)?)
+        self.chains[key] = chain;
     }
 
-    /// Everything that is kept, with the rows copied together.
-    pub(crate) fn all(&mut self) -> Result<All<'_, T>> {
-        self.compact()?;
-        let rows = match self.batches.first() {
-            Some(rows) => rows.clone(),
-            None => RecordBatch::new_empty(SchemaRef::clone(&self.schema)),
+    /// The rows with these numbers.
+    pub(crate) fn gather(&self, rows: &[u32]) -> Result<RecordBatch> {
+        self.store.gather(rows)
+    }
+
+    /// All rows that are held, in the order of their numbers; some are no longer kept.
+    pub(crate) fn held(&self) -> &[RecordBatch] {
+        self.store.batches()
+    }
+
+    /// Takes out everything.
+    pub(crate) fn take(&mut self) -> Result<All<K, R>> {
+        let kept: Vec<u32> = self.kept_keys().collect();
+        let rows: Vec<u32> = kept.iter().flat_map(|key| self.rows_of(*key as usize)).collect();
+        let notes = match self.notes.is_empty() {
+            true => Vec::new(),
+            false => rows.iter().map(|row| self.note(*row)).collect(),
         };
-        let keys = self.take_keys()?;
-        self.number_again(&keys)?;
-        Ok(All { keys, entries: &self.entries, rows })
+        let memories = kept.iter().map(|key| self.memories[*key as usize].clone()).collect();
+        let numbers = UInt32Array::from(kept);
+        let keys = match self.table.take() {
+            Some(mut table) => table.emit(EmitTo::All)?,
+            None => RecordBatch::new_empty(SchemaRef::clone(&self.key_schema)).columns().to_vec(),
+        };
+        let keys = keys.iter().map(|key| take(key, &numbers, None)).collect::<std::result::Result<_, _>>()?;
+        let rows = self.store.gather(&rows)?;
+        self.clear();
+        Ok(All { keys, memories, rows, notes })
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        *self = Self::new(SchemaRef::clone(&self.schema), SchemaRef::clone(&self.key_schema));
+        self.store.clear();
+        (self.table, self.live, self.keys_before) = (None, 0, 0);
+        (self.next, self.notes, self.numbers) = (Vec::new(), Vec::new(), Vec::new());
+        (self.chains, self.memories) = (Vec::new(), Vec::new());
     }
 
-    /// Copies what is kept together if that is worth it; true if the numbers of the keys have changed.
-    pub(crate) fn compact_if_worth(&mut self) -> Result<bool> {
-        let worth = self.held >= COMPACT_ROWS_MIN && self.live * 2 < self.held;
-        if worth {
-            self.compact()?;
+    /// Copies what is kept together if that is worth it; then gives for each key the number that it has now.
+    pub(crate) fn compact_if_worth(&mut self) -> Result<Option<Vec<Option<u32>>>> {
+        let held = self.store.rows();
+        let rows_are_worth = held >= COMPACT_MIN && self.live * 2 < held;
+        // Keys may come and go without a row.
+        let keys_are_worth = self.chains.len() >= 2 * self.keys_before.max(COMPACT_MIN);
+        if !rows_are_worth && !keys_are_worth {
+            return Ok(None);
         }
-        Ok(worth)
+        let mut numbers = vec![None; self.chains.len()];
+        for (new, old) in (0..).zip(self.kept_keys()) {
+            numbers[old as usize] = Some(new);
+        }
+        let rows_of_keys: Vec<usize> = self.kept_keys().map(|key| self.rows_of(key as usize).count()).collect();
+        let All { keys, memories, rows, notes } = self.take()?;
+        self.number(&keys, memories.len())?;
+        self.memories = memories;
+        let mut row = self.store.push(&rows)?;
+        (self.next, self.notes, self.live) = (vec![NONE; rows.num_rows()], notes, rows.num_rows());
+        for (chain, count) in self.chains.iter_mut().zip(rows_of_keys) {
+            for _row in 0..count {
+                chain.append(row, &mut self.next);
+                row += 1;
+            }
+        }
+        self.keys_before = self.chains.len();
+        Ok(Some(numbers))
     }
 
-    /// All keys in the order of their numbers, and forgets them.
-    fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
-        match self.table.take() {
-            Some(mut table) => table.emit(EmitTo::All),
-            None => Ok(RecordBatch::new_empty(SchemaRef::clone(&self.key_schema)).columns().to_vec()),
-        }
+    /// Those with rows, or of which something is known.
+    fn kept_keys(&self) -> impl Iterator<Item = u32> + '_ {
+        let nothing = K::default();
+        let keys = (0_u32..).zip(self.chains.iter().zip(&self.memories));
+        keys.filter(move |(_, (chain, memory))| chain.first != NONE || **memory != nothing).map(|(key, _)| key)
     }
+}
 
-    /// Numbers distinct keys from 0.
-    fn number_again(&mut self, keys: &[ArrayRef]) -> Result<()> {
-        if keys.first().is_some_and(|key| !key.is_empty()) {
-            let mut table = new_group_values(SchemaRef::clone(&self.key_schema), &GroupOrdering::None)?;
-            table.intern(keys, &mut self.numbers)?;
-            self.table = Some(table);
+impl Chain {
+    fn append(&mut self, row: u32, next: &mut [u32]) {
+        match self.first {
+            NONE => self.first = row,
+            _ => next[self.last as usize] = row,
         }
-        Ok(())
-    }
-
-    fn compact(&mut self) -> Result<()> {
-        let kept: Vec<u32> = (0_u32..)
-            .zip(&self.entries)
-            .filter(|(_, entry)| !entry.places.is_empty() || entry.memory.is_some())
-            .map(|(number, _)| number)
-            .collect();
-        let numbers = UInt32Array::from(kept.clone());
-        let keys = self.take_keys()?;
-        let keys = keys.iter().map(|key| take(key, &numbers, None)).collect::<std::result::Result<Vec<_>, _>>()?;
-        self.number_again(&keys)?;
-        let mut entries: Vec<Option<Entry<T>>> = std::mem::take(&mut self.entries).into_iter().map(Some).collect();
-        self.entries = kept.iter().filter_map(|number| entries[*number as usize].take()).collect();
-        let places: Vec<Place> = self.entries.iter().flat_map(|entry| entry.places.iter().copied()).collect();
-        let rows = self.gather(&places)?;
-        for (row, place) in (0_u32..).zip(self.entries.iter_mut().flat_map(|entry| &mut entry.places)) {
-            *place = (0, row);
-        }
-        (self.held, self.live) = (rows.num_rows(), rows.num_rows());
-        self.batches = if rows.num_rows() > 0 { vec![rows] } else { Vec::new() };
-        Ok(())
+        self.last = row;
     }
 }

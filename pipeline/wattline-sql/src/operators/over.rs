@@ -11,13 +11,12 @@
 //!                 evaluated with them ──▶ given out        (only a frame that looks ahead sees them)
 //! ```
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, UInt64Array};
-use arrow::compute::{SortColumn, concat, lexsort_to_indices, partition, take_record_batch};
-use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::compute::{SortColumn, concat, lexsort_to_indices, partition, take, take_record_batch};
+use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type};
 use datafusion::common::cast::as_boolean_array;
 use datafusion::common::{ScalarValue, exec_err, internal_datafusion_err};
 use datafusion::error::Result;
@@ -26,8 +25,10 @@ use datafusion::physical_expr::window::WindowExpr;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
+use super::due::Due;
 use super::exchange::KeyedStage;
-use super::keyed_rows::{All, KeyedRows, Place};
+use super::keyed_rows::{All, KeyedRows};
+use super::row_store::RowStore;
 use super::window_aggregate::Aggregated;
 use super::{evaluate_all, record_batch};
 
@@ -42,6 +43,8 @@ pub(crate) struct OverSpec {
     /// How far past it the watermark must be, microseconds.
     pub(crate) final_after_us: i64,
     pub(crate) functions: Vec<OverFunction>,
+    /// For each function how many columns its state has that is carried from one row to the next.
+    pub(crate) carried_widths: Vec<usize>,
     pub(crate) keep: Keep,
     /// How far apart in time two rows can be of which one decides about the other, microseconds; `None` if there is no bound.
     pub(crate) reach_us: Option<i64>,
@@ -89,132 +92,136 @@ impl Keep {
             within_us: self.within_us.max(other.within_us),
         }
     }
-}
 
-impl OverSpec {
-    fn carries(&self) -> bool {
-        self.functions.iter().any(|function| !matches!(function, OverFunction::Framed(_)))
+    /// Of rows with these times in order, which are kept when those before `ripe` are out and later ones come after `horizon_us`.
+    fn chooses(self, times: &[i64], ripe: usize, horizon_us: i64) -> impl Fn(usize) -> bool {
+        let oldest_us = self.within_us.map(|within_us| horizon_us.saturating_add(1).saturating_sub(within_us));
+        move |at| {
+            at >= ripe
+                || at < self.first
+                || at + self.last >= ripe
+                || oldest_us.is_some_and(|oldest_us| times[at] >= oldest_us)
+        }
     }
 }
 
-/// What is carried of a partition for one function: the state of an accumulator, or counts.
-type Carried = Vec<Vec<ScalarValue>>;
-/// Memory of it, about.
-const CARRIED_BYTES: usize = 192;
+/// Rows that are evaluated together.
+const ROWS_AT_ONCE: usize = 8 * 1024;
+/// Rows of states below which copying together is not worth it.
+const COPY_MIN: usize = 8 * 1024;
 
 /// The rows that are kept and carried for an [`OverSpec`].
 #[derive(Debug)]
 pub(crate) struct OverStage {
     spec: Arc<OverSpec>,
-    rows: KeyedRows<Carried>,
-    /// Partitions with rows that wait, by the instant of the row.
-    waiting: BTreeMap<i64, Vec<usize>>,
-    /// Rows were taken back: those that wait are not known yet.
-    restored: bool,
+    /// Known of a partition besides: the number of the row that is carried of it.
+    rows: KeyedRows<Option<u32>>,
+    carried: CarriedRows,
+    /// Partitions with rows that wait, by the watermark at which they are final.
+    waiting: Due,
     /// Everything final at this watermark was given out.
     given_us: i64,
 }
 
-impl OverStage {
-    fn new(spec: Arc<OverSpec>) -> Self {
-        let rows = KeyedRows::new(Arc::clone(&spec.input_schema), Arc::clone(&spec.partition_schema));
-        Self { spec, rows, waiting: BTreeMap::new(), restored: false, given_us: BEFORE_TIME }
-    }
+/// What is carried of each partition: for each function that counts or runs the columns of its state.
+#[derive(Debug, Default)]
+struct CarriedRows {
+    /// `None` as long as nothing was carried: then it is not known of which types the columns are.
+    store: Option<RowStore>,
+    live: usize,
+}
 
-    fn give_rows(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
-        self.find_restored()?;
-        let mut ready = self.take_ready(watermark_us);
+/// The states of the functions behind a partition's last row that was given out; columns of one row, or none at the beginning.
+type Carried<'a> = &'a [ArrayRef];
+
+impl OverStage {
+    fn give_rows(&mut self, watermark_us: i64) -> Result<Vec<RecordBatch>> {
+        let ready = self.waiting.take_until(watermark_us);
         let given_us = std::mem::replace(&mut self.given_us, watermark_us);
-        ready.sort_unstable();
-        ready.dedup();
-        let output = match ready.is_empty() {
-            true => None,
-            false => Some(self.evaluate(&ready, given_us, watermark_us)?),
-        };
+        let mut output = Vec::new();
+        let mut ready = &ready[..];
+        while !ready.is_empty() {
+            let (some, rest) = ready.split_at(self.how_many_at_once(ready));
+            output.push(self.evaluate(some, given_us, watermark_us)?);
+            ready = rest;
+        }
         if watermark_us == END_OF_TIME {
             self.rows.clear();
-        } else if self.rows.compact_if_worth()? {
-            self.find_waiting()?;
+            self.carried.clear();
+        } else if let Some(numbers) = self.rows.compact_if_worth()? {
+            self.waiting.renumber(&numbers);
         }
         Ok(output)
     }
 
     fn take_in(&mut self, input: &RecordBatch) -> Result<()> {
-        self.find_restored()?;
         let input = record_batch(&self.spec.input_schema, input.columns().to_vec(), input.num_rows())?;
         let keys = evaluate_all(&self.spec.partition, &input)?;
         let instants = instants_of(&self.spec.instant, &input)?;
-        for (key, instant) in self.rows.push(&keys, &input)?.iter().zip(instants.values()) {
-            let waiting = self.waiting.entry(*instant).or_default();
-            if waiting.last() != Some(key) {
-                waiting.push(*key);
+        let (given_us, after_us) = (self.given_us, self.spec.final_after_us);
+        for (key, instant) in self.rows.push(&keys, &input, std::iter::repeat(()))?.iter().zip(instants.values()) {
+            // Rows that are taken back may have been given out.
+            if given_us == BEFORE_TIME || !is_final(*instant, after_us, given_us) {
+                self.waiting.note(instant.saturating_add(after_us), *key);
             }
         }
         Ok(())
     }
 
-    fn is_final(&self, instant_us: i64, watermark_us: i64) -> bool {
-        watermark_us == END_OF_TIME || instant_us.saturating_add(self.spec.final_after_us) <= watermark_us
-    }
-
-    /// The partitions with rows that are final.
-    fn take_ready(&mut self, watermark_us: i64) -> Vec<usize> {
-        let mut ready = Vec::new();
-        while let Some(first) = self.waiting.first_entry() {
-            let final_at_us = first.key().saturating_add(self.spec.final_after_us);
-            if watermark_us != END_OF_TIME && final_at_us > watermark_us {
-                break;
-            }
-            ready.extend(first.remove());
-        }
-        ready
+    /// How many of these partitions, at least one, are evaluated together: columns are made of one array for each, and each has some
+    /// hundred bytes even if it has one value.
+    fn how_many_at_once(&self, ready: &[usize]) -> usize {
+        let mut rows = 0;
+        let fits = |key: &&usize| {
+            rows += self.rows.rows_of(**key).count();
+            rows <= ROWS_AT_ONCE
+        };
+        ready.iter().take_while(fits).count().max(1)
     }
 
     /// Evaluates the functions for the new final rows of some partitions.
     fn evaluate(&mut self, ready: &[usize], given_us: i64, watermark_us: i64) -> Result<RecordBatch> {
         let spec = Arc::clone(&self.spec);
-        let mut places: Vec<Place> = Vec::new();
+        let mut numbers: Vec<u32> = Vec::new();
         let mut ordinals: Vec<u32> = Vec::new();
         let mut ranges: Vec<Range<usize>> = Vec::with_capacity(ready.len());
         for (ordinal, key) in (0_u32..).zip(ready) {
-            let start = places.len();
-            places.extend(&self.rows.entry_mut(*key).places);
-            ordinals.resize(places.len(), ordinal);
-            ranges.push(start..places.len());
+            let start = numbers.len();
+            numbers.extend(self.rows.rows_of(*key));
+            ordinals.resize(numbers.len(), ordinal);
+            ranges.push(start..numbers.len());
         }
-        let rows = self.rows.gather(&places)?;
+        let rows = self.rows.gather(&numbers)?;
         let order = sorted_order(&rows, &ordinals, &spec.order)?;
         let rows = take_record_batch(&rows, &order)?;
         let instants = instants_of(&spec.instant, &rows)?;
-        let sorted_place = |at: usize| places[order.value(at) as usize];
+        let carried_before: Vec<Option<u32>> = ready.iter().map(|key| self.rows.memory_mut(*key).take()).collect();
+        let mut carried = self.carried.take_out(&carried_before)?;
         let mut columns: Vec<Vec<ArrayRef>> = vec![Vec::with_capacity(ready.len()); spec.functions.len()];
+        let mut next: Vec<Vec<ScalarValue>> = vec![Vec::with_capacity(ready.len()); spec.carried_widths.iter().sum()];
         let mut given: Vec<u32> = Vec::with_capacity(rows.num_rows());
+        let over = watermark_us == END_OF_TIME;
         for (key, range) in ready.iter().zip(ranges) {
             // In the order of time, so these are three stretches; all rows of a partition that is a window are in one.
             let times = &instants.values()[range.clone()];
             let old = match given_us {
                 BEFORE_TIME => 0,
-                given_us => times.partition_point(|us| self.is_final(*us, given_us)),
+                given_us => times.partition_point(|us| is_final(*us, spec.final_after_us, given_us)),
             };
-            let ripe = times.partition_point(|us| self.is_final(*us, watermark_us));
+            let ripe = times.partition_point(|us| is_final(*us, spec.final_after_us, watermark_us));
             let part = rows.slice(range.start, range.len());
             let fresh = Fresh { part: &part, new: old..ripe };
-            let carried = self.rows.entry_mut(*key).memory.take();
-            let carried = fresh.evaluate(&spec.functions, &spec.order, carried, &mut columns)?;
+            let before = carried.next().flatten();
+            fresh.evaluate(&spec, before.as_deref().unwrap_or_default(), &mut columns, &mut next)?;
             given.extend((range.start + old..range.start + ripe).map(|at| u32::try_from(at).unwrap_or(u32::MAX)));
-            let oldest_us = spec.keep.within_us.map(|within_us| {
-                watermark_us.saturating_sub(spec.final_after_us).saturating_add(1).saturating_sub(within_us)
-            });
-            let keeps = |at: usize| {
-                at >= ripe
-                    || at < spec.keep.first
-                    || at + spec.keep.last >= ripe
-                    || oldest_us.is_some_and(|oldest_us| times[at] >= oldest_us)
-            };
-            let over = watermark_us == END_OF_TIME;
-            let kept = (0..range.len()).filter(|at| !over && keeps(*at)).map(|at| sorted_place(range.start + at));
-            self.rows.keep(*key, kept.collect());
-            self.rows.entry_mut(*key).memory = carried.filter(|_| !over);
+            if !over {
+                let keeps = spec.keep.chooses(times, ripe, watermark_us.saturating_sub(spec.final_after_us));
+                let kept = (0..range.len()).filter(|at| keeps(*at));
+                self.rows.keep(*key, kept.map(|at| numbers[order.value(range.start + at) as usize]));
+            }
+        }
+        if !over {
+            self.carry(ready, next)?;
         }
         let given = take_record_batch(&rows, &UInt32Array::from(given))?;
         let mut output = given.columns().to_vec();
@@ -225,22 +232,84 @@ impl OverStage {
         record_batch(&spec.schema, output, given.num_rows())
     }
 
-    fn find_restored(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.restored) { self.find_waiting() } else { Ok(()) }
-    }
-
-    fn find_waiting(&mut self) -> Result<()> {
-        self.waiting.clear();
-        let rows = self.rows.all()?.rows;
-        let keys = evaluate_all(&self.spec.partition, &rows)?;
-        let instants = instants_of(&self.spec.instant, &rows)?;
-        let numbers = self.rows.number(&keys, rows.num_rows())?.to_vec();
-        for (key, instant) in numbers.into_iter().zip(instants.values()) {
-            if self.given_us == BEFORE_TIME || !self.is_final(*instant, self.given_us) {
-                self.waiting.entry(*instant).or_default().push(key);
+    /// Carries a row of states for each of these partitions.
+    fn carry(&mut self, keys: &[usize], states: Vec<Vec<ScalarValue>>) -> Result<()> {
+        if states.is_empty() {
+            return Ok(());
+        }
+        let columns = states.into_iter().map(ScalarValue::iter_to_array).collect::<Result<Vec<_>>>()?;
+        let first = self.carried.push(columns, keys.len())?;
+        for (number, key) in (first..).zip(keys) {
+            *self.rows.memory_mut(*key) = Some(number);
+        }
+        if self.carried.is_worth_copying() {
+            let kept: Vec<u32> = self.rows.memories().iter().flatten().copied().collect();
+            self.carried.copy_together(&kept)?;
+            let mut next = 0..;
+            for key in 0..self.rows.keys() {
+                let carried = self.rows.memory_mut(key);
+                *carried = carried.and_then(|_old| next.next());
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a row of that instant is final at the watermark, which must be so far past it.
+fn is_final(instant_us: i64, after_us: i64, watermark_us: i64) -> bool {
+    watermark_us == END_OF_TIME || instant_us.saturating_add(after_us) <= watermark_us
+}
+
+impl CarriedRows {
+    fn push(&mut self, columns: Vec<ArrayRef>, rows: usize) -> Result<u32> {
+        let fields = (0..).zip(&columns).map(|(at, column)| state_field(at, column));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let batch = record_batch(&schema, columns, rows)?;
+        self.live += rows;
+        self.store.get_or_insert_with(|| RowStore::new(schema)).push(&batch)
+    }
+
+    fn gather(&self, numbers: &[u32]) -> Result<Vec<ArrayRef>> {
+        Ok(match &self.store {
+            Some(store) => store.gather(numbers)?.columns().to_vec(),
+            None => Vec::new(),
+        })
+    }
+
+    /// The states with these numbers, one after the other.
+    fn take_out(&mut self, numbers: &[Option<u32>]) -> Result<impl Iterator<Item = Option<Vec<ArrayRef>>> + use<>> {
+        let known: Vec<u32> = numbers.iter().flatten().copied().collect();
+        let columns = self.gather(&known)?;
+        self.live -= known.len();
+        let mut rows = 0..known.len();
+        let is_known: Vec<bool> = numbers.iter().map(Option::is_some).collect();
+        Ok(is_known.into_iter().map(move |is_known| {
+            let row = if is_known { rows.next()? } else { return None };
+            Some(columns.iter().map(|column| column.slice(row, 1)).collect())
+        }))
+    }
+
+    fn is_worth_copying(&self) -> bool {
+        let held = self.store.as_ref().map_or(0, RowStore::rows);
+        held >= COPY_MIN && self.live * 2 < held
+    }
+
+    /// Only these stay, with numbers from 0.
+    fn copy_together(&mut self, kept: &[u32]) -> Result<()> {
+        if let Some(store) = &mut self.store {
+            let rows = store.gather(kept)?;
+            store.clear();
+            store.push(&rows)?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        (self.store, self.live) = (None, 0);
+    }
+
+    fn bytes(&self) -> usize {
+        self.store.as_ref().map_or(0, RowStore::bytes)
     }
 }
 
@@ -248,7 +317,8 @@ impl KeyedStage for OverStage {
     type Spec = OverSpec;
 
     fn new(spec: Arc<OverSpec>) -> Self {
-        Self::new(spec)
+        let rows = KeyedRows::new(Arc::clone(&spec.input_schema), Arc::clone(&spec.partition_schema));
+        Self { spec, rows, carried: CarriedRows::default(), waiting: Due::default(), given_us: BEFORE_TIME }
     }
 
     fn has_keys(spec: &OverSpec) -> bool {
@@ -265,42 +335,28 @@ impl KeyedStage for OverStage {
     }
 
     fn give(&mut self, watermark_us: i64) -> Result<Vec<RecordBatch>> {
-        Ok(self.give_rows(watermark_us)?.into_iter().collect())
+        self.give_rows(watermark_us)
     }
 
     fn due_us(&mut self) -> Result<Option<i64>> {
-        self.find_restored()?;
-        Ok(self.waiting.keys().next().map(|first_us| first_us.saturating_add(self.spec.final_after_us)))
+        Ok(self.waiting.first_us())
     }
 
     /// Rows, and what is carried by key.
-    fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
-        let (carries, partition_schema) = (self.spec.carries(), Arc::clone(&self.spec.partition_schema));
-        let All { keys, entries, rows } = self.rows.all()?;
-        let mut parts = vec![(0, rows)];
-        if carries {
-            let kept: Vec<u32> =
-                (0_u32..).zip(entries).filter(|(_, entry)| entry.memory.is_some()).map(|(at, _)| at).collect();
-            let mut fields: Vec<Arc<Field>> = partition_schema.fields().iter().cloned().collect();
-            let kept_keys = UInt32Array::from(kept.clone());
-            let mut columns = keys
-                .iter()
-                .map(|key| arrow::compute::take(key, &kept_keys, None))
-                .collect::<std::result::Result<Vec<_>, _>>()?;
-            let carried: Vec<&Carried> = entries.iter().filter_map(|entry| entry.memory.as_ref()).collect();
-            let widths: Vec<usize> = carried.first().map_or(Vec::new(), |of| of.iter().map(Vec::len).collect());
-            for (function, width) in widths.into_iter().enumerate() {
-                for at in 0..width {
-                    let column = ScalarValue::iter_to_array(carried.iter().map(|of| of[function][at].clone()))?;
-                    fields.push(Arc::new(Field::new(format!("f{function}_{at}"), column.data_type().clone(), true)));
-                    columns.push(column);
-                }
-            }
-            parts.push((1, record_batch(&Arc::new(Schema::new(fields)), columns, kept.len())?));
-        }
-        self.find_waiting()?;
-        self.restored = false;
-        Ok(parts)
+    fn take(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
+        let All { keys, memories, rows, .. } = self.rows.take()?;
+        let (with, numbers): (Vec<u32>, Vec<u32>) =
+            (0_u32..).zip(memories).filter_map(|(key, carried)| Some((key, carried?))).unzip();
+        let states = self.carried.gather(&numbers)?;
+        self.carried.clear();
+        self.waiting = Due::default();
+        let with = UInt32Array::from(with);
+        let keys = keys.iter().map(|key| take(key, &with, None)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let of_keys = self.spec.partition_schema.fields().iter().cloned();
+        let of_states = (0..).zip(&states).map(|(at, state)| state_field(at, state));
+        let schema = Arc::new(Schema::new(of_keys.chain(of_states).collect::<Vec<_>>()));
+        let carried = record_batch(&schema, [keys, states].concat(), numbers.len())?;
+        Ok(vec![(0, rows), (1, carried)])
     }
 
     fn keys_of_part(spec: &OverSpec, part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
@@ -313,29 +369,13 @@ impl KeyedStage for OverStage {
     fn restore(&mut self, part: usize, state: &RecordBatch, given_us: i64) -> Result<()> {
         self.given_us = given_us;
         if part == 0 {
-            let rows = record_batch(&self.spec.input_schema, state.columns().to_vec(), state.num_rows())?;
-            let keys = evaluate_all(&self.spec.partition, &rows)?;
-            self.rows.push(&keys, &rows)?;
-            self.restored = true;
-            return Ok(());
+            return self.take_in(state);
         }
         let (keys, states) = state.columns().split_at(self.spec.partition.len());
-        let widths = self.spec.functions.iter().map(OverFunction::carried_width).collect::<Result<Vec<_>>>()?;
         let numbers = self.rows.number(keys, state.num_rows())?.to_vec();
-        for (row, key) in numbers.into_iter().enumerate() {
-            let mut rest = states;
-            let mut carried = Vec::with_capacity(widths.len());
-            for width in &widths {
-                let (of_function, others) = rest.split_at((*width).min(rest.len()));
-                rest = others;
-                carried.push(
-                    of_function
-                        .iter()
-                        .map(|column| ScalarValue::try_from_array(column, row))
-                        .collect::<Result<Vec<_>>>()?,
-                );
-            }
-            self.rows.entry_mut(key).memory = Some(carried);
+        let first = self.carried.push(states.to_vec(), state.num_rows())?;
+        for (number, key) in (first..).zip(numbers) {
+            *self.rows.memory_mut(key) = Some(number);
         }
         Ok(())
     }
@@ -345,14 +385,17 @@ impl KeyedStage for OverStage {
     }
 
     fn bytes(&self) -> usize {
-        let carried =
-            self.spec.functions.iter().filter(|function| !matches!(function, OverFunction::Framed(_))).count();
-        self.rows.bytes() + self.rows.keys() * carried * CARRIED_BYTES
+        self.rows.bytes() + self.carried.bytes() + self.waiting.bytes()
     }
 }
 
+fn state_field(at: usize, state: &ArrayRef) -> Arc<Field> {
+    Arc::new(Field::new(format!("state_{at}"), state.data_type().clone(), true))
+}
+
 impl OverFunction {
-    fn carried_width(&self) -> Result<usize> {
+    /// Columns of the state that is carried.
+    pub(crate) fn carried_width(&self) -> Result<usize> {
         Ok(match self {
             Self::Framed(_) => 0,
             Self::Counted(_) => 2,
@@ -368,29 +411,30 @@ struct Fresh<'a> {
 }
 
 impl Fresh<'_> {
+    /// Adds the values of the new rows to the columns, and the states behind them to `next`.
     fn evaluate(
         &self,
-        functions: &[OverFunction],
-        order: &[PhysicalSortExpr],
-        carried: Option<Carried>,
+        spec: &OverSpec,
+        carried: Carried<'_>,
         columns: &mut [Vec<ArrayRef>],
-    ) -> Result<Option<Carried>> {
-        let mut next: Carried = Vec::with_capacity(functions.len());
-        let mut carries = false;
-        for (at, (function, column)) in functions.iter().zip(columns).enumerate() {
-            let before = carried.as_ref().map(|carried| carried[at].as_slice()).filter(|before| !before.is_empty());
+        next: &mut [Vec<ScalarValue>],
+    ) -> Result<()> {
+        let mut begin = 0;
+        for ((function, width), column) in spec.functions.iter().zip(&spec.carried_widths).zip(columns) {
+            let of_function = begin..begin + width;
+            begin += width;
+            let before = carried.get(of_function.clone()).unwrap_or_default();
             let (values, after) = match function {
                 OverFunction::Framed(expr) => {
                     (expr.evaluate(self.part)?.slice(self.new.start, self.new.len()), Vec::new())
                 }
-                OverFunction::Counted(what) => self.count(*what, order, before)?,
-                OverFunction::Running { aggregate, by_peers } => self.run(aggregate, *by_peers, order, before)?,
+                OverFunction::Counted(what) => self.count(*what, &spec.order, before)?,
+                OverFunction::Running { aggregate, by_peers } => self.run(aggregate, *by_peers, &spec.order, before)?,
             };
-            carries |= !matches!(function, OverFunction::Framed(_));
             column.push(values);
-            next.push(after);
+            next[of_function].iter_mut().zip(after).for_each(|(states, state)| states.push(state));
         }
-        Ok(carries.then_some(next))
+        Ok(())
     }
 
     /// Stretches of new rows with equal order.
@@ -408,12 +452,9 @@ impl Fresh<'_> {
         &self,
         what: Counted,
         order: &[PhysicalSortExpr],
-        before: Option<&[ScalarValue]>,
+        before: Carried<'_>,
     ) -> Result<(ArrayRef, Vec<ScalarValue>)> {
-        let count = |at: usize| match before.and_then(|before| before.get(at)) {
-            Some(ScalarValue::UInt64(Some(count))) => *count,
-            _ => 0,
-        };
+        let count = |at: usize| before.get(at).map_or(0, |count| count.as_primitive::<UInt64Type>().value(0));
         let (mut rows, mut distinct) = (count(0), count(1));
         let mut values = Vec::with_capacity(self.new.len());
         for peers in self.peers(order)? {
@@ -437,14 +478,13 @@ impl Fresh<'_> {
         aggregate: &Aggregated,
         by_peers: bool,
         order: &[PhysicalSortExpr],
-        before: Option<&[ScalarValue]>,
+        before: Carried<'_>,
     ) -> Result<(ArrayRef, Vec<ScalarValue>)> {
         let new = self.part.slice(self.new.start, self.new.len());
         let rows = new.num_rows();
         let mut accumulator = aggregate.function.create_accumulator()?;
-        if let Some(before) = before {
-            let state = before.iter().map(|value| value.to_array()).collect::<Result<Vec<_>>>()?;
-            accumulator.merge_batch(&state)?;
+        if !before.is_empty() {
+            accumulator.merge_batch(before)?;
         }
         let args = aggregate.args.iter().map(|arg| arg.evaluate(&new)?.into_array(rows)).collect::<Result<Vec<_>>>()?;
         let mask = match &aggregate.filter {

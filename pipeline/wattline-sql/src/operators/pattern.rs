@@ -8,7 +8,6 @@
 //! have no later rows any more, are scanned again from where the last scan said. What is kept of a partition is bounded by the
 //! time bound of the pattern, and by the rows that `prev` looks back at.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
@@ -19,8 +18,9 @@ use datafusion::error::Result;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
+use super::due::Due;
 use super::exchange::KeyedStage;
-use super::keyed_rows::{All, KeyedRows, Place};
+use super::keyed_rows::{All, KeyedRows};
 use super::over::{instants_of, sorted_order};
 use super::{evaluate_all, record_batch};
 use crate::pattern::{Horizon, Resume, RowPattern, scan};
@@ -42,7 +42,7 @@ pub(crate) struct PatternSpec {
 }
 
 /// What is known of a partition besides its rows.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Progress {
     /// Where the next scan begins, among the rows that are kept.
     resume: Resume,
@@ -54,9 +54,9 @@ struct Progress {
 #[derive(Debug)]
 pub(crate) struct PatternStage {
     spec: Arc<PatternSpec>,
-    rows: KeyedRows<Progress>,
+    rows: KeyedRows<Option<Progress>>,
     /// Partitions to be looked at, by the instant that the horizon must have reached.
-    due: BTreeMap<i64, Vec<usize>>,
+    due: Due,
     /// Rows were taken back: which partitions are to be looked at is not known yet.
     restored: bool,
     /// All rows up to this instant have been looked at.
@@ -69,18 +69,10 @@ impl PatternStage {
         let input = record_batch(&self.spec.input_schema, input.columns().to_vec(), input.num_rows())?;
         let keys = evaluate_all(&self.spec.partition, &input)?;
         let times = instants_of(&self.spec.inputs[0], &input)?;
-        let numbers = self.rows.push(&keys, &input)?.to_vec();
-        for (key, time_us) in numbers.into_iter().zip(times.values()) {
-            self.note_due(*time_us, key);
+        for (key, time_us) in self.rows.push(&keys, &input, std::iter::repeat(()))?.iter().zip(times.values()) {
+            self.due.note(*time_us, *key);
         }
         Ok(())
-    }
-
-    fn note_due(&mut self, at_us: i64, key: usize) {
-        let due = self.due.entry(at_us).or_default();
-        if due.last() != Some(&key) {
-            due.push(key);
-        }
     }
 
     fn give_rows(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
@@ -88,23 +80,15 @@ impl PatternStage {
         let over = watermark_us == END_OF_TIME;
         // Rows at this instant are final, rows after it are not.
         self.horizon_us = if over { END_OF_TIME } else { watermark_us.saturating_sub(self.spec.final_after_us) };
-        let mut keys = Vec::new();
-        while let Some(first) = self.due.first_entry() {
-            if *first.key() > self.horizon_us {
-                break;
-            }
-            keys.extend(first.remove());
-        }
-        keys.sort_unstable();
-        keys.dedup();
+        let keys = self.due.take_until(self.horizon_us);
         let mut given = Vec::new();
         for key in keys {
             given.extend(self.give_key(key)?);
         }
         if over {
             self.rows.clear();
-        } else if self.rows.compact_if_worth()? {
-            self.find_due()?;
+        } else if let Some(numbers) = self.rows.compact_if_worth()? {
+            self.due.renumber(&numbers);
         }
         if given.is_empty() {
             return Ok(None);
@@ -114,12 +98,11 @@ impl PatternStage {
 
     fn give_key(&mut self, key: usize) -> Result<Option<RecordBatch>> {
         let spec = Arc::clone(&self.spec);
-        let before = self.rows.entry_mut(key).memory.take().unwrap_or_default();
-        let places = self.rows.entry_mut(key).places.clone();
-        let rows = self.rows.gather(&places)?;
+        let before = self.rows.memory_mut(key).take().unwrap_or_default();
+        let numbers: Vec<u32> = self.rows.rows_of(key).collect();
+        let rows = self.rows.gather(&numbers)?;
         let order = sorted_order(&rows, &vec![0; rows.num_rows()], &spec.order)?;
         let rows = take_record_batch(&rows, &order)?;
-        let places: Vec<Place> = order.values().iter().map(|row| places[*row as usize]).collect();
         let times = instants_of(&spec.inputs[0], &rows)?;
         let ripe = times.values().partition_point(|us| *us <= self.horizon_us);
         let ready = rows.slice(0, ripe);
@@ -142,12 +125,12 @@ impl PatternStage {
             resume: Resume { row: scanned.resume.row - dropped, matches: scanned.resume.matches },
             given: given - dropped,
         };
-        self.rows.keep(key, places[dropped..].to_vec());
-        let forgets = places.len() == dropped && !spec.pattern.counts_matches();
-        self.rows.entry_mut(key).memory = (!forgets).then_some(progress);
+        self.rows.keep(key, order.values()[dropped..].iter().map(|row| numbers[*row as usize]));
+        let forgets = numbers.len() == dropped && !spec.pattern.counts_matches();
+        *self.rows.memory_mut(key) = (!forgets).then_some(progress);
         if given < ripe {
             // Open for want of rows: decided at the latest when there can be none.
-            self.note_due(times.value(given).saturating_add(spec.pattern.bound_us), key);
+            self.due.note(times.value(given).saturating_add(spec.pattern.bound_us), key);
         }
         Ok(output)
     }
@@ -157,19 +140,20 @@ impl PatternStage {
     }
 
     fn find_due(&mut self) -> Result<()> {
-        self.due.clear();
-        let (mut due, bound_us) = (Vec::new(), self.spec.pattern.bound_us);
-        for key in 0..self.rows.keys() {
-            let given = self.rows.entry(key).memory.unwrap_or_default().given;
-            // Kept in order up to where they were looked at.
-            let open = self.rows.entry(key).places[given.min(self.rows.entry(key).places.len())..].to_vec();
-            let times = instants_of(&self.spec.inputs[0], &self.rows.gather(&open)?)?;
-            due.extend(times.values().iter().map(|us| {
-                let looked_at = *us <= self.horizon_us;
-                (if looked_at { us.saturating_add(bound_us) } else { *us }, key)
-            }));
+        self.due = Due::default();
+        let bound_us = self.spec.pattern.bound_us;
+        let mut times: Vec<i64> = Vec::new();
+        for rows in self.rows.held() {
+            times.extend(instants_of(&self.spec.inputs[0], rows)?.values());
         }
-        due.into_iter().for_each(|(at_us, key)| self.note_due(at_us, key));
+        for (key, progress) in self.rows.memories().iter().enumerate() {
+            // Kept in order up to where they were looked at.
+            for row in self.rows.rows_of(key).skip(progress.unwrap_or_default().given) {
+                let time_us = times[row as usize];
+                let looked_at = time_us <= self.horizon_us;
+                self.due.note(if looked_at { time_us.saturating_add(bound_us) } else { time_us }, key);
+            }
+        }
         Ok(())
     }
 }
@@ -179,7 +163,7 @@ impl KeyedStage for PatternStage {
 
     fn new(spec: Arc<PatternSpec>) -> Self {
         let rows = KeyedRows::new(Arc::clone(&spec.input_schema), Arc::clone(&spec.partition_schema));
-        Self { spec, rows, due: BTreeMap::new(), restored: false, horizon_us: BEFORE_TIME }
+        Self { spec, rows, due: Due::default(), restored: false, horizon_us: BEFORE_TIME }
     }
 
     fn has_keys(spec: &PatternSpec) -> bool {
@@ -202,15 +186,16 @@ impl KeyedStage for PatternStage {
 
     fn due_us(&mut self) -> Result<Option<i64>> {
         self.find_restored()?;
-        Ok(self.due.keys().next().map(|first_us| first_us.saturating_add(self.spec.final_after_us)))
+        Ok(self.due.first_us().map(|first_us| first_us.saturating_add(self.spec.final_after_us)))
     }
 
     /// Rows in the order of their partitions, and what is known of each partition.
-    fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
+    fn take(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
         let partition_schema = Arc::clone(&self.spec.partition_schema);
-        let All { keys, entries, rows } = self.rows.all()?;
+        let All { keys, memories, rows, .. } = self.rows.take()?;
+        (self.due, self.restored) = (Due::default(), false);
         let mut fields: Vec<Arc<Field>> = partition_schema.fields().iter().cloned().collect();
-        let known: Vec<Progress> = entries.iter().map(|entry| entry.memory.unwrap_or_default()).collect();
+        let known: Vec<Progress> = memories.into_iter().map(Option::unwrap_or_default).collect();
         let count = |of: &dyn Fn(&Progress) -> usize| -> ArrayRef {
             Arc::new(UInt64Array::from_iter_values(known.iter().map(|progress| of(progress) as u64)))
         };
@@ -221,10 +206,7 @@ impl KeyedStage for PatternStage {
         }
         let mut columns = keys;
         columns.extend([count(&|of| of.resume.row), count(&|of| of.given), Arc::new(matches) as ArrayRef]);
-        let entries = known.len();
-        let progress = record_batch(&Arc::new(Schema::new(fields)), columns, entries)?;
-        self.find_due()?;
-        self.restored = false;
+        let progress = record_batch(&Arc::new(Schema::new(fields)), columns, known.len())?;
         Ok(vec![(0, rows), (1, progress)])
     }
 
@@ -243,7 +225,7 @@ impl KeyedStage for PatternStage {
         if part == 0 {
             let rows = record_batch(&self.spec.input_schema, state.columns().to_vec(), state.num_rows())?;
             let keys = evaluate_all(&self.spec.partition, &rows)?;
-            self.rows.push(&keys, &rows)?;
+            self.rows.push(&keys, &rows, std::iter::repeat(()))?;
             return Ok(());
         }
         let (keys, progress) = state.columns().split_at(self.spec.partition.len());
@@ -256,7 +238,7 @@ impl KeyedStage for PatternStage {
         let numbers = self.rows.number(keys, state.num_rows())?.to_vec();
         for (at, key) in numbers.into_iter().enumerate() {
             let resume = Resume { row: number(row.value(at)), matches: matches.value(at) };
-            self.rows.entry_mut(key).memory = Some(Progress { resume, given: number(given.value(at)) });
+            *self.rows.memory_mut(key) = Some(Progress { resume, given: number(given.value(at)) });
         }
         Ok(())
     }
@@ -266,6 +248,6 @@ impl KeyedStage for PatternStage {
     }
 
     fn bytes(&self) -> usize {
-        self.rows.bytes()
+        self.rows.bytes() + self.due.bytes()
     }
 }

@@ -4,7 +4,6 @@
 //! The pause is long enough when the watermark has reached the last row's time plus the gap: any later row begins a
 //! session of its own. Until then all rows of the session are kept, so an entity that never pauses keeps all of them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array};
@@ -14,6 +13,7 @@ use datafusion::common::{exec_err, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 
+use super::due::Due;
 use super::exchange::KeyedStage;
 use super::keyed_rows::KeyedRows;
 use super::{evaluate_all, record_batch};
@@ -39,9 +39,9 @@ pub(crate) struct SessionSpec {
 #[derive(Debug)]
 pub(crate) struct SessionStage {
     spec: Arc<SessionSpec>,
-    rows: KeyedRows<()>,
+    rows: KeyedRows,
     /// Keys by the watermark at which their first session may be over.
-    due: BTreeMap<i64, Vec<usize>>,
+    due: Due,
 }
 
 impl SessionStage {
@@ -49,8 +49,10 @@ impl SessionStage {
         let input = record_batch(&self.spec.input_schema, input.columns().to_vec(), input.num_rows())?;
         let keys = evaluate_all(&self.spec.keys, &input)?;
         let times = self.times_of(&input)?;
-        let numbers = self.rows.push(&keys, &input)?.to_vec();
-        self.note_due(numbers.into_iter().zip(times.values().iter().copied()));
+        let (gap_us, lag_us) = (self.spec.gap_us, self.spec.lag_us);
+        for (key, time_us) in self.rows.push(&keys, &input, std::iter::repeat(()))?.iter().zip(times.values()) {
+            self.due.note(time_us.saturating_add(gap_us).saturating_add(lag_us), *key);
+        }
         Ok(())
     }
 
@@ -68,31 +70,14 @@ impl SessionStage {
         last_us.saturating_add(self.spec.gap_us).saturating_add(self.spec.lag_us)
     }
 
-    fn note_due(&mut self, rows: impl Iterator<Item = (usize, i64)>) {
-        for (key, time_us) in rows {
-            let due = self.due.entry(self.over_at(time_us)).or_default();
-            if due.last() != Some(&key) {
-                due.push(key);
-            }
-        }
-    }
-
     fn give_rows(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
-        let mut keys = Vec::new();
-        while let Some(first) = self.due.first_entry() {
-            if *first.key() > watermark_us {
-                break;
-            }
-            keys.extend(first.remove());
-        }
-        keys.sort_unstable();
-        keys.dedup();
+        let keys = self.due.take_until(watermark_us);
         let mut given = Vec::new();
         for key in keys {
             given.extend(self.give_key(key, watermark_us)?);
         }
-        if self.rows.compact_if_worth()? {
-            self.find_due()?;
+        if let Some(numbers) = self.rows.compact_if_worth()? {
+            self.due.renumber(&numbers);
         }
         if given.is_empty() {
             return Ok(None);
@@ -101,8 +86,8 @@ impl SessionStage {
     }
 
     fn give_key(&mut self, key: usize, watermark_us: i64) -> Result<Option<RecordBatch>> {
-        let places = std::mem::take(&mut self.rows.entry_mut(key).places);
-        let rows = self.rows.gather(&places)?;
+        let numbers: Vec<u32> = self.rows.rows_of(key).collect();
+        let rows = self.rows.gather(&numbers)?;
         let times = self.times_of(&rows)?;
         let mut order: Vec<u32> = (0_u32..).take(rows.num_rows()).collect();
         order.sort_by_key(|row| times.value(*row as usize));
@@ -110,9 +95,7 @@ impl SessionStage {
         let sessions = sessions(&sorted, self.spec.gap_us);
         let over = sessions.iter().take_while(|session| self.over_at(sorted[session.end - 1]) <= watermark_us);
         let done = over.map(|session| session.end).last().unwrap_or(0);
-        let kept = order[done..].iter().map(|row| places[*row as usize]).collect();
-        self.rows.entry_mut(key).places = places;
-        self.rows.keep(key, kept);
+        self.rows.keep(key, order[done..].iter().map(|row| numbers[*row as usize]));
         if done == 0 {
             return Ok(None);
         }
@@ -131,15 +114,6 @@ impl SessionStage {
         }
         Ok(Some(record_batch(&self.spec.schema, columns, done)?))
     }
-
-    fn find_due(&mut self) -> Result<()> {
-        self.due.clear();
-        let rows = self.rows.all()?.rows;
-        let (keys, times) = (evaluate_all(&self.spec.keys, &rows)?, self.times_of(&rows)?);
-        let numbers = self.rows.number(&keys, rows.num_rows())?.to_vec();
-        self.note_due(numbers.into_iter().zip(times.values().iter().copied()));
-        Ok(())
-    }
 }
 
 impl KeyedStage for SessionStage {
@@ -147,7 +121,7 @@ impl KeyedStage for SessionStage {
 
     fn new(spec: Arc<SessionSpec>) -> Self {
         let rows = KeyedRows::new(Arc::clone(&spec.input_schema), Arc::clone(&spec.key_schema));
-        Self { spec, rows, due: BTreeMap::new() }
+        Self { spec, rows, due: Due::default() }
     }
 
     fn has_keys(spec: &SessionSpec) -> bool {
@@ -169,14 +143,13 @@ impl KeyedStage for SessionStage {
     }
 
     fn due_us(&mut self) -> Result<Option<i64>> {
-        Ok(self.due.keys().next().copied())
+        Ok(self.due.first_us())
     }
 
     /// The rows of open sessions.
-    fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
-        let rows = self.rows.all()?.rows;
-        self.find_due()?;
-        Ok(vec![(0, rows)])
+    fn take(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
+        self.due = Due::default();
+        Ok(vec![(0, self.rows.take()?.rows)])
     }
 
     fn keys_of_part(spec: &SessionSpec, _part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
@@ -192,6 +165,6 @@ impl KeyedStage for SessionStage {
     }
 
     fn bytes(&self) -> usize {
-        self.rows.bytes()
+        self.rows.bytes() + self.due.bytes()
     }
 }

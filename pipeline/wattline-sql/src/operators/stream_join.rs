@@ -9,7 +9,6 @@
 //! days" becomes known without any event. Rows are kept by the columns of the equalities in ON; all other conditions, the
 //! time bound too, are evaluated on the candidate pairs.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
@@ -21,8 +20,9 @@ use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 use wattline_core::time::END_OF_TIME;
 
+use super::due::Due;
 use super::exchange::KeyedStage;
-use super::keyed_rows::{KeyedRows, Place};
+use super::keyed_rows::{All, KeyedRows};
 use super::{evaluate_all, record_batch};
 
 /// Candidate pairs evaluated at once.
@@ -88,45 +88,32 @@ struct Note {
     matched: bool,
 }
 
-/// The kept rows of one side; the notes of a key stand beside the places of its rows.
+/// The kept rows of one side.
 #[derive(Debug)]
 struct Kept {
-    rows: KeyedRows<Vec<Note>>,
+    rows: KeyedRows<(), Note>,
     /// Keys by the watermark at which a row of theirs is of no use any more.
-    due: BTreeMap<i64, Vec<usize>>,
+    due: Due,
 }
 
 impl Kept {
-    fn note_due(&mut self, kept_us: i64, key: usize, time_us: i64) {
-        let keys = self.due.entry(time_us.saturating_add(kept_us)).or_default();
-        if keys.last() != Some(&key) {
-            keys.push(key);
-        }
-    }
-
-    fn push(&mut self, side: &JoinSide, keys: &[ArrayRef], rows: &RecordBatch, notes: &[Note]) -> Result<Vec<usize>> {
-        let numbers = self.rows.push(keys, rows)?.to_vec();
+    /// Gives the number of each row's key.
+    fn push(&mut self, side: &JoinSide, keys: &[ArrayRef], rows: &RecordBatch, notes: &[Note]) -> Result<&[usize]> {
+        let numbers = self.rows.push(keys, rows, notes.iter().copied())?;
         for (key, note) in numbers.iter().zip(notes) {
-            self.rows.entry_mut(*key).memory.get_or_insert_default().push(*note);
-            self.note_due(side.kept_us, *key, note.time_us);
+            self.due.note(note.time_us.saturating_add(side.kept_us), *key);
         }
         Ok(numbers)
     }
 
-    fn find_due(&mut self, kept_us: i64) {
-        self.due.clear();
-        let notes = (0..self.rows.keys()).flat_map(|key| {
-            let memory = self.rows.entry(key).memory.as_deref().unwrap_or_default();
-            memory.iter().map(move |note| (key, note.time_us)).collect::<Vec<_>>()
-        });
-        for (key, time_us) in notes.collect::<Vec<_>>() {
-            self.note_due(kept_us, key, time_us);
-        }
+    /// Marks a row as matched; true if it was not before.
+    fn mark(&mut self, row: u32) -> bool {
+        !std::mem::replace(&mut self.rows.note_mut(row).matched, true)
     }
 }
 
-/// A pair of places, left first.
-type Pair = (Place, Place);
+/// The numbers of two rows, left first.
+type Pair = (u32, u32);
 
 /// The rows of both sides that may still find a partner.
 #[derive(Debug)]
@@ -151,20 +138,17 @@ impl StreamJoinStage {
         let can_match: Vec<bool> = (0..batch.num_rows())
             .map(|row| spec.null_matches_null || keys.iter().all(|key| key.is_valid(row)))
             .collect();
-        let first_place: u32 = self.kept_mut(is_left).rows.next_batch();
-        let numbers = self.kept_mut(is_left).push(side, &keys, &batch, &notes)?;
-        let other_numbers = self.kept_mut(!is_left).rows.number(&keys, batch.num_rows())?.to_vec();
-        let mut pairs: Vec<(Pair, usize, usize)> = Vec::new();
-        for (row, ((number, other), can_match)) in (0_u32..).zip(numbers.iter().zip(&other_numbers).zip(can_match)) {
+        let first_row = self.kept_mut(is_left).rows.next_row();
+        self.kept_mut(is_left).push(side, &keys, &batch, &notes)?;
+        let others = self.kept_mut(!is_left).rows.number(&keys, batch.num_rows())?.to_vec();
+        let mut pairs: Vec<Pair> = Vec::new();
+        for ((own, other), can_match) in (first_row..).zip(others).zip(can_match) {
             if !can_match {
                 continue;
             }
-            let own = (first_place, row);
-            for at in 0..self.kept_mut(!is_left).rows.entry(*other).places.len() {
-                let place = self.kept_mut(!is_left).rows.entry(*other).places[at];
-                let pair = if is_left { (own, place) } else { (place, own) };
-                let (left_key, right_key) = if is_left { (*number, *other) } else { (*other, *number) };
-                pairs.push((pair, left_key, right_key));
+            let partners: Vec<u32> = self.kept_mut(!is_left).rows.rows_of(other).collect();
+            for partner in partners {
+                pairs.push(if is_left { (own, partner) } else { (partner, own) });
                 if pairs.len() == PAIRS_MAX {
                     self.match_pairs(&std::mem::take(&mut pairs), given)?;
                 }
@@ -174,12 +158,12 @@ impl StreamJoinStage {
     }
 
     /// Gives out the pairs that meet the condition, and rows that have found their first partner.
-    fn match_pairs(&mut self, pairs: &[(Pair, usize, usize)], given: &mut Vec<RecordBatch>) -> Result<()> {
+    fn match_pairs(&mut self, pairs: &[Pair], given: &mut Vec<RecordBatch>) -> Result<()> {
         if pairs.is_empty() {
             return Ok(());
         }
         let spec = Arc::clone(&self.spec);
-        let (left, right): (Vec<Place>, Vec<Place>) = pairs.iter().map(|(pair, _, _)| *pair).unzip();
+        let (left, right): (Vec<u32>, Vec<u32>) = pairs.iter().copied().unzip();
         let both = [self.left.rows.gather(&left)?.columns(), self.right.rows.gather(&right)?.columns()].concat();
         let both = record_batch(&spec.both_schema, both, pairs.len())?;
         let mask = match &spec.condition {
@@ -195,11 +179,11 @@ impl StreamJoinStage {
                 continue;
             }
             let mut first = Vec::new();
-            for (at, ((left, right), left_key, right_key)) in pairs.iter().enumerate() {
-                let (place, key) = if is_left { (left, left_key) } else { (right, right_key) };
+            for (at, (left, right)) in pairs.iter().enumerate() {
+                let row = if is_left { *left } else { *right };
                 let matches = mask.is_valid(at) && mask.value(at);
-                if matches && self.kept_mut(is_left).mark(*key, *place) {
-                    first.push(*place);
+                if matches && self.kept_mut(is_left).mark(row) {
+                    first.push(row);
                 }
             }
             if spec.alone(is_left) == Alone::FirstMatch && !first.is_empty() {
@@ -215,26 +199,13 @@ impl StreamJoinStage {
         let spec = Arc::clone(&self.spec);
         let kept_us = spec.side(is_left).kept_us;
         let kept = self.kept_mut(is_left);
-        let mut keys = Vec::new();
-        while let Some(first) = kept.due.first_entry() {
-            if watermark_us != END_OF_TIME && *first.key() > watermark_us {
-                break;
-            }
-            keys.extend(first.remove());
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        let is_dead = |note: &Note| watermark_us == END_OF_TIME || note.time_us.saturating_add(kept_us) <= watermark_us;
+        let is_dead = |note: Note| watermark_us == END_OF_TIME || note.time_us.saturating_add(kept_us) <= watermark_us;
         let mut alone = Vec::new();
-        for key in keys {
-            let entry = kept.rows.entry_mut(key);
-            let notes = entry.memory.take().unwrap_or_default();
-            let rows = entry.places.iter().copied().zip(notes);
-            let (dead, live): (Vec<_>, Vec<_>) = rows.partition(|(_, note)| is_dead(note));
-            alone.extend(dead.iter().filter(|(_, note)| !note.matched).map(|(place, _)| *place));
-            let (places, notes): (Vec<Place>, Vec<Note>) = live.into_iter().unzip();
-            entry.memory = (!notes.is_empty()).then_some(notes);
-            kept.rows.keep(key, places);
+        for key in kept.due.take_until(watermark_us) {
+            let (dead, live): (Vec<u32>, Vec<u32>) =
+                kept.rows.rows_of(key).partition(|row| is_dead(kept.rows.note(*row)));
+            alone.extend(dead.into_iter().filter(|row| !kept.rows.note(*row).matched));
+            kept.rows.keep(key, live);
         }
         if alone.is_empty() || spec.alone(is_left) != Alone::Unmatched {
             return Ok(None);
@@ -258,7 +229,7 @@ impl KeyedStage for StreamJoinStage {
     fn new(spec: Arc<StreamJoinSpec>) -> Self {
         let kept = |side: &JoinSide| Kept {
             rows: KeyedRows::new(Arc::clone(&side.schema), Arc::clone(&spec.key_schema)),
-            due: BTreeMap::new(),
+            due: Due::default(),
         };
         let (left, right) = (kept(&spec.left), kept(&spec.right));
         Self { spec, left, right }
@@ -285,30 +256,28 @@ impl KeyedStage for StreamJoinStage {
         for is_left in [true, false] {
             given.extend(self.drop_dead(is_left, watermark_us)?);
         }
-        let spec = Arc::clone(&self.spec);
-        for (kept, side) in [(&mut self.left, &spec.left), (&mut self.right, &spec.right)] {
-            if kept.rows.compact_if_worth()? {
-                kept.find_due(side.kept_us);
+        for kept in [&mut self.left, &mut self.right] {
+            if let Some(numbers) = kept.rows.compact_if_worth()? {
+                kept.due.renumber(&numbers);
             }
         }
         Ok(given)
     }
 
     fn due_us(&mut self) -> Result<Option<i64>> {
-        Ok([&self.left, &self.right].into_iter().filter_map(|kept| kept.due.keys().next().copied()).min())
+        Ok([&self.left, &self.right].into_iter().filter_map(|kept| kept.due.first_us()).min())
     }
 
     /// The kept rows of each side with a last column that says which have found a partner.
-    fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
+    fn take(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
         let spec = Arc::clone(&self.spec);
         let mut parts = Vec::new();
         for (part, kept, side) in [(0, &mut self.left, &spec.left), (1, &mut self.right, &spec.right)] {
-            let all = kept.rows.all()?;
-            let matched = all.entries.iter().flat_map(|entry| entry.memory.iter().flatten().map(|note| note.matched));
-            let matched: BooleanArray = matched.collect::<Vec<_>>().into();
-            let columns = [all.rows.columns().to_vec(), vec![Arc::new(matched) as ArrayRef]].concat();
-            parts.push((part, record_batch(&dumped_schema(side), columns, all.rows.num_rows())?));
-            kept.find_due(side.kept_us);
+            kept.due = Due::default();
+            let All { rows, notes, .. } = kept.rows.take()?;
+            let matched: BooleanArray = notes.iter().map(|note| Some(note.matched)).collect();
+            let columns = [rows.columns().to_vec(), vec![Arc::new(matched) as ArrayRef]].concat();
+            parts.push((part, record_batch(&dumped_schema(side), columns, rows.num_rows())?));
         }
         Ok(parts)
     }
@@ -337,17 +306,7 @@ impl KeyedStage for StreamJoinStage {
     }
 
     fn bytes(&self) -> usize {
-        self.left.rows.bytes() + self.right.rows.bytes()
-    }
-}
-
-impl Kept {
-    /// Marks a row as matched; true if it was not before. The places of a key ascend.
-    fn mark(&mut self, key: usize, place: Place) -> bool {
-        let entry = self.rows.entry_mut(key);
-        let at = entry.places.binary_search(&place).ok();
-        let note = at.and_then(|at| entry.memory.as_mut()?.get_mut(at));
-        note.is_some_and(|note| !std::mem::replace(&mut note.matched, true))
+        [&self.left, &self.right].into_iter().map(|kept| kept.rows.bytes() + kept.due.bytes()).sum()
     }
 }
 

@@ -150,6 +150,10 @@ impl Lowering<'_> {
             instant: self.physical(&ready.instant, input)?,
             final_after_us: ready.final_after_us.saturating_add(ahead_us),
             reach_us: if ready.whole { ready.size_us } else { reach_within(&functions, keep, ahead_us) },
+            carried_widths: functions
+                .iter()
+                .map(OverFunction::carried_width)
+                .collect::<datafusion::error::Result<_>>()?,
             functions,
             keep,
             input_schema: nullable(input.as_arrow()),

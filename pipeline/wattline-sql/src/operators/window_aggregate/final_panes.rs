@@ -448,10 +448,8 @@ impl KeyedStage for FinalPanes {
         Ok(complete.into_iter().chain(open).min())
     }
 
-    fn dump(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
-        let drained = self.drain()?;
-        drained.iter().try_for_each(|(_, state)| self.merge(state, BEFORE_TIME))?;
-        Ok(drained.into_iter().map(|(_, state)| (0, state)).collect())
+    fn take(&mut self) -> Result<Vec<(usize, RecordBatch)>> {
+        Ok(self.drain()?.into_iter().map(|(_, state)| (0, state)).collect())
     }
 
     fn keys_of_part(spec: &AggregateSpec, _part: usize, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
