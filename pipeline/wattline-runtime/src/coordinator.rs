@@ -86,8 +86,11 @@ pub struct JobSettings {
     pub file_age: Duration,
     /// Bytes at which results in memory are written into a file, however young.
     pub file_bytes: u64,
-    /// Bytes of results of one tick at which they are written into files before the manifest that names them.
+    /// Bytes of results in memory at which a checkpoint comes early and writes the largest into files; those of one tick that
+    /// are so many are written before the manifest that names them.
     pub results_bytes: u64,
+    /// Uncompressed bytes of stored state at which another object is begun.
+    pub object_bytes: u64,
     /// How long manifests are kept after they were superseded.
     pub manifest_retention: Duration,
     /// How often tables are compacted and cleaned.
@@ -371,6 +374,7 @@ impl Coordinator {
         self.look_at_references().await?;
         let checkpoint = buffered >= self.settings.checkpoint_bytes
             || self.progress.state_bytes.load(Ordering::Relaxed) >= self.settings.state_bytes
+            || self.uncommitted.pending.bytes() >= self.settings.results_bytes
             || self.last_checkpoint.elapsed() >= self.settings.checkpoint
             || self.reference_tables.has_reloaded();
         if checkpoint || self.last_tick.elapsed() >= self.settings.tick {

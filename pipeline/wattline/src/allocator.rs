@@ -12,7 +12,7 @@
 use std::ffi::c_long;
 use std::time::Duration;
 
-use libmimalloc_sys::{mi_collect, mi_option_set_default, mi_option_t};
+use libmimalloc_sys::{mi_collect, mi_option_set, mi_option_set_default, mi_option_t};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,7 +23,7 @@ const PURGE_DELAY: mi_option_t = 15;
 const KEPT_MS: c_long = 5_000;
 
 /// How often the memory of the process is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Called once, before any other thread runs. `MIMALLOC_PURGE_DELAY` in the environment wins.
 pub(crate) fn keep_freed_memory_for_a_while() {
@@ -39,16 +39,23 @@ pub(crate) fn keep_freed_memory_for_a_while() {
 }
 
 /// Gives freed memory back to the kernel whenever the process has five eighths of its budget. If that does not help, as
-/// what it has is in use, the next time is when it has grown by a sixteenth of the budget.
+/// what it has is in use, the next time is when it has grown by a sixteenth of the budget. Each thread has blocks of its own that only
+/// it can give back: above three quarters what is freed goes back at once.
 pub(crate) async fn keep_below(budget_bytes: u64) {
     let usual = budget_bytes / 8 * 5;
     let mut give_back_at = usual;
+    let mut kept_ms = KEPT_MS;
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         look.tick().await;
         // Systems that do not tell keep what they have for a while, as at any other time.
         let Some(resident) = resident_bytes() else { return };
+        let keep_ms = if resident > budget_bytes / 4 * 3 { 0 } else { KEPT_MS };
+        if std::mem::replace(&mut kept_ms, keep_ms) != keep_ms {
+            // SAFETY: only numbers are passed, and the library checks that the option exists.
+            unsafe { mi_option_set(PURGE_DELAY, keep_ms) };
+        }
         if resident > give_back_at {
             // SAFETY: no pointer is passed; memory in use is left alone.
             unsafe { mi_collect(true) };

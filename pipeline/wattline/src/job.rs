@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
-use wattline_connect::archive::Archive;
+use wattline_connect::archive::{Archive, MaintainPolicy};
 use wattline_connect::files::{FileSource, FileSourceConfig};
 use wattline_connect::kafka::alerts::{AlertPublisher, AlertPublisherConfig};
 use wattline_connect::kafka::source::{KafkaSource, KafkaSourceConfig};
@@ -108,7 +108,7 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         final_program: programs.final_program,
         programs: programs.programs,
         store: Arc::new(JobStore(root.child(JOBS_FOLDER).child(&job))),
-        archive: Arc::new(Tables(Archive::open(root))),
+        archive: Arc::new(Tables { archive: Archive::open(root), maintain: maintain_policy(&config.run) }),
         alert_sink,
         clock,
         progress: options.progress,
@@ -116,20 +116,41 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
     })
 }
 
+/// What the program itself has in memory, most of it its own text.
+const PROGRAM_BYTES: u64 = 96 << 20;
+
+/// Memory for data.
+fn data_bytes(run: &config::Run) -> u64 {
+    run.memory.0 - PROGRAM_BYTES.min(run.memory.0 / 2)
+}
+
+/// Files are merged in memory, and what they become too.
+fn maintain_policy(run: &config::Run) -> MaintainPolicy {
+    let usual = MaintainPolicy::default();
+    let merge_target_bytes = usual.merge_target_bytes.min(data_bytes(run) / 16);
+    let merge_early_bytes = usual.merge_early_bytes.min(merge_target_bytes / 2);
+    MaintainPolicy { merge_target_bytes, merge_early_bytes, ..usual }
+}
+
+/// Bytes of stored state, before they are compressed, that one object has at most.
+const OBJECT_BYTES_MAX: u64 = 32 << 20;
+
 fn settings(config: &config::Config, job: &str) -> JobSettings {
     let run = &config.run;
+    let data_bytes = data_bytes(run);
     JobSettings {
         job: job.to_owned(),
         slot: config.slot.clone(),
         nonce: uuid::Uuid::new_v4().simple().to_string(),
         tick: run.tick.duration(),
         checkpoint: run.checkpoint.duration(),
-        checkpoint_bytes: run.memory.0 / 16,
-        buffered_bytes_max: run.memory.0 / 8,
-        state_bytes: run.memory.0 / 16,
+        checkpoint_bytes: data_bytes / 16,
+        buffered_bytes_max: data_bytes / 8,
+        state_bytes: data_bytes / 16,
         file_age: run.file_age.duration(),
         file_bytes: run.file_bytes.0,
-        results_bytes: run.memory.0 / 16,
+        results_bytes: data_bytes / 16,
+        object_bytes: (data_bytes / 32).min(OBJECT_BYTES_MAX),
         manifest_retention: run.manifest_retention.duration(),
         maintenance: run.maintenance.duration(),
         correction: run.correction.duration(),
@@ -162,7 +183,7 @@ impl StateMemory {
         tempfile::tempfile_in(&scratch).with_context(|| {
             format!("no file can be made in `{}`, the folder `[run] scratch` of the configuration", scratch.display())
         })?;
-        Ok(Self { bytes: usize::try_from(run.memory.0 / 6)?, scratch })
+        Ok(Self { bytes: usize::try_from(data_bytes(run) / 6)?, scratch })
     }
 }
 

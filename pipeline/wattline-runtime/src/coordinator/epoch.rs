@@ -22,8 +22,6 @@ use crate::table::{self, DeadLetter, RuleError};
 /// Checkpoints with changes after which one writes the whole state, if they have grown to as much as that; and if not.
 const CHANGES_MIN: usize = 8;
 const CHANGES_MAX: usize = 64;
-/// State in memory, uncompressed, at which an object is written.
-const STATE_OBJECT_BYTES: u64 = 32 << 20;
 
 /// How large the stored state is.
 #[derive(Debug, Default)]
@@ -121,15 +119,32 @@ impl Pending {
         entry.batches.push(batch);
     }
 
-    /// Takes out the tables that are worth a file.
-    fn take_ripe(&mut self, ripe: impl Fn(u64, std::time::Duration) -> bool) -> Vec<(String, Vec<RecordBatch>)> {
-        let names: Vec<String> = self
+    pub(super) fn bytes(&self) -> u64 {
+        self.tables.values().map(|pending| pending.bytes).sum()
+    }
+
+    /// Takes out the tables that are worth a file, and the largest of the others as long as all together have too many bytes.
+    fn take_ripe(
+        &mut self,
+        ripe: impl Fn(u64, std::time::Duration) -> bool,
+        most_bytes: u64,
+    ) -> Vec<(String, Vec<RecordBatch>)> {
+        let mut largest_first: Vec<(u64, bool, String)> = self
             .tables
             .iter()
-            .filter(|(_, pending)| ripe(pending.bytes, pending.since.elapsed()))
-            .map(|(name, _)| name.clone())
+            .map(|(name, pending)| (pending.bytes, ripe(pending.bytes, pending.since.elapsed()), name.clone()))
             .collect();
-        names.into_iter().filter_map(|name| self.tables.remove(&name).map(|p| (name, p.batches))).collect()
+        largest_first.sort_unstable_by(|a, b| b.cmp(a));
+        let mut left: u64 = largest_first.iter().filter(|(_, ripe, _)| !ripe).map(|(bytes, ..)| bytes).sum();
+        let mut taken = Vec::new();
+        for (bytes, ripe, name) in largest_first {
+            if !ripe && left <= most_bytes {
+                continue;
+            }
+            left -= if ripe { 0 } else { bytes };
+            taken.extend(self.tables.remove(&name).map(|pending| (name, pending.batches)));
+        }
+        taken
     }
 
     fn frames(&self) -> Vec<(String, RecordBatch)> {
@@ -193,7 +208,8 @@ impl Coordinator {
         if checkpoint {
             let (age, bytes) = (self.settings.file_age, self.settings.file_bytes);
             let ending = self.source_commands.is_empty();
-            let ripe = self.uncommitted.pending.take_ripe(|b, a| ending || b >= bytes || a >= age);
+            let is_ripe = |b, a| ending || b >= bytes || a >= age;
+            let ripe = self.uncommitted.pending.take_ripe(is_ripe, self.settings.results_bytes / 2);
             let state = self.state_rows()?;
             let whole = state.whole;
             let stages = self.stage_rows()?;
@@ -335,7 +351,7 @@ impl Coordinator {
             let (name, batch) = row?;
             bytes += held_bytes(&batch);
             frames.push((name, batch));
-            if bytes >= STATE_OBJECT_BYTES {
+            if bytes >= self.settings.object_bytes {
                 bytes = 0;
                 objects.extend(self.write_object(what, objects.len(), std::mem::take(&mut frames)).await?);
             }

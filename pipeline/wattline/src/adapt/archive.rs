@@ -44,7 +44,10 @@ impl port::Store for JobStore {
 
 /// The tables.
 #[derive(Debug)]
-pub(crate) struct Tables(pub(crate) Archive);
+pub(crate) struct Tables {
+    pub(crate) archive: Archive,
+    pub(crate) maintain: MaintainPolicy,
+}
 
 #[async_trait]
 impl port::Archive for Tables {
@@ -56,23 +59,23 @@ impl port::Archive for Tables {
             sort_by: spec.sort_by.clone(),
             description: spec.description.clone(),
         };
-        self.0.ensure_table(spec).await.map_err(port_error)
+        self.archive.ensure_table(spec).await.map_err(port_error)
     }
 
     async fn write_files(&self, table: &str, batches: Vec<RecordBatch>, tag: &FileTag) -> Result<Vec<AddedFile>> {
         let naming = FileNaming { chain: tag.chain.clone(), epoch: tag.n, part: tag.part, nonce: tag.nonce.clone() };
-        let files = self.0.write_files(table, batches, &naming).await.map_err(port_error)?;
+        let files = self.archive.write_files(table, batches, &naming).await.map_err(port_error)?;
         Ok(files.into_iter().map(added).collect())
     }
 
     async fn commit(&self, table: &str, files: &[AddedFile], app_id: &str, version: u64) -> Result<()> {
         let adds: Vec<AddFile> = files.iter().cloned().map(add_file).collect();
         let version = i64::try_from(version).unwrap_or(i64::MAX);
-        self.0.commit(table, &adds, &[], app_id, version).await.map(|_committed| ()).map_err(port_error)
+        self.archive.commit(table, &adds, &[], app_id, version).await.map(|_committed| ()).map_err(port_error)
     }
 
     async fn read_range(&self, range: &TableRange<'_>, take: TakeBatch<'_>) -> Result<()> {
-        let rows = self.0.read_range(range.table, range.columns, range.time, range.between_us).await;
+        let rows = self.archive.read_range(range.table, range.columns, range.time, range.between_us).await;
         let mut rows = std::pin::pin!(rows.map_err(port_error)?);
         while let Some(batch) = rows.next().await {
             take(batch.map_err(port_error)?)?;
@@ -81,7 +84,7 @@ impl port::Archive for Tables {
     }
 
     async fn maintain(&self, table: &str) -> Result<()> {
-        self.0.maintain(table, &MaintainPolicy::default()).await.map(|_report| ()).map_err(port_error)
+        self.archive.maintain(table, &self.maintain).await.map(|_report| ()).map_err(port_error)
     }
 }
 
