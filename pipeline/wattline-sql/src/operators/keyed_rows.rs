@@ -267,3 +267,80 @@ impl Chain {
         self.last = row;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+
+    use super::*;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]))
+    }
+
+    fn batch(values: impl IntoIterator<Item = i64>) -> RecordBatch {
+        RecordBatch::try_new(schema(), vec![Arc::new(Int64Array::from_iter_values(values))]).unwrap()
+    }
+
+    fn values(column: &ArrayRef) -> Vec<i64> {
+        column.as_primitive::<Int64Type>().values().to_vec()
+    }
+
+    /// Rows 0, 1, 2 … of the keys 0, 1 and 2 in turns; the note of a row is its value.
+    fn filled(rows: i64) -> KeyedRows<Option<u32>, i64> {
+        let mut kept = KeyedRows::new(schema(), schema());
+        for begin in (0..rows).step_by(1_000) {
+            let range = begin..rows.min(begin + 1_000);
+            let keys = batch(range.clone().map(|n| n % 3));
+            kept.push(keys.columns(), &batch(range.clone()), range).unwrap();
+        }
+        kept
+    }
+
+    #[test]
+    fn rows_of_a_key_stay_in_order_and_with_their_notes_when_others_go() {
+        let mut kept = filled(30_000);
+        let mut of_one: Vec<u32> = kept.rows_of(1).filter(|row| row % 2 == 0).collect();
+        of_one.reverse();
+        kept.keep(0, []);
+        kept.keep(1, of_one.iter().copied());
+        kept.keep(2, [29_999]);
+        *kept.memory_mut(2) = Some(7);
+        assert_eq!(kept.rows(), 5_001);
+        let numbers = kept.compact_if_worth().unwrap().unwrap();
+        assert_eq!(numbers, [None, Some(0), Some(1)], "nothing is known of key 0");
+        assert_eq!((kept.rows(), kept.memories()), (5_001, &[None, Some(7)][..]));
+        let rows: Vec<u32> = kept.rows_of(0).collect();
+        let notes: Vec<i64> = rows.iter().map(|row| kept.note(*row)).collect();
+        assert_eq!(notes, of_one.iter().map(|row| i64::from(*row)).collect::<Vec<_>>());
+        assert_eq!(values(kept.gather(&rows).unwrap().column(0)), notes);
+        assert!(kept.compact_if_worth().unwrap().is_none());
+    }
+
+    #[test]
+    fn keys_that_have_come_and_gone_without_rows_are_forgotten() {
+        let mut kept: KeyedRows<(), ()> = KeyedRows::new(schema(), schema());
+        for begin in (0..100_000).step_by(1_000) {
+            let keys = batch(begin..begin + 1_000);
+            kept.number(keys.columns(), 1_000).unwrap();
+            kept.compact_if_worth().unwrap();
+        }
+        assert!(kept.keys() <= 2 * COMPACT_MIN, "{} keys", kept.keys());
+    }
+
+    #[test]
+    fn what_is_taken_out_is_by_key_and_nothing_stays() {
+        let mut kept = filled(7);
+        kept.keep(1, [4]);
+        let All { keys, memories, rows, notes } = kept.take().unwrap();
+        assert_eq!((values(&keys[0]), memories), (vec![0, 1, 2], vec![None; 3]));
+        assert_eq!(values(rows.column(0)), [0, 3, 6, 4, 2, 5]);
+        assert_eq!(notes, [0, 3, 6, 4, 2, 5]);
+        assert_eq!((kept.rows(), kept.keys()), (0, 0));
+        kept.push(batch([9]).columns(), &batch([1]), [1]).unwrap();
+        assert_eq!(kept.rows_of(0).collect::<Vec<_>>(), [0]);
+    }
+}

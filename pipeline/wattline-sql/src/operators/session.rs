@@ -35,6 +35,13 @@ pub(crate) struct SessionSpec {
     pub(crate) schema: SchemaRef,
 }
 
+impl SessionSpec {
+    /// The watermark at which a session with this last row is over.
+    fn over_at(&self, last_us: i64) -> i64 {
+        last_us.saturating_add(self.gap_us).saturating_add(self.lag_us)
+    }
+}
+
 /// The rows of open sessions.
 #[derive(Debug)]
 pub(crate) struct SessionStage {
@@ -49,9 +56,9 @@ impl SessionStage {
         let input = record_batch(&self.spec.input_schema, input.columns().to_vec(), input.num_rows())?;
         let keys = evaluate_all(&self.spec.keys, &input)?;
         let times = self.times_of(&input)?;
-        let (gap_us, lag_us) = (self.spec.gap_us, self.spec.lag_us);
+        let spec = Arc::clone(&self.spec);
         for (key, time_us) in self.rows.push(&keys, &input, std::iter::repeat(()))?.iter().zip(times.values()) {
-            self.due.note(time_us.saturating_add(gap_us).saturating_add(lag_us), *key);
+            self.due.note(spec.over_at(*time_us), *key);
         }
         Ok(())
     }
@@ -64,10 +71,6 @@ impl SessionStage {
             return exec_err!("a row has no time, so it belongs to no session");
         }
         Ok(Int64Array::new(values.values().clone(), None))
-    }
-
-    fn over_at(&self, last_us: i64) -> i64 {
-        last_us.saturating_add(self.spec.gap_us).saturating_add(self.spec.lag_us)
     }
 
     fn give_rows(&mut self, watermark_us: i64) -> Result<Option<RecordBatch>> {
@@ -93,7 +96,7 @@ impl SessionStage {
         order.sort_by_key(|row| times.value(*row as usize));
         let sorted: Vec<i64> = order.iter().map(|row| times.value(*row as usize)).collect();
         let sessions = sessions(&sorted, self.spec.gap_us);
-        let over = sessions.iter().take_while(|session| self.over_at(sorted[session.end - 1]) <= watermark_us);
+        let over = sessions.iter().take_while(|session| self.spec.over_at(sorted[session.end - 1]) <= watermark_us);
         let done = over.map(|session| session.end).last().unwrap_or(0);
         self.rows.keep(key, order[done..].iter().map(|row| numbers[*row as usize]));
         if done == 0 {
