@@ -86,8 +86,8 @@ pub struct JobSettings {
     pub file_age: Duration,
     /// Bytes at which results in memory are written into a file, however young.
     pub file_bytes: u64,
-    /// Bytes of results in memory at which a checkpoint comes early and writes the largest into files; those of one tick that
-    /// are so many are written before the manifest that names them.
+    /// Bytes of published results in memory at which a checkpoint comes early and writes the largest into files; of those that no
+    /// manifest names yet so many are written before it.
     pub results_bytes: u64,
     /// Uncompressed bytes of stored state at which another object is begun.
     pub object_bytes: u64,
@@ -658,6 +658,7 @@ impl Coordinator {
             self.final_program.relieve()?;
             self.write_early().await?;
         }
+        self.write_early().await?;
         self.take_rows(of_alerts)?;
         for rule in (0..self.rules.len()).filter(|rule| !self.has_stopped(*rule)).collect::<Vec<_>>() {
             let watermark_us = self.rule_watermark_us(rule);

@@ -10,9 +10,9 @@
 #![allow(unsafe_code, reason = "the binding has no safe call for options")]
 
 use std::ffi::c_long;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use libmimalloc_sys::{mi_collect, mi_option_set, mi_option_set_default, mi_option_t};
+use libmimalloc_sys::{mi_collect, mi_option_get, mi_option_set, mi_option_set_default, mi_option_t};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -24,8 +24,10 @@ const KEPT_MS: c_long = 5_000;
 
 /// How often the memory of the process is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long freed memory goes back at once before it is believed that the rest is in use.
+const AT_ONCE_FOR: Duration = Duration::from_secs(60);
 
-/// Called once, before any other thread runs. `MIMALLOC_PURGE_DELAY` in the environment wins.
+/// Called once, before any other thread runs. `MIMALLOC_PURGE_DELAY` in the environment wins, as long as memory is not short.
 pub(crate) fn keep_freed_memory_for_a_while() {
     // SAFETY: only numbers are passed, and the library checks that the option exists.
     unsafe { mi_option_set_default(PURGE_DELAY, KEPT_MS) };
@@ -40,21 +42,30 @@ pub(crate) fn keep_freed_memory_for_a_while() {
 
 /// Gives freed memory back to the kernel whenever the process has five eighths of its budget. If that does not help, as
 /// what it has is in use, the next time is when it has grown by a sixteenth of the budget. Each thread has blocks of its own that only
-/// it can give back: above three quarters what is freed goes back at once.
+/// it can give back: above three quarters what is freed goes back at once, as long as that may help.
 pub(crate) async fn keep_below(budget_bytes: u64) {
-    let usual = budget_bytes / 8 * 5;
+    let (usual, near) = (budget_bytes / 8 * 5, budget_bytes / 4 * 3);
     let mut give_back_at = usual;
-    let mut kept_ms = KEPT_MS;
+    // SAFETY: asks for a number; the library checks that the option exists.
+    let usual_ms = unsafe { mi_option_get(PURGE_DELAY) };
+    let mut at_once_since: Option<Instant> = None;
+    let mut in_use = 0;
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         look.tick().await;
         // Systems that do not tell keep what they have for a while, as at any other time.
         let Some(resident) = resident_bytes() else { return };
-        let keep_ms = if resident > budget_bytes / 4 * 3 { 0 } else { KEPT_MS };
-        if std::mem::replace(&mut kept_ms, keep_ms) != keep_ms {
+        if at_once_since.is_some_and(|since| since.elapsed() > AT_ONCE_FOR) {
+            in_use = resident;
+        } else if resident < usual {
+            in_use = 0;
+        }
+        let at_once = resident > near.max(in_use + budget_bytes / 16);
+        if at_once != at_once_since.is_some() {
+            at_once_since = at_once.then(Instant::now);
             // SAFETY: only numbers are passed, and the library checks that the option exists.
-            unsafe { mi_option_set(PURGE_DELAY, keep_ms) };
+            unsafe { mi_option_set(PURGE_DELAY, if at_once { 0 } else { usual_ms }) };
         }
         if resident > give_back_at {
             // SAFETY: no pointer is passed; memory in use is left alone.

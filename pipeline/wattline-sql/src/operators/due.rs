@@ -39,14 +39,17 @@ impl Due {
         keys
     }
 
-    /// Gives each key its new number; those without one are forgotten.
+    /// Gives each key its new number; those without one are forgotten, and so is what was noted twice.
     pub(crate) fn renumber(&mut self, numbers: &[Option<u32>]) {
         let before = std::mem::take(self).first.into_vec();
         let renumbered = before.into_iter().filter_map(|Reverse((at_us, key))| {
             let key = numbers.get(key as usize).copied().flatten()?;
             Some(Reverse((at_us, key)))
         });
-        self.first = renumbered.collect::<Vec<_>>().into();
+        let mut renumbered: Vec<Reverse<(i64, u32)>> = renumbered.collect();
+        renumbered.sort_unstable();
+        renumbered.dedup();
+        self.first = renumbered.into();
     }
 
     /// Memory held.

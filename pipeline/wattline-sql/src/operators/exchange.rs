@@ -329,6 +329,7 @@ impl<S: KeyedStage> Exchanged for Exchange<S> {
     }
 
     fn dump(&mut self) -> Result<Vec<(usize, KeptPart)>> {
+        debug_assert!(self.next == 0, "lanes that are not at the same watermark would give their rows again");
         let mut dumped = Vec::new();
         for lane in &mut self.lanes {
             match &mut lane.kept {

@@ -18,9 +18,10 @@ use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 use super::row_store::RowStore;
+use super::spill::without_spare_bytes;
 
-/// Rows, and keys, below which copying together is not worth it.
-const COMPACT_MIN: usize = 8 * 1024;
+/// Rows, and keys, below which copying together is not worth it. Tests do it all the time.
+pub(super) const COMPACT_MIN: usize = if cfg!(test) { 8 } else { 8 * 1024 };
 /// No row.
 const NONE: u32 = u32::MAX;
 
@@ -208,7 +209,7 @@ impl<K: Clone + Default + PartialEq, R: Copy> KeyedRows<K, R> {
             None => RecordBatch::new_empty(SchemaRef::clone(&self.key_schema)).columns().to_vec(),
         };
         let keys = keys.iter().map(|key| take(key, &numbers, None)).collect::<std::result::Result<_, _>>()?;
-        let rows = self.store.gather(&rows)?;
+        let rows = without_spare_bytes(&self.store.gather(&rows)?)?;
         self.clear();
         Ok(All { keys, memories, rows, notes })
     }
@@ -224,25 +225,28 @@ impl<K: Clone + Default + PartialEq, R: Copy> KeyedRows<K, R> {
     /// Copies what is kept together if that is worth it; then gives for each key the number that it has now.
     pub(crate) fn compact_if_worth(&mut self) -> Result<Option<Vec<Option<u32>>>> {
         let held = self.store.rows();
-        let rows_are_worth = held >= COMPACT_MIN && self.live * 2 < held;
-        // Keys may come and go without a row.
-        let keys_are_worth = self.chains.len() >= 2 * self.keys_before.max(COMPACT_MIN);
-        if !rows_are_worth && !keys_are_worth {
+        let mut is_worth = held >= COMPACT_MIN && self.live * 2 < held;
+        if !is_worth && self.chains.len() >= 2 * self.keys_before.max(COMPACT_MIN) {
+            // Keys may come and go without a row.
+            is_worth = self.kept_keys().count() * 2 < self.chains.len();
+            self.keys_before = self.chains.len();
+        }
+        if !is_worth {
             return Ok(None);
         }
+        let kept: Vec<u32> = self.kept_keys().collect();
+        let rows_of_keys: Vec<usize> = kept.iter().map(|key| self.rows_of(*key as usize).count()).collect();
         let mut numbers = vec![None; self.chains.len()];
-        for (new, old) in (0..).zip(self.kept_keys()) {
-            numbers[old as usize] = Some(new);
-        }
-        let rows_of_keys: Vec<usize> = self.kept_keys().map(|key| self.rows_of(key as usize).count()).collect();
         let All { keys, memories, rows, notes } = self.take()?;
-        self.number(&keys, memories.len())?;
-        self.memories = memories;
         let mut row = self.store.push(&rows)?;
         (self.next, self.notes, self.live) = (vec![NONE; rows.num_rows()], notes, rows.num_rows());
-        for (chain, count) in self.chains.iter_mut().zip(rows_of_keys) {
+        // Not in the order in which they are given, if the hashes of some are equal.
+        let new = self.number(&keys, memories.len())?.to_vec();
+        for (((old, new), memory), count) in kept.into_iter().zip(new).zip(memories).zip(rows_of_keys) {
+            numbers[old as usize] = u32::try_from(new).ok();
+            self.memories[new] = memory;
             for _row in 0..count {
-                chain.append(row, &mut self.next);
+                self.chains[new].append(row, &mut self.next);
                 row += 1;
             }
         }
@@ -270,9 +274,10 @@ impl Chain {
 
 #[cfg(test)]
 mod tests {
+    use std::iter::repeat;
     use std::sync::Arc;
 
-    use arrow::array::{AsArray, Int64Array};
+    use arrow::array::{AsArray, Int64Array, StringArray};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
     use super::*;
@@ -329,6 +334,37 @@ mod tests {
             kept.compact_if_worth().unwrap();
         }
         assert!(kept.keys() <= 2 * COMPACT_MIN, "{} keys", kept.keys());
+    }
+
+    /// NULL leaves the hash of a row as it is, so these keys have one hash, and the second gets its number last.
+    #[test]
+    fn keys_with_one_hash_stay_apart_when_others_go() {
+        let text = |values: [Option<&str>; 4]| -> ArrayRef { Arc::new(StringArray::from(values.to_vec())) };
+        let keys = [
+            text([Some("gone"), Some("s"), Some("s"), Some("s")]),
+            text([None, Some("A"), None, Some("B")]),
+            text([None, None, Some("A"), Some("1")]),
+        ];
+        let fields = ["x", "y", "z"].map(|name| Field::new(name, DataType::Utf8, true));
+        let mut kept: KeyedRows<Option<u32>> = KeyedRows::new(schema(), Arc::new(Schema::new(fields.to_vec())));
+        let before = kept.push(&keys, &batch(0..4), repeat(())).unwrap().to_vec();
+        before.iter().zip(0..).for_each(|(key, n)| *kept.memory_mut(*key) = Some(n));
+        *kept.memory_mut(before[0]) = None;
+        kept.keep(before[0], []);
+        for n in (4..).step_by(4) {
+            if kept.compact_if_worth().unwrap().is_some() {
+                break;
+            }
+            let numbers = kept.push(&keys, &batch(n..n + 4), repeat(())).unwrap().to_vec();
+            numbers[1..].iter().for_each(|key| kept.keep(*key, kept.rows_of(*key).take(1).collect::<Vec<_>>()));
+            kept.keep(numbers[0], []);
+        }
+        let numbers = kept.push(&keys, &batch(100..104), repeat(())).unwrap().to_vec();
+        for (n, key) in (0..).zip(numbers).skip(1) {
+            let rows: Vec<u32> = kept.rows_of(key).collect();
+            assert_eq!(values(kept.gather(&rows).unwrap().column(0)), [n, 100 + n]);
+            assert_eq!(kept.memory_mut(key).map(i64::from), Some(n));
+        }
     }
 
     #[test]

@@ -27,8 +27,9 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use super::due::Due;
 use super::exchange::KeyedStage;
-use super::keyed_rows::{All, KeyedRows};
+use super::keyed_rows::{All, COMPACT_MIN, KeyedRows};
 use super::row_store::RowStore;
+use super::spill::without_spare_bytes;
 use super::window_aggregate::Aggregated;
 use super::{evaluate_all, record_batch};
 
@@ -107,8 +108,6 @@ impl Keep {
 
 /// Rows that are evaluated together.
 const ROWS_AT_ONCE: usize = 8 * 1024;
-/// Rows of states below which copying together is not worth it.
-const COPY_MIN: usize = 8 * 1024;
 
 /// The rows that are kept and carried for an [`OverSpec`].
 #[derive(Debug)]
@@ -291,13 +290,13 @@ impl CarriedRows {
 
     fn is_worth_copying(&self) -> bool {
         let held = self.store.as_ref().map_or(0, RowStore::rows);
-        held >= COPY_MIN && self.live * 2 < held
+        held >= COMPACT_MIN && self.live * 2 < held
     }
 
     /// Only these stay, with numbers from 0.
     fn copy_together(&mut self, kept: &[u32]) -> Result<()> {
         if let Some(store) = &mut self.store {
-            let rows = store.gather(kept)?;
+            let rows = without_spare_bytes(&store.gather(kept)?)?;
             store.clear();
             store.push(&rows)?;
         }

@@ -8,6 +8,8 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 
+use super::spill::without_spare_bytes;
+
 /// Rows of a batch at which it stays as it is.
 const MERGED_ROWS_MAX: usize = 8 * 1024;
 
@@ -53,7 +55,7 @@ impl RowStore {
                 break;
             }
             begin = *before_begins;
-            batch = concat_batches(&self.schema, [before, &batch])?;
+            batch = without_spare_bytes(&concat_batches(&self.schema, [before, &batch])?)?;
             self.bytes -= self.batches.pop().map_or(0, |before| before.get_array_memory_size());
             self.begins.pop();
         }
