@@ -417,7 +417,8 @@ impl Lowering<'_> {
     fn lower_aggregate(&mut self, aggregate: &Aggregate) -> std::result::Result<Node, Problem> {
         let streams = streams_of(&aggregate.input);
         let window = aggregate.group_expr.first().map(|group| resolve(&aggregate.input, group));
-        let paned = window.as_ref().and_then(window_panes::paned_windows);
+        let paned = window.as_ref().filter(|_| window_panes::holds_panes(&aggregate.input));
+        let paned = paned.and_then(window_panes::paned_windows);
         let bin = window
             .and_then(|window| window_keys::bin_of_group(&window, &streams))
             .ok_or_else(window_keys::unbounded)?;

@@ -336,7 +336,8 @@ mod tests {
         assert!(kept.keys() <= 2 * COMPACT_MIN, "{} keys", kept.keys());
     }
 
-    /// NULL leaves the hash of a row as it is, so these keys have one hash, and the second gets its number last.
+    /// NULL leaves the hash of a row as it is, so two of these keys have one hash; the second of them gets its number after all others
+    /// of a batch.
     #[test]
     fn keys_with_one_hash_stay_apart_when_others_go() {
         let text = |values: [Option<&str>; 4]| -> ArrayRef { Arc::new(StringArray::from(values.to_vec())) };
@@ -347,7 +348,9 @@ mod tests {
         ];
         let fields = ["x", "y", "z"].map(|name| Field::new(name, DataType::Utf8, true));
         let mut kept: KeyedRows<Option<u32>> = KeyedRows::new(schema(), Arc::new(Schema::new(fields.to_vec())));
-        let before = kept.push(&keys, &batch(0..4), repeat(())).unwrap().to_vec();
+        let some = |begin, rows| keys.iter().map(|key| key.slice(begin, rows)).collect::<Vec<_>>();
+        let mut before = kept.push(&some(0, 3), &batch(0..3), repeat(())).unwrap().to_vec();
+        before.extend(kept.push(&some(3, 1), &batch(3..4), repeat(())).unwrap());
         before.iter().zip(0..).for_each(|(key, n)| *kept.memory_mut(*key) = Some(n));
         *kept.memory_mut(before[0]) = None;
         kept.keep(before[0], []);

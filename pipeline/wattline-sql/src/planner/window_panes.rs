@@ -24,6 +24,7 @@ use crate::operators::{Overlap, PanedWindows};
 /// Panes from the begin of one window to the next above which windows by themselves are fewer.
 const PANES_PER_STEP_MAX: i64 = 4;
 const LISTS: [&str; 2] = ["hop_starts", "cumulate_ends"];
+const PANES: [&str; 2] = ["hop_pane", "cumulate_pane"];
 
 /// The input of the aggregate with panes in place of windows; `None` if it must stay as it is. `bin` is what the rows are grouped by,
 /// `own` are the groups that are no function of the window.
@@ -45,6 +46,22 @@ pub(super) fn with_panes(aggregate: &Aggregate, bin: &Expr, own: &[Expr]) -> Res
         })?;
     }
     if asked { Ok(None) } else { replaced(input) }
+}
+
+/// Whether the rows of this input of an aggregate are in panes: those of another aggregate are in windows, though they come from panes.
+pub(super) fn holds_panes(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) if projection.expr.iter().any(is_pane) => true,
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
+            plan.inputs().into_iter().all(holds_panes)
+        }
+        _ => false,
+    }
+}
+
+fn is_pane(expr: &Expr) -> bool {
+    let is_pane = |expr: &Expr| matches!(expr, Expr::ScalarFunction(of) if PANES.contains(&of.func.name()));
+    expr.exists(|expr| Ok(is_pane(expr))).unwrap_or(false)
 }
 
 /// What the lowered grouping says of panes.

@@ -209,8 +209,23 @@ impl Maker<'_> {
     }
 
     fn windows_of_windows(&mut self) -> String {
-        self.note("window of windows");
         let stream = self.stream();
+        if self.below(3) == 0 {
+            self.note("windows grouped again");
+            let inner = self.one_of(&[
+                "TUMBLE({}, ts, INTERVAL '40 seconds')",
+                "HOP({}, ts, INTERVAL '20 seconds', INTERVAL '1 minute')",
+                "HOP({}, ts, INTERVAL '10 seconds', INTERVAL '2 minutes')",
+                "CUMULATE({}, ts, INTERVAL '20 seconds', INTERVAL '80 seconds')",
+            ]);
+            let inner = inner.replace("{}", &stream);
+            let outer = self.one_of(&["window_start, window_end", "window_end", "window_start, window_end, n"]);
+            return format!(
+                "SELECT {outer}, sum(n) AS total, count(*) AS meters FROM (SELECT meter_id, window_start, window_end, count(*) AS n\n\
+                 FROM {inner} GROUP BY meter_id, window_start, window_end) GROUP BY {outer}"
+            );
+        }
+        self.note("window of windows");
         let outer = self.one_of(&[
             "TUMBLE(inner_windows, at, INTERVAL '4 minutes')",
             "HOP(inner_windows, at, INTERVAL '1 minute', INTERVAL '150 seconds')",

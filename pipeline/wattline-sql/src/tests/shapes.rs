@@ -329,6 +329,19 @@ fn other_windows() -> Vec<RuleFile> {
             "SELECT window_start, window_end, sum(n) AS n FROM HOP((SELECT window_end AS at, n FROM window_total), at, INTERVAL '2 minutes', INTERVAL '6 minutes') GROUP BY window_start, window_end",
         ),
         rule(
+            "hop_grouped_again",
+            TABLE,
+            "SELECT window_start, window_end, count(*) AS meters, sum(n) AS n FROM (SELECT meter_id, window_start, window_end, count(*) AS n\n\
+             FROM HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '3 minutes') GROUP BY meter_id, window_start, window_end)\n\
+             GROUP BY window_start, window_end",
+        ),
+        rule(
+            "cumulate_grouped_again",
+            TABLE,
+            "SELECT DISTINCT window_start, window_end FROM (SELECT meter_id, window_start, window_end, count(*) AS n\n\
+             FROM CUMULATE(meter_readings, ts, INTERVAL '1 minute', INTERVAL '4 minutes') GROUP BY meter_id, window_start, window_end)",
+        ),
+        rule(
             "hop_top",
             TABLE,
             "SELECT window_end, meter_id, ts, u_a_v, rank() OVER (PARTITION BY window_end ORDER BY u_a_v DESC) AS place\n\

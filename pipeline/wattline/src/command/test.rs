@@ -221,16 +221,25 @@ fn compare_alerts(project: &Project, outcome: &TestOutcome, expected: &[Expected
     Ok(failures)
 }
 
+/// Folds the rows in the order of event time, as a job does with those that one watermark makes final.
 fn fold(plans: &[RulePlan], outcome: &TestOutcome) -> Result<Vec<AlertRecord>> {
+    let rows: Vec<RuleRows> = outcome
+        .rows
+        .iter()
+        .map(|rows| RuleRows { rule: rows.rule, batch: rows.batch.clone(), identity: rows.identity.clone() })
+        .collect();
+    let plan_of = |rows: &RuleRows| plans.get(rows.rule).and_then(|plan| plan.alert.as_ref());
+    let of_alerts = rows.iter().filter_map(|rows| Some(Candidates::new(plan_of(rows)?, rows)));
+    let candidates = of_alerts.collect::<Result<Vec<_>, _>>()?;
+    let mut order: Vec<(i64, usize, usize)> = Vec::new();
+    for (which, candidates) in candidates.iter().enumerate() {
+        order.extend(candidates.event_us().iter().enumerate().map(|(k, us)| (*us, which, k)));
+    }
+    order.sort_unstable();
     let mut lifecycle = Lifecycle::default();
     let mut records = Vec::new();
-    for rows in &outcome.rows {
-        let Some(plan) = plans.get(rows.rule).and_then(|plan| plan.alert.as_ref()) else { continue };
-        let rows = RuleRows { rule: rows.rule, batch: rows.batch.clone(), identity: rows.identity.clone() };
-        let candidates = Candidates::new(plan, &rows)?;
-        for k in 0..rows.batch.num_rows() {
-            records.extend(candidates.fold(k, &mut lifecycle)?);
-        }
+    for (_, which, k) in order {
+        records.extend(candidates[which].fold(k, &mut lifecycle)?);
     }
     Ok(records)
 }
