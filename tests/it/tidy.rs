@@ -188,7 +188,15 @@ fn every_rule_has_its_test() -> Result<()> {
     let tests = files(&root, "sql/**/*.test.toml")?;
     let tested: BTreeSet<PathBuf> = tests.into_iter().map(|file| file.with_extension("").with_extension("")).collect();
     ensure!(!rules.is_empty(), "there is no rule under `sql/`");
-    let untested = rules.difference(&tested).map(|rule| format!("{}.sql has no .test.toml", rule.display()));
+    // A view has no result of its own: the rules that read it have the cases.
+    let is_view = |rule: &&PathBuf| {
+        fs::read_to_string(root.join(rule.with_extension("sql")))
+            .is_ok_and(|text| text.lines().any(|line| line.split('=').map(str::trim).eq(["kind", "\"view\""])))
+    };
+    let untested = rules
+        .difference(&tested)
+        .filter(|rule| !is_view(rule))
+        .map(|rule| format!("{}.sql has no .test.toml", rule.display()));
     let orphans = tested.difference(&rules).map(|rule| format!("{}.test.toml has no .sql", rule.display()));
     report("rules and tests that do not pair", untested.chain(orphans).collect())
 }

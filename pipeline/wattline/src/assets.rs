@@ -9,6 +9,7 @@ use rust_embed::RustEmbed;
 #[folder = "../../sql"]
 #[include = "*.sql"]
 #[include = "*.test.toml"]
+#[exclude = "drafts/*"]
 struct Sql;
 
 #[derive(RustEmbed)]

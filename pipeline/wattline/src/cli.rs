@@ -97,7 +97,7 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
-    /// Only rules whose id or test name contains one of these.
+    /// Only cases whose name, as it is printed (`rule::case`), contains one of these.
     pub(crate) filter: Vec<String>,
     #[command(flatten)]
     pub(crate) config: ConfigArg,

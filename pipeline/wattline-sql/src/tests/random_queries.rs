@@ -218,7 +218,7 @@ impl Maker<'_> {
                 "HOP({}, ts, INTERVAL '10 seconds', INTERVAL '2 minutes')",
                 "CUMULATE({}, ts, INTERVAL '20 seconds', INTERVAL '80 seconds')",
             ]);
-            let inner = inner.replace("{}", &stream);
+            let inner = inner.replace("{}", stream);
             let outer = self.one_of(&["window_start, window_end", "window_end", "window_start, window_end, n"]);
             return format!(
                 "SELECT {outer}, sum(n) AS total, count(*) AS meters FROM (SELECT meter_id, window_start, window_end, count(*) AS n\n\

@@ -17,6 +17,7 @@ pub(super) fn shapes() -> Vec<RuleFile> {
         stages_of_stages(),
         unions_and_distinct(),
         other_windows(),
+        windows_grouped_again(),
         hops_over_many_panes(),
         sessions_and_lists(),
         stream_joins(),
@@ -289,6 +290,24 @@ fn hops_over_many_panes() -> Vec<RuleFile> {
     ]
 }
 
+fn windows_grouped_again() -> Vec<RuleFile> {
+    vec![
+        rule(
+            "hop_grouped_again",
+            TABLE,
+            "SELECT window_start, window_end, count(*) AS meters, sum(n) AS n FROM (SELECT meter_id, window_start, window_end, count(*) AS n\n\
+             FROM HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '3 minutes') GROUP BY meter_id, window_start, window_end)\n\
+             GROUP BY window_start, window_end",
+        ),
+        rule(
+            "cumulate_grouped_again",
+            TABLE,
+            "SELECT DISTINCT window_start, window_end FROM (SELECT meter_id, window_start, window_end, count(*) AS n\n\
+             FROM CUMULATE(meter_readings, ts, INTERVAL '1 minute', INTERVAL '4 minutes') GROUP BY meter_id, window_start, window_end)",
+        ),
+    ]
+}
+
 fn other_windows() -> Vec<RuleFile> {
     let of = |id: &str, table: &str| {
         let sql = format!(
@@ -327,19 +346,6 @@ fn other_windows() -> Vec<RuleFile> {
             "hop_of_windows",
             TABLE,
             "SELECT window_start, window_end, sum(n) AS n FROM HOP((SELECT window_end AS at, n FROM window_total), at, INTERVAL '2 minutes', INTERVAL '6 minutes') GROUP BY window_start, window_end",
-        ),
-        rule(
-            "hop_grouped_again",
-            TABLE,
-            "SELECT window_start, window_end, count(*) AS meters, sum(n) AS n FROM (SELECT meter_id, window_start, window_end, count(*) AS n\n\
-             FROM HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '3 minutes') GROUP BY meter_id, window_start, window_end)\n\
-             GROUP BY window_start, window_end",
-        ),
-        rule(
-            "cumulate_grouped_again",
-            TABLE,
-            "SELECT DISTINCT window_start, window_end FROM (SELECT meter_id, window_start, window_end, count(*) AS n\n\
-             FROM CUMULATE(meter_readings, ts, INTERVAL '1 minute', INTERVAL '4 minutes') GROUP BY meter_id, window_start, window_end)",
         ),
         rule(
             "hop_top",

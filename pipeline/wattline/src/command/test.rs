@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, AsArray, DictionaryArray, Int32Array, Int64Array, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimestampMicrosecondType};
@@ -55,7 +55,8 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
             }
         };
         for case in &file.cases {
-            let wanted = |part: &String| rule.contains(part.as_str()) || case.name.contains(part.as_str());
+            let name = format!("{rule}::{}", case.name);
+            let wanted = |part: &String| name.contains(part.as_str());
             if !args.filter.is_empty() && !args.filter.iter().any(wanted) {
                 continue;
             }
@@ -67,6 +68,12 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
         }
     }
     report::diagnostics(&mistakes, &project.texts);
+    if verdicts.is_empty() && mistakes.is_empty() && !args.filter.is_empty() {
+        bail!(
+            "no case is called like `{}`; names look as `wattline test` prints them: `rule::case`",
+            args.filter.join("`, `")
+        );
+    }
     let failed = verdicts.iter().filter(|verdict| !verdict.failures.is_empty()).count();
     let passed = verdicts.len() - failed;
     match args.format {
