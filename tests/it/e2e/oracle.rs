@@ -236,13 +236,15 @@ fn shipped_stream(stream: &StreamOfTest) -> Result<Stream> {
 
 fn shipped_rules() -> Result<Vec<RuleFile>> {
     let root = tree::root()?;
-    let paths = glob::glob(&root.join("sql/**/*.sql").display().to_string())?;
-    paths
-        .map(|path| {
-            let path = path?;
-            Ok(RuleFile { text: fs::read_to_string(&path)?, path: path.display().to_string() })
-        })
-        .collect()
+    let drafts = root.join("sql/drafts");
+    let mut rules = Vec::new();
+    for path in glob::glob(&root.join("sql/**/*.sql").display().to_string())? {
+        let path = path?;
+        if !path.starts_with(&drafts) {
+            rules.push(RuleFile { text: fs::read_to_string(&path)?, path: path.display().to_string() });
+        }
+    }
+    Ok(rules)
 }
 
 /// The rows of a raw table within the delay, as batches of the stream's schema.
