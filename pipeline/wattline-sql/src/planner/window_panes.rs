@@ -49,11 +49,12 @@ pub(super) fn with_panes(aggregate: &Aggregate, bin: &Expr, own: &[Expr]) -> Res
 }
 
 /// Whether the rows of this input of an aggregate are in panes: those of another aggregate are in windows, though they come from panes.
+/// A filter by a subquery has become a join since the panes were put in.
 pub(super) fn holds_panes(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Projection(projection) if projection.expr.iter().any(is_pane) => true,
-        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
-            plan.inputs().into_iter().all(holds_panes)
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Join(_) => {
+            plan.inputs().into_iter().any(holds_panes)
         }
         _ => false,
     }

@@ -300,6 +300,19 @@ fn windows_grouped_again() -> Vec<RuleFile> {
              GROUP BY window_start, window_end",
         ),
         rule(
+            "hop_without_followers",
+            TABLE,
+            "SELECT window_start, window_end, count(*) AS n FROM HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '3 minutes') w\n\
+             WHERE NOT EXISTS (SELECT 1 FROM meter_readings b WHERE b.meter_id = w.meter_id AND b.ts > w.ts AND b.ts <= w.ts + INTERVAL '20 seconds')\n\
+             GROUP BY window_start, window_end",
+        ),
+        rule(
+            "cumulate_of_known_meters",
+            TABLE,
+            "SELECT window_start, window_end, meter_id, count(*) AS n FROM CUMULATE(meter_readings, ts, INTERVAL '1 minute', INTERVAL '4 minutes')\n\
+             WHERE meter_id IN (SELECT meter_id FROM meters) GROUP BY window_start, window_end, meter_id",
+        ),
+        rule(
             "cumulate_grouped_again",
             TABLE,
             "SELECT DISTINCT window_start, window_end FROM (SELECT meter_id, window_start, window_end, count(*) AS n\n\
