@@ -15,7 +15,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(180);
 
 const CONFIG: &str = "job = \"memory\"
 [run]
-memory = \"32 MB\"
+memory = \"64 MB\"
 scratch = \".\"
 [streams.readings]
 schema = \"readings.avsc\"
