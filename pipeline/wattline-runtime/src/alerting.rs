@@ -59,6 +59,20 @@ struct Conventional {
     window_end: Option<Vec<Option<i64>>>,
 }
 
+/// Folds what one watermark makes final, of all rules, in the order of event time.
+///
+/// # Errors
+/// [`Error::Arrow`] if a value cannot be shown as text.
+pub fn fold_in_order(candidates: &[Candidates<'_>], lifecycle: &mut Lifecycle) -> Result<Vec<AlertRecord>> {
+    let mut order: Vec<(i64, usize, usize)> = Vec::new();
+    for (which, candidate) in candidates.iter().enumerate() {
+        order.extend(candidate.event_us.iter().enumerate().map(|(k, us)| (*us, which, k)));
+    }
+    order.sort_unstable();
+    let fold = |(_, which, k): (i64, usize, usize)| candidates[which].fold(k, lifecycle).transpose();
+    order.into_iter().filter_map(fold).collect()
+}
+
 impl<'a> Candidates<'a> {
     /// Reads the conventional columns of a batch of rows.
     ///

@@ -28,7 +28,7 @@ use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
-use crate::alerting::{AlertPlan, Candidates};
+use crate::alerting::{AlertPlan, Candidates, fold_in_order};
 use crate::clock::Clock;
 use crate::commit::Chain;
 use crate::error::{Error, Result};
@@ -685,21 +685,10 @@ impl Coordinator {
                 candidates.push(Candidates::new(plan, rows)?);
             }
         }
-        let mut order: Vec<(i64, usize, usize)> = Vec::new();
-        for (which, candidate) in candidates.iter().enumerate() {
-            order.extend(candidate.event_us().iter().enumerate().map(|(k, us)| (*us, which, k)));
-        }
-        order.sort_unstable();
-        for (_, which, k) in order {
-            if let Some(record) = candidates[which].fold(k, &mut self.lifecycle)? {
-                *self
-                    .alerts_by_rule
-                    .entry(record.rule_id.clone())
-                    .or_default()
-                    .entry(record.status.as_str())
-                    .or_default() += 1;
-                self.uncommitted.alerts.push(record);
-            }
+        for record in fold_in_order(&candidates, &mut self.lifecycle)? {
+            let of_rule = self.alerts_by_rule.entry(record.rule_id.clone()).or_default();
+            *of_rule.entry(record.status.as_str()).or_default() += 1;
+            self.uncommitted.alerts.push(record);
         }
         Ok(())
     }

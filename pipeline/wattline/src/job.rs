@@ -132,8 +132,9 @@ fn maintain_policy(run: &config::Run) -> MaintainPolicy {
     MaintainPolicy { merge_target_bytes, merge_early_bytes, ..usual }
 }
 
-/// Bytes of stored state, before they are compressed, at which another object is begun.
-const OBJECT_BYTES: std::ops::RangeInclusive<u64> = 4 << 20..=32 << 20;
+/// Bytes of stored state, before they are compressed, at which another object is begun: a 32nd of what is for data, within these.
+const OBJECT_BYTES_MIN: u64 = 4 << 20;
+const OBJECT_BYTES_MAX: u64 = 32 << 20;
 
 fn settings(config: &config::Config, job: &str) -> JobSettings {
     let run = &config.run;
@@ -150,7 +151,7 @@ fn settings(config: &config::Config, job: &str) -> JobSettings {
         file_age: run.file_age.duration(),
         file_bytes: run.file_bytes.0,
         results_bytes: data_bytes / 16,
-        object_bytes: (data_bytes / 32).clamp(*OBJECT_BYTES.start(), *OBJECT_BYTES.end()),
+        object_bytes: (data_bytes / 32).clamp(OBJECT_BYTES_MIN, OBJECT_BYTES_MAX),
         manifest_retention: run.manifest_retention.duration(),
         maintenance: run.maintenance.duration(),
         correction: run.correction.duration(),

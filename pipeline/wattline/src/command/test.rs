@@ -18,7 +18,7 @@ use arrow::record_batch::RecordBatch;
 use serde_json::Value;
 use wattline_core::alert::{AlertRecord, Lifecycle};
 use wattline_decode::{JsonDecoder, Records};
-use wattline_runtime::alerting::{Candidates, payload};
+use wattline_runtime::alerting::{Candidates, fold_in_order, payload};
 use wattline_runtime::port::RuleRows;
 use wattline_runtime::table::{SystemStream, system_streams};
 use wattline_runtime::{RulePlan, stream_schema};
@@ -228,7 +228,7 @@ fn compare_alerts(project: &Project, outcome: &TestOutcome, expected: &[Expected
     Ok(failures)
 }
 
-/// Folds the rows in the order of event time, as a job does with those that one watermark makes final.
+/// Folds the rows as a job does with those that one watermark makes final.
 fn fold(plans: &[RulePlan], outcome: &TestOutcome) -> Result<Vec<AlertRecord>> {
     let rows: Vec<RuleRows> = outcome
         .rows
@@ -238,17 +238,7 @@ fn fold(plans: &[RulePlan], outcome: &TestOutcome) -> Result<Vec<AlertRecord>> {
     let plan_of = |rows: &RuleRows| plans.get(rows.rule).and_then(|plan| plan.alert.as_ref());
     let of_alerts = rows.iter().filter_map(|rows| Some(Candidates::new(plan_of(rows)?, rows)));
     let candidates = of_alerts.collect::<Result<Vec<_>, _>>()?;
-    let mut order: Vec<(i64, usize, usize)> = Vec::new();
-    for (which, candidates) in candidates.iter().enumerate() {
-        order.extend(candidates.event_us().iter().enumerate().map(|(k, us)| (*us, which, k)));
-    }
-    order.sort_unstable();
-    let mut lifecycle = Lifecycle::default();
-    let mut records = Vec::new();
-    for (_, which, k) in order {
-        records.extend(candidates[which].fold(k, &mut lifecycle)?);
-    }
-    Ok(records)
+    Ok(fold_in_order(&candidates, &mut Lifecycle::default())?)
 }
 
 fn matches(expected: &ExpectedRow, record: &AlertRecord) -> Result<bool> {
