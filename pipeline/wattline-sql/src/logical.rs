@@ -47,7 +47,7 @@ use match_recognize::PatternPlanner;
 pub(crate) use mistakes::{parse_mistake, planning_mistakes};
 pub(crate) use params::replace_params;
 pub(crate) use refusal::{Anchor, Anchors, Refusal, span_in};
-pub(crate) use tie_break::break_ties_by_identity;
+pub(crate) use tie_break::break_ties;
 pub(crate) use time_bound::{join_bound_of, shifted};
 use view::ViewSource;
 use window_tables::WindowTablePlanner;

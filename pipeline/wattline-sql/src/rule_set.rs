@@ -19,8 +19,8 @@ use crate::diagnostic::{Diagnostic, Severity, code};
 use crate::final_program::FinalProgram;
 use crate::lane_program::LaneProgram;
 use crate::logical::{
-    Anchor, Anchors, Refusal, Scope, all_streams_of, break_ties_by_identity, join_as_of_event_time, parse,
-    parse_mistake, planning_mistakes, replace_params, span_in, spell_out_distinct, tables_of,
+    Anchor, Anchors, Refusal, Scope, all_streams_of, break_ties, join_as_of_event_time, parse, parse_mistake,
+    planning_mistakes, replace_params, span_in, spell_out_distinct, tables_of,
 };
 use crate::output::{OutputColumns, find_columns, project_for_archive};
 use crate::planner::{Feed, Hold, Node, Problem, References, StreamPlan, analyze, lower};
@@ -362,7 +362,7 @@ impl<'a> Compiler<'a> {
         let plan = spell_out_distinct(self.catalog.session(), plan)
             .map_err(|error| planning_mistakes(file, &error, scope, anchors))?;
         let plan = join_as_of_event_time(plan).map_err(|refusal| vec![refusal.into_diagnostic(file, anchors)])?;
-        break_ties_by_identity(plan).map_err(|error| planning_mistakes(file, &error, scope, anchors))
+        break_ties(plan).map_err(|error| planning_mistakes(file, &error, scope, anchors))
     }
 
     /// The delay of the rule that is read, else the header's, else the stream's; `None` without a stream.

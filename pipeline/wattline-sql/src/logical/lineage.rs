@@ -11,7 +11,7 @@ use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Window, WindowFrameBound, lit};
 
-use super::time_bound::join_hold_back_us;
+use super::time_bound::join_moments;
 use crate::catalog::{Stream, StreamSource, event_time_type};
 use crate::functions::MatchRows;
 
@@ -184,6 +184,20 @@ fn marked(resolved: Expr, mark: char) -> Expr {
     result.map_or(resolved, |marked| marked.data)
 }
 
+/// An expression without marks: whatever row it is of, and whether or not that is there.
+fn unmarked(resolved: &Expr) -> Expr {
+    let result = resolved.clone().transform_up(|expr| {
+        Ok(match expr {
+            Expr::Column(Column { relation: Some(relation), name, spans }) => {
+                let relation = Some(TableReference::bare(relation.table()));
+                Transformed::yes(Expr::Column(Column { relation, name, spans }))
+            }
+            other => Transformed::no(other),
+        })
+    });
+    result.map_or_else(|_infallible| resolved.clone(), |unmarked| unmarked.data)
+}
+
 /// One side of a FULL join as if it were there; `None` if it is none.
 fn as_if_present(resolved: &Expr) -> Option<Expr> {
     let mut is_side = true;
@@ -301,32 +315,121 @@ pub(crate) fn lag_in(input: &LogicalPlan, resolved: &Expr) -> Option<i64> {
 /// comes with the window, what looks ahead that much later, a pair of a join when both of its rows are there. `None` if it is
 /// not bounded. Too much is only late; too little would lose rows.
 pub(crate) fn hold_back_us(plan: &LogicalPlan, resolved: &Expr) -> Option<i64> {
-    let mut held_us: i64 = 0;
-    for input in plan.inputs() {
-        held_us = held_us.max(hold_back_us(input, resolved)?);
-    }
-    let own_us = match plan {
-        LogicalPlan::Window(window) => {
-            let own_us = window.window_expr.iter().map(|expr| own_hold_back_us(window, expr, resolved));
-            own_us.collect::<Option<Vec<i64>>>()?.into_iter().max().unwrap_or(0)
-        }
-        LogicalPlan::Aggregate(aggregate) if contains_stream(&aggregate.input) => {
-            let streams = streams_of(&aggregate.input);
-            let groups = grouped(aggregate).into_iter().map(|group| resolve(&aggregate.input, group));
-            let mut bins = groups.flat_map(|group| find_time_bins(&group, &streams));
-            bins.next().map_or(Some(0), |bin| held_with(&bin, resolved))?
-        }
-        LogicalPlan::Join(join) if contains_stream(&join.left) && contains_stream(&join.right) => {
-            join_hold_back_us(join, resolved)?
-        }
-        _ => 0,
-    };
-    own_us.checked_add(held_us)
+    held_back_us(plan, resolved, &streams_of(plan))
 }
 
-/// How much later than `resolved` rows come that come with a window: with its own bin they are not late.
-fn held_with(bin: &TimeBin, resolved: &Expr) -> Option<i64> {
-    if contains(resolved, &bin.expr) { Some(0) } else { Some(bin.final_after_us().max(bin.size_us)) }
+/// When rows come out of a step that holds them: once the watermark is `after_us` past `instant`.
+struct Moment {
+    instant: Expr,
+    after_us: i64,
+}
+
+/// As [`hold_back_us`], among the streams of a larger plan.
+fn held_back_us(plan: &LogicalPlan, resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> {
+    let moments = match plan {
+        LogicalPlan::Window(window) => {
+            let moments = window.window_expr.iter().map(|expr| moment_of(window, expr));
+            moments.collect::<Option<Vec<Moment>>>()?
+        }
+        LogicalPlan::Aggregate(aggregate) if contains_stream(&aggregate.input) => {
+            let inner = streams_of(&aggregate.input);
+            let groups = grouped(aggregate).into_iter().map(|group| resolve(&aggregate.input, group));
+            let bin = groups.flat_map(|group| find_time_bins(&group, &inner)).next()?;
+            vec![Moment { after_us: lag_in(&aggregate.input, &bin.expr)?, instant: bin.expr }]
+        }
+        LogicalPlan::Join(join) if contains_stream(&join.left) && contains_stream(&join.right) => {
+            let [left, right] = join_moments(join)?;
+            let of_join = |column: Column| resolve_column(plan, &column);
+            // A row of one side may come with a partner or without, an instant of both with either.
+            let moment = |(column, after_us)| Moment { instant: of_join(column), after_us };
+            return held_with_side(&[moment(left), moment(right)], resolved, streams);
+        }
+        _ => {
+            let held = plan.inputs().into_iter().map(|input| held_back_us(input, resolved, streams));
+            return held.collect::<Option<Vec<i64>>>()?.into_iter().max().or(Some(0));
+        }
+    };
+    let held = moments.iter().map(|moment| held_until_us(moment, resolved, streams));
+    held.collect::<Option<Vec<i64>>>()?.into_iter().max().or(Some(0))
+}
+
+/// How much longer than `resolved` says rows are held that come at this moment.
+fn held_until_us(moment: &Moment, resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> {
+    let known_us = lag_us(resolved, streams)?;
+    let behind_us = match shared_part(&moment.instant, resolved) {
+        Some(part) => distance_us(&moment.instant, resolved, &part, streams)?,
+        None => lead_us(&unmarked(&moment.instant), streams)?.checked_add(known_us)?,
+    };
+    Some(moment.after_us.checked_add(behind_us)?.checked_sub(known_us)?.max(0))
+}
+
+/// As [`held_until_us`], for rows of a join, which have the instant of either side.
+fn held_with_side(moments: &[Moment; 2], resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> {
+    let [left, right] = moments.each_ref().map(|moment| shared_part(&moment.instant, resolved));
+    let both = match (left, right) {
+        (Some(_), None) if !is_of_either_side(resolved) => return held_until_us(&moments[0], resolved, streams),
+        (None, Some(_)) if !is_of_either_side(resolved) => return held_until_us(&moments[1], resolved, streams),
+        (Some(left), Some(right)) => Some([left, right]),
+        _ => None,
+    };
+    let known_us = lag_us(resolved, streams)?;
+    let mut held_us: i64 = 0;
+    for (at, moment) in moments.iter().enumerate() {
+        let behind_us = match &both {
+            Some(parts) => {
+                let own = with_own_time(&moment.instant, &parts[at], streams)?;
+                let relative = with_own_time(&with_own_time(resolved, &parts[0], streams)?, &parts[1], streams)?;
+                lead_us(&unmarked(&own), streams)?.checked_add(lag_us(&relative, streams)?)?
+            }
+            None => lead_us(&unmarked(&moment.instant), streams)?.checked_add(known_us)?,
+        };
+        held_us = held_us.max(moment.after_us.checked_add(behind_us)?.checked_sub(known_us)?);
+    }
+    Some(held_us)
+}
+
+/// The largest part of the instant, perhaps all of it, that `resolved` is a function of too.
+fn shared_part(instant: &Expr, resolved: &Expr) -> Option<Expr> {
+    let mut shared = None;
+    let walked = instant.apply(|part| {
+        let is_instant = !part.column_refs().is_empty();
+        shared = (is_instant && contains(resolved, part)).then(|| part.clone());
+        Ok(match (&shared, part) {
+            (Some(_), _) => TreeNodeRecursion::Stop,
+            // What a session is made of says nothing of when it is over.
+            (None, Expr::WindowFunction(_)) => TreeNodeRecursion::Jump,
+            (None, _) => TreeNodeRecursion::Continue,
+        })
+    });
+    debug_assert!(walked.is_ok(), "walking an expression does not fail");
+    shared
+}
+
+/// How far `instant` may lie after `resolved`, both functions of `part`.
+fn distance_us(instant: &Expr, resolved: &Expr, part: &Expr, streams: &[&StreamSource]) -> Option<i64> {
+    let lead_us = lead_us(&unmarked(&with_own_time(instant, part, streams)?), streams)?;
+    lead_us.checked_add(lag_us(&with_own_time(resolved, part, streams)?, streams)?)
+}
+
+/// An expression with the event time behind `part` in place of `part`, to speak of it relative to that.
+fn with_own_time(whole: &Expr, part: &Expr, streams: &[&StreamSource]) -> Option<Expr> {
+    let mut time = part.column_refs().into_iter().map(|column| Expr::Column(column.clone()));
+    let time = time.find(|column| is_event_time(&unmarked(column), streams))?;
+    let replaced = whole.clone().transform_down(|expr| {
+        Ok(if expr == *part {
+            Transformed::new(time.clone(), true, TreeNodeRecursion::Jump)
+        } else {
+            Transformed::no(expr)
+        })
+    });
+    replaced.ok().map(|replaced| replaced.data)
+}
+
+/// Whether an expression is of whichever side of a FULL join is there.
+fn is_of_either_side(resolved: &Expr) -> bool {
+    resolved.column_refs().iter().any(|column| {
+        column.relation.as_ref().and_then(|of| of.schema()).is_some_and(|marks| marks.contains(ONE_OF_TWO))
+    })
 }
 
 /// Whether an expression is part of another.
@@ -334,37 +437,31 @@ pub(crate) fn contains(whole: &Expr, part: &Expr) -> bool {
     whole.exists(|expr| Ok(expr == part)).unwrap_or(false)
 }
 
-fn own_hold_back_us(window: &Window, expr: &Expr, resolved: &Expr) -> Option<i64> {
-    let Expr::WindowFunction(function) = expr.clone().unalias() else { return Some(0) };
+/// When the rows of a window function come: with the window or session that it is partitioned by, else in the order of time.
+fn moment_of(window: &Window, expr: &Expr) -> Option<Moment> {
+    let input = &window.input;
+    let Expr::WindowFunction(function) = expr.clone().unalias() else { return None };
+    let lag_in = |resolved: &Expr| lag_in(input, resolved);
     if is_session(&function) {
         let is_end = |expr: &Expr| matches!(expr, Expr::WindowFunction(of) if of.fun.name() == "session_end");
-        let ends = window.window_expr.iter().map(|expr| resolve_over(window, expr)).filter(is_end);
-        return ends.into_iter().any(|end| contains(resolved, &end)).then_some(0);
+        let end = window.window_expr.iter().map(|expr| resolve_over(window, expr)).find(is_end)?;
+        let time = resolve(input, function.params.args.first()?);
+        return Some(Moment { instant: end, after_us: lag_in(&time)?.checked_sub(1)? });
     }
-    let streams = streams_of(&window.input);
     // The rows of a pattern come when no later row can change their matches, whatever their partition is.
     let pattern = MatchRows::pattern_of(&function);
     let partitions = if pattern.is_some() { &[][..] } else { &function.params.partition_by[..] };
-    for partition in partitions {
-        let partition = resolve(&window.input, partition);
-        if lag_us(&partition, &streams).is_none() {
-            continue;
-        }
-        return match find_time_bins(&partition, &streams).first() {
-            Some(bin) => held_with(bin, resolved),
-            // The rows of one instant; those of a session come with it, whenever that is.
-            None if is_event_time(&partition, &streams) || contains(resolved, &partition) => Some(0),
-            None => None,
-        };
+    let mut partitions = partitions.iter().map(|partition| resolve(input, partition));
+    if let Some(moment) = partitions.find_map(|instant| Some(Moment { after_us: lag_in(&instant)?, instant })) {
+        return Some(moment);
     }
     let ahead_us = match (pattern, &function.params.window_frame.end_bound) {
         (Some(pattern), _) => pattern.bound_us,
         (None, WindowFrameBound::Following(bound)) if !bound.is_null() => interval_us(&lit(bound.clone()))?,
         (None, _) => 0,
     };
-    let order = function.params.order_by.first().map(|order| resolve(&window.input, &order.expr));
-    let bins = order.map_or_else(Vec::new, |order| find_time_bins(&order, &streams));
-    bins.first().map_or(Some(0), |bin| held_with(bin, resolved))?.checked_add(ahead_us)
+    let instant = resolve(input, &function.params.order_by.first()?.expr);
+    Some(Moment { after_us: lag_in(&instant)?.checked_add(ahead_us)?, instant })
 }
 
 /// How far a resolved instant may lie ahead of the event time that it is computed from, microseconds.

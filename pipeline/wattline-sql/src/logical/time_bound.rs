@@ -8,7 +8,7 @@ use datafusion::common::Column;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
 
-use super::lineage::{contains, find_time_bins, interval_us, lag_in, lead_us, resolve, streams_of};
+use super::lineage::{interval_us, lag_in, resolve};
 
 /// The right instant less the left one lies between these, microseconds.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,24 +27,16 @@ struct Found {
     highest_us: Option<i64>,
 }
 
-/// How much longer the rows of a join are held back than the instant `resolved` in them says; `None` without a bound.
-pub(super) fn join_hold_back_us(join: &Join, resolved: &Expr) -> Option<i64> {
-    let bound = join_bound_of(join)?;
-    let left = resolve(&join.left, &Expr::Column(bound.left));
-    let right = resolve(&join.right, &Expr::Column(bound.right));
-    let (left_lag_us, right_lag_us) = (lag_in(&join.left, &left)?, lag_in(&join.right, &right)?);
-    let (left_streams, right_streams) = (streams_of(&join.left), streams_of(&join.right));
-    // A left row waits for a right one up to this much after the bound's own instant, and the other way round.
-    let left_us = bound.highest_us.saturating_add(right_lag_us);
-    let right_us = left_lag_us.saturating_sub(bound.lowest_us);
-    let of_bound = find_time_bins(&left, &left_streams).iter().any(|bin| contains(resolved, &bin.expr));
-    if of_bound {
-        let more_us = left_us.saturating_sub(left_lag_us).max(right_us.saturating_sub(right_lag_us));
-        return Some(more_us.max(0));
-    }
-    let left_us = left_us.saturating_add(lead_us(&left, &left_streams)?.max(0));
-    let right_us = right_us.saturating_add(lead_us(&right, &right_streams)?.max(0));
-    Some(left_us.max(right_us).max(0).saturating_add(1))
+/// For each side of a join, its instant of the bound and how far past it the watermark is when the last of the rows with it
+/// comes; `None` without a bound.
+pub(super) fn join_moments(join: &Join) -> Option<[(Column, i64); 2]> {
+    let JoinBound { left, right, lowest_us, highest_us } = join_bound_of(join)?;
+    let lag_of = |plan: &LogicalPlan, column: &Column| lag_in(plan, &resolve(plan, &Expr::Column(column.clone())));
+    let (left_lag_us, right_lag_us) = (lag_of(&join.left, &left)?, lag_of(&join.right, &right)?);
+    // A row waits for the last partner that there can be, and comes no sooner than it would alone.
+    let left_us = highest_us.saturating_add(right_lag_us).max(left_lag_us).saturating_add(1);
+    let right_us = left_lag_us.saturating_sub(lowest_us).max(right_lag_us).saturating_add(1);
+    Some([(left, left_us), (right, right_us)])
 }
 
 /// The bound between two instants of the sides, if the join states one.

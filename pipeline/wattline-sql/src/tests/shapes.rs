@@ -3,6 +3,8 @@
 use super::fleet::rule;
 use crate::RuleFile;
 
+mod order;
+
 pub(super) const TABLE: &str = "kind = \"table\"";
 pub(super) const PATIENT: &str = "kind = \"table\"\ndelay = \"1 day\"";
 pub(super) const ALERT: &str = "kind = \"alert\"\nentity = \"meter_id\"";
@@ -26,6 +28,8 @@ pub(super) fn shapes() -> Vec<RuleFile> {
         held_back(),
         patterns(),
         domain_functions(),
+        order::ties(),
+        order::held_by_stages(),
     ];
     shapes.into_iter().flatten().collect()
 }

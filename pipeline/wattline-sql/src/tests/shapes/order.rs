@@ -1,0 +1,141 @@
+//! Rules whose result hangs on an order: among rows of equal order, and of stages that wait for each other.
+
+use super::super::fleet::rule;
+use super::{PATIENT, TABLE};
+use crate::RuleFile;
+
+const NARROW: &str = "(SELECT meter_id, ts, seq_no, u_a_v FROM meter_readings)";
+
+/// Rows of equal order that do not show the identity of their event, or share it.
+pub(super) fn ties() -> Vec<RuleFile> {
+    let of = |id: &str, sql: &str| rule(id, TABLE, sql);
+    vec![
+        of(
+            "ties_in_aggregates",
+            &format!(
+                "SELECT window_start, string_agg(meter_id, ',' ORDER BY seq_no) AS meters, first_value(u_a_v ORDER BY seq_no) AS first,\n\
+                 last_value(u_a_v ORDER BY seq_no) AS last,\n\
+                 array_agg(make_array(u_a_v) ORDER BY seq_no) AS lists, array_agg(DISTINCT seq_no ORDER BY seq_no) AS kinds,\n\
+                 percentile_cont(0.5) WITHIN GROUP (ORDER BY u_a_v) AS middle\n\
+                 FROM TUMBLE({NARROW}, ts, INTERVAL '1 minute') GROUP BY window_start"
+            ),
+        ),
+        of(
+            "ties_behind_a_join",
+            "SELECT window_start, m.feeder, last_value(r.u_a_v ORDER BY r.seq_no) AS last, array_agg(m.un_v ORDER BY r.seq_no) AS nominal\n\
+             FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') r JOIN meters m ON m.meter_id = r.meter_id GROUP BY window_start, m.feeder",
+        ),
+        of(
+            "ties_in_distinct_on",
+            &format!(
+                "WITH both AS (SELECT meter_id, ts, seq_no, u_a_v FROM meter_readings UNION ALL SELECT meter_id, ts, seq_no, 0 - u_a_v FROM other_readings)\n\
+                 SELECT DISTINCT ON (window_start, seq_no) window_start, seq_no, meter_id, u_a_v\n\
+                 FROM TUMBLE(both, ts, INTERVAL '1 minute') ORDER BY window_start, seq_no, ts"
+            ),
+        ),
+        of(
+            "ties_of_rows",
+            &format!(
+                "SELECT ts, meter_id, seq_no, row_number() OVER (PARTITION BY seq_no ORDER BY ts) AS nth,\n\
+                 lag(u_a_v) OVER (PARTITION BY seq_no ORDER BY ts) AS before,\n\
+                 sum(u_a_v) OVER (PARTITION BY seq_no ORDER BY ts ROWS 3 PRECEDING) AS recent, rank() OVER (PARTITION BY seq_no ORDER BY ts) AS place FROM {NARROW}"
+            ),
+        ),
+        of(
+            "ties_of_a_union",
+            "SELECT ts, meter_id, v FROM (SELECT ts, meter_id, v, row_number() OVER (PARTITION BY meter_id ORDER BY ts) AS nth FROM (\n\
+               SELECT ts, meter_id, seq_no AS v FROM meter_readings UNION ALL SELECT ts, meter_id, seq_no + 10 FROM other_readings)) WHERE nth < 9",
+        ),
+        of(
+            "ties_of_the_same_union",
+            "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY meter_id ORDER BY ts) AS nth FROM (\n\
+               SELECT * FROM meter_readings UNION ALL SELECT * FROM meter_readings)) WHERE nth < 9",
+        ),
+        of(
+            "ties_of_copies",
+            "SELECT ts, meter_id, window_start, lag(window_start) OVER (PARTITION BY meter_id ORDER BY ts) AS before\n\
+             FROM HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '3 minutes')",
+        ),
+        of(
+            "ties_of_groups",
+            "SELECT window_start, meter_id, n, row_number() OVER (PARTITION BY window_start ORDER BY n DESC) AS place FROM (\n\
+               SELECT window_start, meter_id, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY window_start, meter_id)",
+        ),
+        of(
+            "ties_without_order",
+            "SELECT window_start, meter_id, seq_no, row_number() OVER (PARTITION BY window_start) AS nth, lead(u_a_v) OVER (PARTITION BY window_start) AS next\n\
+             FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute')",
+        ),
+        of(
+            "ties_of_pairs",
+            "SELECT ts, meter_id, other, lag(other) OVER (PARTITION BY meter_id ORDER BY ts) AS before FROM (\n\
+               SELECT a.ts, a.meter_id, b.seq_no AS other FROM meter_readings a\n\
+               JOIN other_readings b ON b.meter_id = a.meter_id AND b.ts BETWEEN a.ts AND a.ts + INTERVAL '1 minute')",
+        ),
+        of(
+            "ties_of_a_pattern",
+            "WITH both AS (SELECT meter_id, ts, u_a_v FROM meter_readings UNION ALL SELECT meter_id, ts, u_a_v + 1 FROM other_readings)\n\
+             SELECT * FROM both MATCH_RECOGNIZE (PARTITION BY meter_id ORDER BY ts MEASURES first(a.ts) AS began, last(up.u_a_v) AS top, count(up.*) AS steps\n\
+               PATTERN (a up+) DEFINE up AS up.u_a_v > prev(u_a_v) AND up.ts <= first(ts) + INTERVAL '3 minutes')",
+        ),
+    ]
+}
+
+/// Stages over rows that come later than an instant in them says.
+pub(super) fn held_by_stages() -> Vec<RuleFile> {
+    let of = |id: &str, sql: &str| rule(id, TABLE, sql);
+    let counted = |window: &str| {
+        format!(
+            "SELECT window_start, window_end, meter_id, count(*) OVER (PARTITION BY window_start, window_end) AS n FROM {window}"
+        )
+    };
+    let cumulate = "CUMULATE(meter_readings, ts, INTERVAL '1 minute', INTERVAL '4 minutes')";
+    let day = "TUMBLE(meter_readings, ts, INTERVAL '1 day', 'UTC')";
+    let mut rules = Vec::new();
+    for (name, header, window) in [
+        ("cumulate", TABLE, cumulate),
+        ("hop", TABLE, "HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '3 minutes')"),
+        ("day", PATIENT, day),
+    ] {
+        let counted = counted(window);
+        rules.push(rule(
+            &format!("held_{name}_starts"),
+            header,
+            &format!("SELECT DISTINCT window_start FROM (SELECT DISTINCT window_start, window_end FROM ({counted}) WHERE n > 0)"),
+        ));
+        rules.push(rule(
+            &format!("held_{name}_lag"),
+            header,
+            &format!(
+                "SELECT meter_id, window_start, window_end, c, lag(c) OVER (PARTITION BY meter_id ORDER BY window_start, window_end) AS before FROM (\n\
+                   SELECT meter_id, window_start, window_end, max(n) AS c FROM ({counted}) GROUP BY meter_id, window_start, window_end)"
+            ),
+        ));
+        rules.push(rule(
+            &format!("held_{name}_grouped"),
+            header,
+            &format!(
+                "SELECT date_bin(INTERVAL '10 minutes', window_start) AS start, sum(c) AS c FROM (\n\
+                   SELECT window_start, window_end, count(*) AS c FROM ({counted}) GROUP BY window_start, window_end) GROUP BY 1"
+            ),
+        ));
+    }
+    rules.push(of(
+        "held_sessions",
+        "SELECT date_bin(INTERVAL '5 minutes', window_end) AS start, count(*) AS n, sum(c) AS c FROM (\n\
+           SELECT meter_id, window_end, count(*) AS c FROM SESSION(\n\
+             (SELECT meter_id, ts, count(*) OVER (PARTITION BY meter_id ORDER BY ts RANGE BETWEEN CURRENT ROW AND INTERVAL '1 minute' FOLLOWING) AS n FROM meter_readings),\n\
+             ts, INTERVAL '20 seconds', meter_id) WHERE n > 1 GROUP BY meter_id, window_start, window_end) GROUP BY 1",
+    ));
+    rules.push(of(
+        "held_pairs",
+        &format!(
+            "SELECT window_start, count(*) AS n, sum(far) AS far FROM (\n\
+               SELECT a.window_start, a.c, b.c AS far FROM (SELECT window_start, window_end, max(n) AS c FROM ({counted}) GROUP BY window_start, window_end) a\n\
+               LEFT JOIN (SELECT window_start, window_end, count(*) AS c FROM TUMBLE(other_readings, ts, INTERVAL '4 minutes') GROUP BY window_start, window_end) b\n\
+               ON a.window_end = b.window_end) WHERE window_start IS NOT NULL GROUP BY window_start",
+            counted = counted(cumulate)
+        ),
+    ));
+    rules
+}
