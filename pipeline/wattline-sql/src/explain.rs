@@ -122,6 +122,7 @@ fn write_node(text: &mut String, node: &Node, names_feeds: bool) -> std::fmt::Re
 
 fn join_in_words(kind: JoinType) -> &'static str {
     match kind {
+        JoinType::LeftMark => "mark left rows with a partner on the right",
         JoinType::LeftSemi => "keep left rows with a partner on the right",
         JoinType::RightSemi => "keep right rows with a partner on the left",
         JoinType::LeftAnti => "keep left rows without a partner on the right",
@@ -199,6 +200,7 @@ fn write_steps(text: &mut String, steps: &[Operator]) -> std::fmt::Result {
                     RefJoinKind::KeepStream => "left join",
                     RefJoinKind::Semi => "keep if found in",
                     RefJoinKind::Anti => "keep if not found in",
+                    RefJoinKind::Mark => "mark if found in",
                 };
                 writeln!(text, "    {kind} {} reference rows in memory", join.table.num_rows())?;
             }

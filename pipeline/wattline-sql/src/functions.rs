@@ -44,6 +44,7 @@ mod window_lists;
 mod window_pane;
 mod working_days;
 
+pub(crate) use local_bin::check_local_windows;
 pub(crate) use match_rows::MatchRows;
 pub(crate) use session::{gap_us, sessions};
 

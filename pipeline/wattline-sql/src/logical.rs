@@ -24,8 +24,9 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 mod as_of;
+mod comparison;
+mod date_trunc;
 mod distinct;
-mod float_comparison;
 mod lineage;
 mod match_recognize;
 mod mistakes;
@@ -37,8 +38,9 @@ mod view;
 mod window_tables;
 
 pub(crate) use as_of::{join_as_of_event_time, time_of_output};
+pub(crate) use comparison::Comparisons;
+pub(crate) use date_trunc::TruncatedDates;
 pub(crate) use distinct::spell_out_distinct;
-pub(crate) use float_comparison::FloatComparison;
 pub(crate) use lineage::{
     TimeBin, all_streams_of, as_bin_of, contains_aggregate, contains_stream, find_time_bins, hold_back_us, instant_us,
     interval_us, is_event_time, is_session, lag_in, lag_us, resolve, resolve_column, streams_of, time_bin_of,
@@ -48,7 +50,7 @@ pub(crate) use mistakes::{parse_mistake, planning_mistakes};
 pub(crate) use params::replace_params;
 pub(crate) use refusal::{Anchor, Anchors, Refusal, span_in};
 pub(crate) use tie_break::break_ties;
-pub(crate) use time_bound::{join_bound_of, shifted};
+pub(crate) use time_bound::{duration_us, join_bound_of, shifted};
 use view::ViewSource;
 use window_tables::WindowTablePlanner;
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, JoinType, NullEquality};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
@@ -209,9 +210,11 @@ impl Node {
     }
 }
 
-/// Type coercion and checks of DataFusion.
+/// Type coercion and checks of DataFusion. An outer join whose missing rows WHERE drops is an inner one from here on, so that the
+/// times in its rows are known to be there.
 pub(crate) fn analyze(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
-    session.analyzer().execute_and_check(plan, session.config_options(), |_, _| {})
+    let plan = session.analyzer().execute_and_check(plan, session.config_options(), |_, _| {})?;
+    apply(session, plan, vec![Arc::new(EliminateOuterJoin::new())])
 }
 
 /// Lowers an analysed plan. `in_order`: rows that would be final at once wait, to come out in the order of event time.
@@ -222,6 +225,7 @@ pub(crate) fn lower(
     references: &mut References,
 ) -> std::result::Result<StreamPlan, Problem> {
     check_streams(&plan)?;
+    check_values(&plan)?;
     let plan = window_keys::reduce(grouping_sets::expand(plan)?)?;
     let optimized = optimize(session, plan)?;
     let mut lowering = Lowering { session, references, feeds: Vec::new() };
@@ -247,6 +251,30 @@ fn check_streams(plan: &LogicalPlan) -> std::result::Result<(), Refusal> {
     ))
 }
 
+/// Before aggregates are looked at: one in a subquery has no window, but that is not what is wrong.
+fn check_values(plan: &LogicalPlan) -> std::result::Result<(), Refusal> {
+    let mut over_stream = false;
+    let walked = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                over_stream |= matches!(expr, Expr::ScalarSubquery(of) if contains_stream(&of.subquery));
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    debug_assert!(walked.is_ok(), "walking a plan does not fail");
+    if over_stream { Err(subquery_as_value()) } else { Ok(()) }
+}
+
+fn subquery_as_value() -> Refusal {
+    Refusal::new(
+        code::SUBQUERY,
+        Anchor::Query,
+        "a subquery as a value is not kept up to date on a stream",
+        "join it instead: `JOIN limits l ON l.kind = r.kind`, or windows by `a.window_start = b.window_start`",
+    )
+}
+
 fn optimize(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
@@ -259,6 +287,14 @@ fn optimize(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
     ];
+    apply(session, plan, rules)
+}
+
+fn apply(
+    session: &SessionState,
+    plan: LogicalPlan,
+    rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
+) -> Result<LogicalPlan> {
     let context = OptimizerContext::new_with_config_options(Arc::clone(session.config_options()))
         .without_query_execution_start_time()
         .with_skip_failing_rules(false);
@@ -362,13 +398,7 @@ impl Lowering<'_> {
 
     fn physical(&self, expr: &Expr, schema: &DFSchema) -> std::result::Result<Arc<dyn PhysicalExpr>, Problem> {
         if has_scalar_subquery(expr) {
-            return Err(Refusal::new(
-                code::SUBQUERY,
-                Anchor::Query,
-                "a subquery as a value is not kept up to date on a stream",
-                "join the reference table instead: `JOIN limits l ON l.kind = r.kind`",
-            )
-            .into());
+            return Err(subquery_as_value().into());
         }
         let context = PhysicalPlanningContext::default();
         let planned = create_physical_expr(expr, schema, self.session.execution_props(), &context)?;
@@ -467,8 +497,6 @@ fn is_identity(exprs: &[Arc<dyn PhysicalExpr>], width: usize) -> bool {
 }
 
 fn has_scalar_subquery(expr: &Expr) -> bool {
-    use datafusion::common::tree_node::TreeNode;
-
     expr.exists(|node| {
         Ok(matches!(node, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))
     })
@@ -489,6 +517,7 @@ fn join_kind(join: &Join, stream_is_left: bool) -> std::result::Result<RefJoinKi
             "write `NOT EXISTS (SELECT 1 FROM … WHERE …)`",
         ),
         (JoinType::LeftAnti, true) | (JoinType::RightAnti, false) => Ok(RefJoinKind::Anti),
+        (JoinType::LeftMark, true) => Ok(RefJoinKind::Mark),
         _ => refuse(
             code::PRESERVED_REFERENCE,
             "this join keeps rows of the reference table that no event matches, and that is known only at the end",

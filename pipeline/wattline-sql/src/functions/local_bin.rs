@@ -85,6 +85,18 @@ impl ScalarUDFImpl for LocalBin {
     }
 }
 
+/// Whether these literals are windows of local time.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn check_local_windows(size: &ScalarValue, zone: &ScalarValue, first: Option<&ScalarValue>) -> Result<()> {
+    let zone = zone.cast_to(&DataType::Utf8)?;
+    let first = first.map(|first| first.cast_to(&DataType::Date32)).transpose()?;
+    let args = [Some(size.clone()), Some(ScalarValue::Null), Some(zone), first];
+    let args: Vec<ColumnarValue> = args.into_iter().flatten().map(ColumnarValue::Scalar).collect();
+    LocalBins::of(&args).map(|_bins| ())
+}
+
 /// Bins of whole local days or months.
 struct LocalBins {
     zone: Tz,
@@ -102,15 +114,13 @@ impl LocalBins {
             _ => (0, 0),
         };
         if (months > 0) == (days > 0) || months < 0 || days < 0 {
-            return exec_err!("a window of local time is a number of days or of months: write `INTERVAL '1 day'`");
+            return exec_err!("a window of local time is a number of days or of months, as `INTERVAL '1 day'`");
         }
         let ColumnarValue::Scalar(ScalarValue::Utf8(Some(zone))) = &args[2] else {
-            return exec_err!("the time zone is no text literal: write `'Europe/Berlin'`");
+            return exec_err!("the time zone is no text literal");
         };
         let zone = zone.parse::<Tz>();
-        let zone = zone.map_err(|_unknown| {
-            exec_datafusion_err!("there is no time zone of that name; write one like `'Europe/Berlin'`")
-        })?;
+        let zone = zone.map_err(|_unknown| exec_datafusion_err!("there is no time zone of that name"))?;
         let first = match args.get(3) {
             None => NaiveDate::default(),
             Some(date) => {

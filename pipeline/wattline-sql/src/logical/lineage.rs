@@ -118,6 +118,7 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
             };
             let (side, index, is_right) = match index.checked_sub(width) {
                 None => (&join.left, index, false),
+                Some(_) if join.join_type == JoinType::LeftMark => return unresolved(),
                 Some(index) => (&join.right, index, true),
             };
             let resolved = resolve_column(side, &Column::from(side.schema().qualified_field(index)));

@@ -4,9 +4,9 @@
 //! of the right, each perhaps shifted by an interval. `b.ts BETWEEN a.ts AND a.ts + INTERVAL '1 hour'` says that the
 //! difference is between nothing and an hour; equality of two windows that it is nothing.
 
-use datafusion::common::Column;
+use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
+use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator, lit};
 
 use super::lineage::{interval_us, lag_in, resolve};
 
@@ -62,6 +62,12 @@ pub(crate) fn join_bound_of(join: &Join) -> Option<JoinBound> {
 
 /// Takes one comparison into account.
 fn compare(join: &Join, a: &Expr, op: Operator, b: &Expr, bounds: &mut Vec<Found>) {
+    if let (Some((later, earlier)), Some(us)) = (difference(a), duration_us(b)) {
+        return compare(join, later, op, &(earlier.clone() + interval(us)), bounds);
+    }
+    if let (Some(us), Some((later, earlier))) = (duration_us(a), difference(b)) {
+        return compare(join, &(earlier.clone() + interval(us)), op, later, bounds);
+    }
     let (Some((a, a_us)), Some((b, b_us))) = (shifted(a), shifted(b)) else { return };
     let is_left = |column: &Column| join.left.schema().has_column(column);
     let is_right = |column: &Column| join.right.schema().has_column(column);
@@ -79,7 +85,9 @@ fn compare(join: &Join, a: &Expr, op: Operator, b: &Expr, bounds: &mut Vec<Found
     if !has_time(&join.left, &left) || !has_time(&join.right, &right) {
         return;
     }
-    let Some(shift_us) = x_us.checked_sub(y_us) else { return };
+    let ((left, left_us), (right, right_us)) = (from_start(&join.left, left), from_start(&join.right, right));
+    let shift_us = x_us.checked_add(left_us).and_then(|us| us.checked_sub(y_us)?.checked_sub(right_us));
+    let Some(shift_us) = shift_us else { return };
     let at = bounds.iter().position(|bound| bound.left == left && bound.right == right).unwrap_or_else(|| {
         bounds.push(Found { left, right, lowest_us: None, highest_us: None });
         bounds.len() - 1
@@ -91,6 +99,39 @@ fn compare(join: &Join, a: &Expr, op: Operator, b: &Expr, bounds: &mut Vec<Found
     if matches!(op, Operator::Eq | Operator::Gt | Operator::GtEq) {
         bound.highest_us = Some(bound.highest_us.map_or(shift_us, |highest_us| highest_us.min(shift_us)));
     }
+}
+
+/// The two instants of a difference.
+fn difference(expr: &Expr) -> Option<(&Expr, &Expr)> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => Some((left, right)),
+        _ => None,
+    }
+}
+
+/// The microseconds of a literal length of time.
+pub(crate) fn duration_us(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Literal(ScalarValue::DurationMicrosecond(us), _) => *us,
+        Expr::Literal(ScalarValue::DurationNanosecond(ns), _) => ns.map(|ns| ns.div_euclid(1_000)),
+        _ => None,
+    }
+}
+
+fn interval(us: i64) -> Expr {
+    lit(ScalarValue::new_interval_mdn(0, 0, us.saturating_mul(1_000)))
+}
+
+/// An end of a window as its start plus the size, if the plan has both: `ts >= window_start AND ts < window_end` is one bound.
+fn from_start(plan: &LogicalPlan, column: Column) -> (Column, i64) {
+    let resolved = |column: &Column| resolve(plan, &Expr::Column(column.clone()));
+    if let Expr::BinaryExpr(BinaryExpr { left: start, op: Operator::Plus, right }) = resolved(&column)
+        && let Some(us) = interval_us(&right)
+        && let Some(start) = plan.schema().columns().into_iter().find(|column| resolved(column) == *start)
+    {
+        return (start, us);
+    }
+    (column, 0)
 }
 
 /// A column plus a constant interval.

@@ -28,7 +28,8 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer;
 
 use crate::functions::{
-    cumulate_ends, date_bin, hop_starts, local_bin_end, local_bin_start, session_end, session_start,
+    check_local_windows, cumulate_ends, date_bin, hop_starts, local_bin_end, local_bin_start, session_end,
+    session_start,
 };
 
 /// Stands between what is wrong and what to write in the messages of this module.
@@ -182,6 +183,18 @@ fn tumble(input: LogicalPlan, time: Expr, size: &Expr, origin: &[Expr]) -> Resul
 }
 
 fn local_windows(input: LogicalPlan, time: Expr, size: &Expr, zone: &Expr, first: &[Expr]) -> Result<LogicalPlan> {
+    let literals = [Some(size), Some(zone), first.first()].map(|expr| match expr {
+        Some(Expr::Literal(value, _)) => Some(value),
+        _ => None,
+    });
+    if let [Some(size), Some(zone), first] = literals {
+        check_local_windows(size, zone, first).map_err(|error| {
+            plan_datafusion_err!(
+                "{}{WINDOW_TABLE_HELP}write `TUMBLE(stream, ts, INTERVAL '1 day', 'Europe/Berlin')`",
+                error.message()
+            )
+        })?;
+    }
     let columns = columns_of(&input);
     let args = |instant: Expr| [vec![size.clone(), instant, zone.clone()], first.to_vec()].concat();
     let end = local_bin_end().call(args(time)).alias(END);

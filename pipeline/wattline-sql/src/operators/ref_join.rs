@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
@@ -40,6 +40,8 @@ pub(crate) enum RefJoinKind {
     Semi,
     /// Kept if there is no match.
     Anti,
+    /// Kept once, with a last column that says whether there is a match.
+    Mark,
 }
 
 /// The rows of a reference side and where each key stands.
@@ -246,7 +248,7 @@ pub(crate) struct RefJoin {
     /// The rest of the ON clause, over the columns listed beside it (numbered left side first).
     pub(crate) condition: Option<(Arc<dyn PhysicalExpr>, Vec<usize>)>,
     pub(crate) stream_is_left: bool,
-    /// Columns of the left side, then of the right side (semi and anti: of the stream only).
+    /// Columns of the left side, then of the right side (semi and anti: of the stream only; mark: and the mark).
     pub(crate) schema: SchemaRef,
     /// When all versions of the table are valid, if the condition asks for that; known from the first batch on.
     settled: OnceLock<Settled>,
@@ -362,6 +364,16 @@ impl RefJoin {
         }
     }
 
+    fn mark(&self, chunk: &Chunk, pairs: &Pairs) -> Result<Chunk> {
+        let mut marks = vec![false; chunk.len()];
+        for row in &pairs.stream {
+            marks[*row as usize] = true;
+        }
+        let marks = Arc::new(BooleanArray::from(marks)) as ArrayRef;
+        let columns = chunk.batch.columns().iter().cloned().chain([marks]).collect();
+        Ok(Chunk { batch: record_batch(&self.schema, columns, chunk.len())?, rows: chunk.rows.clone() })
+    }
+
     fn assemble(&self, chunk: &Chunk, pairs: Pairs) -> Result<Chunk> {
         let (stream, table): (Vec<u32>, Option<UInt32Array>) = match self.kind {
             RefJoinKind::Inner => (pairs.stream, Some(UInt32Array::from(pairs.table))),
@@ -371,6 +383,7 @@ impl RefJoin {
             }
             RefJoinKind::Semi => (pairs.matched(), None),
             RefJoinKind::Anti => (pairs.unmatched(chunk.len()), None),
+            RefJoinKind::Mark => return self.mark(chunk, &pairs),
         };
         let unchanged = stream.len() == chunk.len() && stream.iter().enumerate().all(|(at, &row)| at == row as usize);
         let stream = UInt32Array::from(stream);

@@ -64,6 +64,7 @@ impl StreamJoinSpec {
             (JoinType::Left | JoinType::Full, true) | (JoinType::Right | JoinType::Full, false) => Alone::Unmatched,
             (JoinType::LeftAnti, true) | (JoinType::RightAnti, false) => Alone::Unmatched,
             (JoinType::LeftSemi, true) | (JoinType::RightSemi, false) => Alone::FirstMatch,
+            (JoinType::LeftMark, true) => Alone::Marked,
             _ => Alone::Never,
         }
     }
@@ -79,6 +80,8 @@ enum Alone {
     Never,
     FirstMatch,
     Unmatched,
+    /// In any case, with a last column that says whether it found a partner.
+    Marked,
 }
 
 /// What is remembered of a kept row.
@@ -186,9 +189,14 @@ impl StreamJoinStage {
                     first.push(row);
                 }
             }
-            if spec.alone(is_left) == Alone::FirstMatch && !first.is_empty() {
+            let mark = match spec.alone(is_left) {
+                Alone::FirstMatch => None,
+                Alone::Marked => Some(true),
+                Alone::Never | Alone::Unmatched => continue,
+            };
+            if !first.is_empty() {
                 let rows = self.kept_mut(is_left).rows.gather(&first)?;
-                given.push(record_batch(&spec.schema, rows.columns().to_vec(), rows.num_rows())?);
+                given.push(marked(&spec, &rows, mark)?);
             }
         }
         Ok(())
@@ -207,17 +215,24 @@ impl StreamJoinStage {
             alone.extend(dead.into_iter().filter(|row| !kept.rows.note(*row).matched));
             kept.rows.keep(key, live);
         }
-        if alone.is_empty() || spec.alone(is_left) != Alone::Unmatched {
+        let mark = match spec.alone(is_left) {
+            Alone::Unmatched => None,
+            Alone::Marked => Some(false),
+            Alone::Never | Alone::FirstMatch => return Ok(None),
+        };
+        if alone.is_empty() {
             return Ok(None);
         }
         let rows = kept.rows.gather(&alone)?;
+        if !spec.gives_pairs() {
+            return marked(&spec, &rows, mark).map(Some);
+        }
         let nulls = |side: &JoinSide| -> Vec<ArrayRef> {
             side.schema.fields().iter().map(|field| new_null_array(field.data_type(), rows.num_rows())).collect()
         };
-        let columns = match (spec.gives_pairs(), is_left) {
-            (false, _) => rows.columns().to_vec(),
-            (true, true) => [rows.columns().to_vec(), nulls(&spec.right)].concat(),
-            (true, false) => [nulls(&spec.left), rows.columns().to_vec()].concat(),
+        let columns = match is_left {
+            true => [rows.columns().to_vec(), nulls(&spec.right)].concat(),
+            false => [nulls(&spec.left), rows.columns().to_vec()].concat(),
         };
         Ok(Some(record_batch(&spec.schema, columns, rows.num_rows())?))
     }
@@ -308,6 +323,13 @@ impl KeyedStage for StreamJoinStage {
     fn bytes(&self) -> usize {
         [&self.left, &self.right].into_iter().map(|kept| kept.rows.bytes() + kept.due.bytes()).sum()
     }
+}
+
+/// Rows of one side as the join gives them, with the mark if it has one.
+fn marked(spec: &StreamJoinSpec, rows: &RecordBatch, mark: Option<bool>) -> Result<RecordBatch> {
+    let mark = mark.map(|mark| Arc::new(BooleanArray::from(vec![mark; rows.num_rows()])) as ArrayRef);
+    let columns = rows.columns().iter().cloned().chain(mark).collect();
+    record_batch(&spec.schema, columns, rows.num_rows())
 }
 
 fn dumped_schema(side: &JoinSide) -> SchemaRef {

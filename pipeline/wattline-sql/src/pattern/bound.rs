@@ -16,7 +16,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
 use super::formula::{End, Reference, RowReference};
 use super::program::Program;
-use crate::logical::{interval_us, shifted};
+use crate::logical::{duration_us, interval_us, shifted};
 
 /// What the time of a row is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,10 +67,10 @@ fn limit_of<'a>(
         _ => None,
     };
     let ((row, row_us), (other, other_us)) = match low {
-        // b.ts - a.ts <= interval
+        // b.ts - a.ts <= duration
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) if interval_us(right).is_none() => {
             let ((left, left_us), (right, right_us)) = (shifted(left)?, shifted(right)?);
-            ((left, left_us), (right, right_us.checked_add(interval_us(high)?)?))
+            ((left, left_us), (right, right_us.checked_add(duration_us(high)?)?))
         }
         _ => (shifted(low)?, shifted(high)?),
     };

@@ -103,6 +103,24 @@ impl Program {
         (symbols(first), symbols(later))
     }
 
+    /// Whether there can be a match without a row of the symbol behind its first row.
+    pub(crate) fn can_go_on_without(&self, symbol: usize) -> bool {
+        let (mut seen, mut pending) = (BTreeSet::new(), vec![(0, false)]);
+        while let Some((at, has_begun)) = pending.pop() {
+            if !seen.insert((at, has_begun)) {
+                continue;
+            }
+            match self.steps[at] {
+                Step::Done => return true,
+                Step::Goto(to) => pending.push((to, has_begun)),
+                Step::Either(first, second) => pending.extend([(first, has_begun), (second, has_begun)]),
+                Step::Row { symbol: of, .. } if has_begun && of == symbol => {}
+                Step::Row { .. } => pending.push((at + 1, true)),
+            }
+        }
+        false
+    }
+
     /// The most rows that a match can have; `None` if there is no such number.
     pub(crate) fn rows_max(&self) -> Option<usize> {
         let back = |(at, step): (usize, &Step)| matches!(step, Step::Goto(to) if *to <= at);

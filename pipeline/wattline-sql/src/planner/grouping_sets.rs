@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::GroupingSet;
@@ -15,7 +15,7 @@ use crate::logical::contains_stream;
 
 /// Rewrites every aggregate over a stream that has grouping sets.
 pub(super) fn expand(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let rewritten = plan.transform_up(|node| match node {
+    let rewritten = plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Aggregate(aggregate) if contains_stream(&aggregate.input) => {
             let sets = match &aggregate.group_expr[..] {
                 [Expr::GroupingSet(set)] => sets_of(set)?,

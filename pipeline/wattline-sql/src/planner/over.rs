@@ -291,6 +291,7 @@ fn reach(function: &WindowFunction) -> Result<Reach, Refusal> {
             Some(Some(last)) => Ok(Reach::Rows { kept: Keep { last, ..Keep::default() }, ahead_us: 0 }),
             Some(None) => Err(ahead(function)),
         },
+        "lag" => Err(over_nulls(function)),
         "first_value" | "last_value" | "nth_value" => frame_reach(function),
         _ => Err(ahead(function)),
     }
@@ -397,6 +398,14 @@ fn ahead(function: &WindowFunction) -> Refusal {
             function.fun.name()
         ),
         "use `lag`, a frame like `ROWS 5 PRECEDING` or `RANGE BETWEEN CURRENT ROW AND INTERVAL '1 hour' FOLLOWING`, or put `window_start` of a TUMBLE into PARTITION BY",
+    )
+}
+
+fn over_nulls(function: &WindowFunction) -> Refusal {
+    refuse(
+        Some(function),
+        format!("`{}` that ignores NULLs may look back over any number of rows", function.fun.name()),
+        "say how far: `last_value(x) IGNORE NULLS OVER (… ROWS BETWEEN 10 PRECEDING AND 1 PRECEDING)`; or leave the NULLs out with WHERE in a subquery",
     )
 }
 

@@ -4,6 +4,7 @@
 //! | join | a row is final |
 //! |---|---|
 //! | a pair | when both of its rows are |
+//! | a left row with a mark (EXISTS in a larger condition) | when its first partner is, else as one without |
 //! | a left row without partner (LEFT, FULL, NOT EXISTS) | when the watermark has passed the last time at which one could come |
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ impl Lowering<'_> {
                 | JoinType::Left
                 | JoinType::Right
                 | JoinType::Full
+                | JoinType::LeftMark
                 | JoinType::LeftSemi
                 | JoinType::RightSemi
                 | JoinType::LeftAnti

@@ -53,20 +53,20 @@ pub(super) fn bin_of_group(resolved: &Expr, streams: &[&StreamSource]) -> Option
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) = resolved else {
         return time_bin_of(resolved, streams);
     };
-    match left.as_ref() {
-        Expr::BinaryExpr(BinaryExpr { left: bin, op: Operator::Plus, right: added })
-            if interval_us(added).is_some() && interval_us(added) == interval_us(right) =>
-        {
-            time_bin_of(bin, streams)
-        }
-        _ => None,
-    }
+    let Expr::BinaryExpr(BinaryExpr { left: bin, op, right: added }) = left.as_ref() else { return None };
+    let (added_us, back_us) = (interval_us(added)?, interval_us(right)?);
+    let is_undone = match op {
+        Operator::Plus => added_us == back_us,
+        Operator::Minus => added_us == back_us.saturating_neg(),
+        _ => false,
+    };
+    if is_undone { time_bin_of(bin, streams) } else { None }
 }
 
 /// Rewrites every aggregate over a stream.
 pub(super) fn reduce(plan: LogicalPlan) -> Result<LogicalPlan, Problem> {
     let mut problem = None;
-    let rewritten = plan.transform_up(|node| match node {
+    let rewritten = plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Aggregate(aggregate) if contains_stream(&aggregate.input) => match reduce_aggregate(aggregate) {
             Ok(plan) => Ok(Transformed::yes(plan)),
             Err(found) => {
@@ -98,11 +98,15 @@ impl Key {
         if *resolved == bin.expr {
             return Self::Bin;
         }
-        if let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) = resolved
+        if let Expr::BinaryExpr(BinaryExpr { left, op, right }) = resolved
             && **left == bin.expr
-            && interval_us(right).is_some()
+            && let Some(us) = interval_us(right)
         {
-            return Self::Shifted(right.as_ref().clone());
+            match op {
+                Operator::Plus => return Self::Shifted(right.as_ref().clone()),
+                Operator::Minus => return Self::Shifted(interval(us.saturating_neg())),
+                _ => {}
+            }
         }
         let over_bin = resolved.clone().transform_down(|expr| {
             let column = Expr::Column(Column::new_unqualified(BIN));
@@ -147,16 +151,24 @@ fn reduce_aggregate(aggregate: Aggregate) -> Result<LogicalPlan, Problem> {
         let grouped = keys.iter().any(|key| matches!(key, Key::Bin | Key::Shifted(_)));
         (whole && grouped).then_some(keys)
     });
-    let Some(keys) = keys else {
-        return Err(Refusal::new(
-            code::UNSUPPORTED,
-            Anchor::Group,
-            "GROUP BY names two different time windows",
-            "keep one window; write another rule for the other",
-        )
-        .into());
-    };
+    let Some(keys) = keys else { return Err(not_one_window(&resolved, &bins).into()) };
     rebuild(aggregate, &keys, None)
+}
+
+fn not_one_window(resolved: &[Expr], bins: &[TimeBin]) -> Refusal {
+    let is_bin = |expr: &&Expr| bins.iter().any(|bin| matches!(Key::of(expr, bin), Key::Bin | Key::Shifted(_)));
+    let (message, help) = match resolved.iter().filter(is_bin).count() {
+        0 => (
+            "GROUP BY names something computed from a time window, and not the window itself",
+            "add `window_start, window_end` to GROUP BY; or make larger windows of it: `TUMBLE((SELECT …, window_start AS at FROM …), at, INTERVAL '1 day')`",
+        ),
+        _ => ("GROUP BY names two different time windows", "keep one window; write another rule for the other"),
+    };
+    Refusal::new(code::UNSUPPORTED, Anchor::Group, message, help)
+}
+
+fn interval(us: i64) -> Expr {
+    lit(ScalarValue::new_interval_mdn(0, 0, us.saturating_mul(1_000)))
 }
 
 fn near_interval() -> ScalarValue {

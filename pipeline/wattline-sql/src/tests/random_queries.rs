@@ -29,12 +29,6 @@ struct Maker<'a> {
     made_of: Vec<&'static str>,
 }
 
-/// Something to select from; `identity` if the events behind its rows are known, so that ties can be broken.
-struct Source {
-    sql: String,
-    identity: bool,
-}
-
 impl Maker<'_> {
     fn below(&mut self, bound: u64) -> u64 {
         self.random.below(bound)
@@ -80,10 +74,10 @@ impl Maker<'_> {
         }
     }
 
-    fn source(&mut self) -> Source {
+    fn source(&mut self) -> String {
         let stream = self.stream();
         match self.below(9) {
-            0 => Source { sql: format!("(SELECT * FROM {stream} WHERE {})", self.condition("")), identity: true },
+            0 => format!("(SELECT * FROM {stream} WHERE {})", self.condition("")),
             2 => {
                 self.note("of distinct");
                 let columns = "ts, meter_id, seq_no, u_a_v, energy_imp_kwh";
@@ -93,29 +87,25 @@ impl Maker<'_> {
                     (", window_end AS w", "HOP({}, ts, INTERVAL '25 seconds', INTERVAL '50 seconds')"),
                 ]);
                 let from = from.replace("{}", stream);
-                Source { sql: format!("(SELECT DISTINCT {columns}{window} FROM {from})"), identity: false }
+                format!("(SELECT DISTINCT {columns}{window} FROM {from})")
             }
             3 => {
                 self.note("of top");
                 let edge = self.one_of(&["window_start", "window_end"]);
                 let columns = "ts, meter_id, seq_no, u_a_v, energy_imp_kwh";
-                let sql = format!(
+                format!(
                     "(SELECT {columns} FROM TUMBLE({stream}, ts, INTERVAL '35 seconds')\n\
                      QUALIFY rank() OVER (PARTITION BY {edge} ORDER BY u_a_v DESC) <= 5)"
-                );
-                Source { sql, identity: false }
+                )
             }
             1 => {
                 self.note("union all");
                 let other = self.stream();
                 let (a, b) = (self.condition(""), self.condition(""));
                 let columns = "ts, meter_id, seq_no, u_a_v, energy_imp_kwh";
-                let sql = format!(
-                    "(SELECT {columns} FROM {stream} WHERE {a} UNION ALL SELECT {columns} FROM {other} WHERE {b})"
-                );
-                Source { sql, identity: false }
+                format!("(SELECT {columns} FROM {stream} WHERE {a} UNION ALL SELECT {columns} FROM {other} WHERE {b})")
             }
-            _ => Source { sql: stream.to_owned(), identity: true },
+            _ => stream.to_owned(),
         }
     }
 
@@ -152,7 +142,7 @@ impl Maker<'_> {
         }
     }
 
-    fn aggregates(&mut self, identity: bool) -> String {
+    fn aggregates(&mut self) -> String {
         const FREE: [&str; 11] = [
             "count(*)",
             "count(u_a_v)",
@@ -169,7 +159,7 @@ impl Maker<'_> {
         const ORDERED: [&str; 3] =
             ["first_value(seq_no ORDER BY ts)", "last_value(u_a_v ORDER BY ts)", "array_agg(seq_no ORDER BY ts)"];
         let mut chosen = self.some_of(&FREE);
-        if identity && self.below(3) == 0 {
+        if self.below(3) == 0 {
             self.note("ordered aggregate");
             chosen.push(self.one_of(&ORDERED));
         }
@@ -193,13 +183,13 @@ impl Maker<'_> {
     fn plain(&mut self) -> String {
         self.note("plain");
         let (source, condition) = (self.source(), self.condition(""));
-        format!("SELECT ts, meter_id, seq_no + 1 AS next, u_a_v FROM {} WHERE {condition}", source.sql)
+        format!("SELECT ts, meter_id, seq_no + 1 AS next, u_a_v FROM {source} WHERE {condition}")
     }
 
     fn grouped(&mut self) -> String {
         let source = self.source();
-        let window = self.window(&source.sql);
-        let aggregates = self.aggregates(source.identity);
+        let window = self.window(&source);
+        let aggregates = self.aggregates();
         let filter = self.filter();
         let keys = self.one_of(&["", "meter_id, ", "seq_no, ", "meter_id, seq_no, "]);
         let having = self.one_of(&["", "", " HAVING count(*) > 1"]);
@@ -241,13 +231,13 @@ impl Maker<'_> {
         )
     }
 
-    fn function(&mut self, identity: bool) -> String {
+    fn function(&mut self) -> String {
         let rows = self.one_of(&["sum(seq_no)", "count(u_a_v)", "min(u_a_v)", "max(seq_no)", "avg(energy_imp_kwh)"]);
         let n = 1 + self.below(4);
         let seconds = self.one_of(&[1, 5, 30]);
         let partition = self.one_of(&["PARTITION BY meter_id ", "PARTITION BY meter_id, seq_no ", ""]);
         let over = |frame: &str| format!("OVER ({partition}ORDER BY ts{frame})");
-        match self.below(if identity { 9 } else { 5 }) {
+        match self.below(9) {
             0 => {
                 self.note("range frame");
                 format!("{rows} {}", over(&format!(" RANGE INTERVAL '{seconds} seconds' PRECEDING")))
@@ -293,10 +283,9 @@ impl Maker<'_> {
     fn over(&mut self) -> String {
         let source = self.source();
         let count = 1 + self.below(3);
-        let functions: Vec<String> =
-            (0..count).map(|at| format!("{} AS f{at}", self.function(source.identity))).collect();
+        let functions: Vec<String> = (0..count).map(|at| format!("{} AS f{at}", self.function())).collect();
         let filter = self.filter();
-        format!("SELECT ts, meter_id, seq_no, {} FROM {}{filter}", functions.join(", "), source.sql)
+        format!("SELECT ts, meter_id, seq_no, {} FROM {source}{filter}", functions.join(", "))
     }
 
     fn top(&mut self) -> String {
@@ -314,7 +303,7 @@ impl Maker<'_> {
     fn distinct(&mut self) -> String {
         self.note("distinct");
         let source = self.source();
-        let window = self.window(&source.sql);
+        let window = self.window(&source);
         let column = self.one_of(&["meter_id", "seq_no", "u_a_v > 220 AS high"]);
         format!("SELECT DISTINCT window_start, window_end, {column} FROM {window}")
     }
@@ -353,7 +342,7 @@ impl Maker<'_> {
         self.note("window of rows");
         let rows = match self.below(2) {
             0 => {
-                let function = self.function(true);
+                let function = self.function();
                 let stream = self.stream();
                 format!("SELECT ts, meter_id, {function} AS x FROM {stream}")
             }

@@ -3,6 +3,7 @@
 use super::fleet::rule;
 use crate::RuleFile;
 
+mod forms;
 mod order;
 
 pub(super) const TABLE: &str = "kind = \"table\"";
@@ -28,6 +29,7 @@ pub(super) fn shapes() -> Vec<RuleFile> {
         held_back(),
         patterns(),
         domain_functions(),
+        forms::forms(),
         order::ties(),
         order::held_by_stages(),
     ];

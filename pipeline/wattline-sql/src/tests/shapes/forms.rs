@@ -1,0 +1,87 @@
+//! Rules that say in one way what could be said in another: all forms that people write run.
+
+use super::super::fleet::rule;
+use super::{PATIENT, TABLE};
+use crate::RuleFile;
+
+pub(super) fn forms() -> Vec<RuleFile> {
+    [exists_in_larger_conditions(), bounds(), bins()].into_iter().flatten().collect()
+}
+
+fn of(id: &str, sql: &str) -> RuleFile {
+    rule(id, TABLE, sql)
+}
+
+fn exists_in_larger_conditions() -> Vec<RuleFile> {
+    let counted = "(SELECT meter_id, window_start, window_end, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_start, window_end)";
+    vec![
+        of(
+            "exists_or",
+            "SELECT ts, meter_id, seq_no FROM meter_readings a WHERE seq_no > 4 OR EXISTS (SELECT 1 FROM other_readings b\n\
+             WHERE b.meter_id = a.meter_id AND b.ts BETWEEN a.ts - INTERVAL '20 seconds' AND a.ts + INTERVAL '20 seconds' AND b.u_a_v > a.u_a_v)",
+        ),
+        of(
+            "exists_or_not",
+            "SELECT ts, meter_id, seq_no FROM meter_readings a WHERE seq_no < 2 OR NOT EXISTS (SELECT 1 FROM other_readings b\n\
+             WHERE b.meter_id = a.meter_id AND b.ts > a.ts AND b.ts <= a.ts + INTERVAL '30 seconds')",
+        ),
+        of(
+            "exists_or_in_reference",
+            "SELECT ts, meter_id FROM meter_readings WHERE seq_no = 3 OR meter_id IN (SELECT meter_id FROM meters WHERE feeder = 'F2')",
+        ),
+        of(
+            "exists_of_windows",
+            &format!(
+                "SELECT a.meter_id, a.window_start, a.n FROM {counted} a WHERE EXISTS (SELECT 1 FROM {counted} b WHERE b.window_start = a.window_start AND b.meter_id < a.meter_id AND b.n > a.n)"
+            ),
+        ),
+        of(
+            "exists_of_windows_or",
+            &format!(
+                "SELECT a.meter_id, a.window_start, a.n FROM {counted} a WHERE a.n > 3 OR NOT EXISTS (SELECT 1 FROM {counted} b WHERE b.window_start = a.window_start AND b.n > a.n)"
+            ),
+        ),
+    ]
+}
+
+fn bounds() -> Vec<RuleFile> {
+    vec![
+        of(
+            "bound_by_difference",
+            "SELECT a.ts, a.meter_id, b.seq_no AS other FROM meter_readings a JOIN other_readings b\n\
+             ON b.meter_id = a.meter_id AND b.ts - a.ts >= INTERVAL '5 seconds' AND INTERVAL '40 seconds' > b.ts - a.ts",
+        ),
+        of(
+            "bound_by_window",
+            "SELECT a.ts, a.meter_id, a.seq_no, w.n FROM meter_readings a LEFT JOIN (\n\
+               SELECT meter_id, window_start, window_end, count(*) AS n FROM HOP(other_readings, ts, INTERVAL '1 minute', INTERVAL '2 minutes') GROUP BY meter_id, window_start, window_end) w\n\
+             ON w.meter_id = a.meter_id AND a.ts >= w.window_start AND a.ts < w.window_end",
+        ),
+        of(
+            "full_join_of_which_one_side_is_there",
+            "SELECT a.ts, a.meter_id, b.seq_no AS other FROM meter_readings a FULL JOIN other_readings b\n\
+             ON b.meter_id = a.meter_id AND b.ts BETWEEN a.ts AND a.ts + INTERVAL '20 seconds' WHERE a.seq_no > 2",
+        ),
+        of(
+            "durations",
+            "SELECT ts, meter_id, seq_no FROM (SELECT *, ts - lag(ts) OVER (PARTITION BY meter_id ORDER BY ts) AS gap FROM meter_readings)\n\
+             WHERE gap > INTERVAL '40 seconds' AND gap < INTERVAL '1 day' OR gap BETWEEN INTERVAL '1 second' AND INTERVAL '10 seconds'",
+        ),
+    ]
+}
+
+fn bins() -> Vec<RuleFile> {
+    let mut rules = vec![of(
+        "bin_moved_back",
+        "SELECT window_start - INTERVAL '7 minutes' AS at, meter_id, count(*) AS n FROM HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '3 minutes')\n\
+         GROUP BY window_start - INTERVAL '7 minutes', meter_id",
+    )];
+    for part in ["minute", "week", "month", "year"] {
+        let header = if part == "minute" { TABLE } else { PATIENT };
+        let sql = format!(
+            "SELECT date_trunc('{part}', ts) AS at, meter_id, count(*) AS n FROM meter_readings GROUP BY date_trunc('{part}', ts), meter_id"
+        );
+        rules.push(rule(&format!("bin_of_{part}"), header, &sql));
+    }
+    rules
+}
