@@ -140,6 +140,8 @@ fn windows_are_over_the_event_time() {
         "CUMULATE(meter_readings, ts, INTERVAL '1 minute')",
         "SESSION(meter_readings, ts, seq_no)",
         "TUMBLE((SELECT ts, seq_no AS window_end FROM meter_readings), ts, INTERVAL '1 minute')",
+        "TUMBLE(meter_readings, ts, INTERVAL '1 hour', 'Asia/Kolkata')",
+        "TUMBLE(meter_readings, ts, INTERVAL '1 day', 'Asia/Nowhere')",
     ] {
         check(TABLE, &format!("SELECT window_end, count(*) AS n FROM {call} GROUP BY window_end"), code::TUMBLE, call);
     }
@@ -274,6 +276,14 @@ fn patterns_without_end_or_sense_are_refused() {
             "mixes rows of several symbols",
         ),
         ("AFTER MATCH SKIP TO FIRST a PATTERN (a) DEFINE a AS u_a_v > 1", "would find the same match again"),
+        (
+            "AFTER MATCH SKIP TO LAST b PATTERN (a b? c) DEFINE b AS b.ts <= a.ts + INTERVAL '1 hour', c AS c.ts <= a.ts + INTERVAL '1 hour'",
+            "a match need not have a row of it behind its first row",
+        ),
+        (
+            "AFTER MATCH SKIP TO LAST a PATTERN (a+ b) DEFINE a AS a.ts <= first(ts) + INTERVAL '1 hour', b AS b.ts <= first(ts) + INTERVAL '1 hour'",
+            "a match need not have a row of it behind its first row",
+        ),
     ] {
         let sql =
             format!("SELECT ts FROM meter_readings MATCH_RECOGNIZE (PARTITION BY meter_id ORDER BY ts {clauses})");
@@ -287,6 +297,33 @@ fn patterns_without_end_or_sense_are_refused() {
     let unordered =
         "SELECT seq_no FROM meter_readings MATCH_RECOGNIZE (ORDER BY seq_no PATTERN (a) DEFINE a AS u_a_v > 1)";
     assert_eq!(mistakes(&[rule("r", TABLE, unordered)]).len(), 1);
+}
+
+#[test]
+fn refusals_name_the_reason() {
+    let windows = "(SELECT meter_id, window_start, window_end, max(u_a_v) AS top FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY 1, 2, 3)";
+    for (sql, says) in [
+        (
+            "SELECT ts, lag(u_a_v) IGNORE NULLS OVER (PARTITION BY meter_id ORDER BY ts) AS x FROM meter_readings"
+                .to_owned(),
+            "ignores NULLs may look back",
+        ),
+        (
+            format!("SELECT extract(hour FROM window_start) AS hour, max(top) AS top FROM {windows} GROUP BY 1"),
+            "computed from a time window, and not the window itself",
+        ),
+        (
+            "SELECT ts FROM meter_readings WHERE u_a_v > (SELECT avg(u_a_v) FROM meter_readings)".to_owned(),
+            "a subquery as a value",
+        ),
+        (
+            "SELECT b.ts FROM meter_readings a JOIN meter_readings b ON b.ts - a.ts < INTERVAL '1 month'".to_owned(),
+            "months, which have no one length",
+        ),
+    ] {
+        let mistakes = mistakes(&[rule("r", TABLE, &sql)]);
+        assert!(mistakes.iter().any(|mistake| mistake.message.contains(says)), "{sql}: {mistakes:#?}");
+    }
 }
 
 #[test]
