@@ -31,6 +31,7 @@ pub(super) fn shapes() -> Vec<RuleFile> {
         domain_functions(),
         forms::forms(),
         order::ties(),
+        order::ties_of_kin(),
         order::held_by_stages(),
     ];
     shapes.into_iter().flatten().collect()

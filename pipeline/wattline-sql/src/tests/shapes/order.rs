@@ -27,11 +27,9 @@ pub(super) fn ties() -> Vec<RuleFile> {
         ),
         of(
             "ties_in_distinct_on",
-            &format!(
-                "WITH both AS (SELECT meter_id, ts, seq_no, u_a_v FROM meter_readings UNION ALL SELECT meter_id, ts, seq_no, 0 - u_a_v FROM other_readings)\n\
+            "WITH both AS (SELECT meter_id, ts, seq_no, u_a_v FROM meter_readings UNION ALL SELECT meter_id, ts, seq_no, 0 - u_a_v FROM other_readings)\n\
                  SELECT DISTINCT ON (window_start, seq_no) window_start, seq_no, meter_id, u_a_v\n\
-                 FROM TUMBLE(both, ts, INTERVAL '1 minute') ORDER BY window_start, seq_no, ts"
-            ),
+                 FROM TUMBLE(both, ts, INTERVAL '1 minute') ORDER BY window_start, seq_no, ts",
         ),
         of(
             "ties_of_rows",
@@ -41,6 +39,13 @@ pub(super) fn ties() -> Vec<RuleFile> {
                  sum(u_a_v) OVER (PARTITION BY seq_no ORDER BY ts ROWS 3 PRECEDING) AS recent, rank() OVER (PARTITION BY seq_no ORDER BY ts) AS place FROM {NARROW}"
             ),
         ),
+    ]
+}
+
+/// Several rows of one event, and rows that are of none.
+pub(super) fn ties_of_kin() -> Vec<RuleFile> {
+    let of = |id: &str, sql: &str| rule(id, TABLE, sql);
+    vec![
         of(
             "ties_of_a_union",
             "SELECT ts, meter_id, v FROM (SELECT ts, meter_id, v, row_number() OVER (PARTITION BY meter_id ORDER BY ts) AS nth FROM (\n\
