@@ -27,6 +27,7 @@ mod as_of;
 mod comparison;
 mod date_trunc;
 mod distinct;
+mod held_back;
 mod lineage;
 mod match_recognize;
 mod mistakes;
@@ -41,9 +42,10 @@ pub(crate) use as_of::{join_as_of_event_time, time_of_output};
 pub(crate) use comparison::Comparisons;
 pub(crate) use date_trunc::TruncatedDates;
 pub(crate) use distinct::spell_out_distinct;
+pub(crate) use held_back::{hold_back_us, lag_in};
 pub(crate) use lineage::{
-    TimeBin, all_streams_of, as_bin_of, contains_aggregate, contains_stream, find_time_bins, hold_back_us, instant_us,
-    interval_us, is_event_time, is_session, lag_in, lag_us, resolve, resolve_column, streams_of, time_bin_of,
+    TimeBin, all_streams_of, as_bin_of, contains_aggregate, contains_stream, find_time_bins, instant_us, interval_us,
+    is_event_time, is_session, lag_us, resolve, resolve_column, streams_of, time_bin_of,
 };
 use match_recognize::PatternPlanner;
 pub(crate) use mistakes::{parse_mistake, planning_mistakes};

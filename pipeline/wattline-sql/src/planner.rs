@@ -37,7 +37,9 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
 use crate::catalog::{Stream, StreamSource};
 use crate::diagnostic::code;
-use crate::logical::{Anchor, Refusal, all_streams_of, contains_stream, hold_back_us, resolve, streams_of};
+use crate::logical::{
+    Anchor, Refusal, all_streams_of, contains_stream, hold_back_us, resolve, streams_of, time_bin_of,
+};
 use crate::operators::{
     AggregateSpec, Aggregated, Operator, OverSpec, PatternSpec, RefJoin, RefJoinKind, SessionSpec, StreamJoinSpec,
     Unnest, compact_columns, nullable, with_quick_casts,
@@ -446,12 +448,11 @@ impl Lowering<'_> {
 
     fn lower_aggregate(&mut self, aggregate: &Aggregate) -> std::result::Result<Node, Problem> {
         let streams = streams_of(&aggregate.input);
-        let window = aggregate.group_expr.first().map(|group| resolve(&aggregate.input, group));
+        let group = aggregate.group_expr.first().ok_or_else(window_keys::unbounded)?;
+        let window = Some(resolve(&aggregate.input, group));
         let paned = window.as_ref().filter(|_| window_panes::holds_panes(&aggregate.input));
         let paned = paned.and_then(window_panes::paned_windows);
-        let bin = window
-            .and_then(|window| window_keys::bin_of_group(&window, &streams))
-            .ok_or_else(window_keys::unbounded)?;
+        let bin = window.and_then(|window| time_bin_of(&window, &streams)).ok_or_else(window_keys::unbounded)?;
         let part = self.lower(&aggregate.input)?;
         let input = aggregate.input.schema();
         let groups = self.physical_all(&aggregate.group_expr, input)?;
@@ -474,7 +475,7 @@ impl Lowering<'_> {
             paned,
             final_after_us: bin
                 .final_after_us()
-                .saturating_add(hold_back_us(&aggregate.input, &bin.expr).ok_or_else(window_keys::unbounded)?),
+                .saturating_add(hold_back_us(&aggregate.input, group).ok_or_else(window_keys::unbounded)?),
             keys: groups[1..].to_vec(),
             key_schema: Arc::new(Schema::new(key_fields)),
             aggregates,

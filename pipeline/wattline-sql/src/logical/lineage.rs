@@ -9,19 +9,21 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, JoinType, ScalarValue, TableReference};
 use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
-use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Window, WindowFrameBound, lit};
+use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Union, Unnest, Window, lit};
 
-use super::time_bound::join_moments;
 use crate::catalog::{Stream, StreamSource, event_time_type};
-use crate::functions::MatchRows;
 
 /// The relation that stands for "the result of an aggregate" in a resolved expression.
 const AGGREGATE: &str = "__aggregate";
 /// The relation that stands for "the result of a window function".
 const OVER: &str = "__over";
-/// Marks what comes from the second side of a join of streams: both sides may be of one stream, and the windows of one are not
-/// those of the other.
-const SECOND_FLOW: char = '2';
+/// Mark what comes from either side of a join of streams: both may be of one stream, and the windows of one are not those of the
+/// other.
+const SIDES: [char; 2] = ['1', '2'];
+/// Marks the elements of a list, once for each list that was taken apart below: the windows of HOP over those of HOP are others.
+const ELEMENT: char = '^';
+/// Marks the times of a UNION ALL, together with the first column that has them.
+const UNION: char = 'U';
 /// Marks what an outer join of streams may have made NULL: it is no instant any more.
 const ABSENT: char = '?';
 /// Marks what a FULL join may have made NULL: then the other side is there.
@@ -95,7 +97,29 @@ pub(crate) fn resolve(plan: &LogicalPlan, expr: &Expr) -> Expr {
             other => Transformed::no(other),
         })
     });
-    rewritten.map_or_else(|_infallible| expr.clone(), |rewritten| rewritten.data)
+    let shifted = rewritten.and_then(|resolved| {
+        resolved.data.transform_up(|expr| Ok(Transformed::yes(shifted_once(expr)))).map(|shifted| shifted.data)
+    });
+    shifted.unwrap_or_else(|_infallible| expr.clone())
+}
+
+/// An instant moved by constants is moved once, by so many nanoseconds.
+fn shifted_once(expr: Expr) -> Expr {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = &expr else { return expr };
+    let (instant, us) = match (op, interval_us(left), interval_us(right)) {
+        (Operator::Plus, None, Some(us)) => (left, us),
+        (Operator::Plus, Some(us), None) => (right, us),
+        (Operator::Minus, None, Some(us)) => (left, us.saturating_neg()),
+        _ => return expr,
+    };
+    let (instant, us) = match instant.as_ref() {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) if let Some(more_us) = interval_us(right) => {
+            (left, us.saturating_add(more_us))
+        }
+        _ => (instant, us),
+    };
+    let interval = ScalarValue::new_interval_mdn(0, 0, us.saturating_mul(1_000));
+    if us == 0 { instant.as_ref().clone() } else { instant.as_ref().clone() + lit(interval) }
 }
 
 /// As [`resolve`], for one column.
@@ -125,10 +149,10 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
             if !contains_stream(&join.left) || !contains_stream(&join.right) {
                 return resolved;
             }
-            let resolved = if is_right { marked(resolved, SECOND_FLOW) } else { resolved };
+            let resolved = marked(resolved, &SIDES[usize::from(is_right)].to_string());
             match (join.join_type, is_right) {
-                (JoinType::Full, _) => marked(resolved, ONE_OF_TWO),
-                (JoinType::Left, true) | (JoinType::Right, false) => marked(resolved, ABSENT),
+                (JoinType::Full, _) => marked(resolved, &ONE_OF_TWO.to_string()),
+                (JoinType::Left, true) | (JoinType::Right, false) => marked(resolved, &ABSENT.to_string()),
                 _ => resolved,
             }
         }
@@ -141,23 +165,17 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
         },
         LogicalPlan::Unnest(unnest) => match unnest.dependency_indices.get(index) {
             // What a list holds is spoken of as the list: only the windows of an instant are asked for.
-            Some(below) => resolve_column(&unnest.input, &Column::from(unnest.input.schema().qualified_field(*below))),
+            Some(below) => {
+                let resolved =
+                    resolve_column(&unnest.input, &Column::from(unnest.input.schema().qualified_field(*below)));
+                match unnest.list_type_columns.iter().any(|(list, _)| list == below) {
+                    true => marked(resolved, &ELEMENT.to_string().repeat(lists_below(unnest))),
+                    false => resolved,
+                }
+            }
             None => unresolved(),
         },
-        LogicalPlan::Union(union) => {
-            let of_input =
-                |input: &Arc<LogicalPlan>| resolve_column(input, &Column::from(input.schema().qualified_field(index)));
-            // The event times of several streams are one time of the union.
-            let time = streams_of(plan).first().map(|source| time_column_of(source));
-            let mut resolved = union.inputs.iter().map(|input| match &time {
-                Some(time) => with_time(of_input(input), &streams_of(input), time),
-                None => of_input(input),
-            });
-            match resolved.next() {
-                Some(first) if resolved.all(|other| other == first) => first,
-                _ => unresolved(),
-            }
-        }
+        LogicalPlan::Union(union) => resolve_union(union, index).unwrap_or_else(unresolved),
         LogicalPlan::TableScan(scan) => {
             Expr::Column(Column::new(Some(scan.table_name.clone()), plan.schema().field(index).name().clone()))
         }
@@ -165,13 +183,52 @@ pub(crate) fn resolve_column(plan: &LogicalPlan, column: &Column) -> Expr {
     }
 }
 
+/// A column of a union: the same of the times that its inputs have there. The times of two columns are one time if they are so in
+/// each of the inputs.
+fn resolve_union(union: &Union, index: usize) -> Option<Expr> {
+    let source = union.inputs.iter().find_map(|input| streams_of(input).first().copied())?;
+    let of_column = |index: usize| -> Vec<Expr> {
+        let of_input =
+            |input: &Arc<LogicalPlan>| resolve_column(input, &Column::from(input.schema().qualified_field(index)));
+        union.inputs.iter().map(of_input).collect()
+    };
+    let times_of = |resolved: &[Expr]| -> Option<Vec<Expr>> {
+        union.inputs.iter().zip(resolved).map(|(input, resolved)| only_time(resolved, &streams_of(input))).collect()
+    };
+    let resolved = of_column(index);
+    let Some(times) = times_of(&resolved) else {
+        let first = resolved.first()?;
+        return resolved.iter().all(|other| other == first).then(|| first.clone());
+    };
+    let first = (0..index).find(|other| times_of(&of_column(*other)).as_ref() == Some(&times)).unwrap_or(index);
+    let time = marked(time_column_of(source), &format!("{UNION}{first}"));
+    let mut replaced = resolved.into_iter().zip(times).map(|(resolved, of_input)| with(&resolved, &of_input, &time));
+    let one = replaced.next()?;
+    replaced.all(|other| other == one).then_some(one)
+}
+
+/// The event time that a resolved expression is of, if it is of one and no side that may be absent.
+fn only_time(resolved: &Expr, streams: &[&StreamSource]) -> Option<Expr> {
+    let mut times = resolved.column_refs().into_iter().map(|column| Expr::Column(column.clone()));
+    let first = times.next().filter(|time| is_event_time(time, streams))?;
+    times.all(|other| other == first).then_some(first)
+}
+
+fn lists_below(unnest: &Unnest) -> usize {
+    fn unnests(plan: &LogicalPlan) -> usize {
+        let own = usize::from(matches!(plan, LogicalPlan::Unnest(_)));
+        own + plan.inputs().into_iter().map(unnests).sum::<usize>()
+    }
+    1 + unnests(&unnest.input)
+}
+
 /// What an aggregate groups by, column by column, also with grouping sets.
-fn grouped(aggregate: &Aggregate) -> Vec<&Expr> {
+pub(super) fn grouped(aggregate: &Aggregate) -> Vec<&Expr> {
     grouping_set_to_exprlist(&aggregate.group_expr).unwrap_or_default()
 }
 
-/// A resolved expression whose columns carry a mark.
-fn marked(resolved: Expr, mark: char) -> Expr {
+/// A resolved expression whose columns carry a mark more.
+fn marked(resolved: Expr, mark: &str) -> Expr {
     let result = resolved.clone().transform_up(|expr| {
         Ok(match expr {
             Expr::Column(Column { relation: Some(relation), name, spans }) => {
@@ -186,7 +243,7 @@ fn marked(resolved: Expr, mark: char) -> Expr {
 }
 
 /// An expression without marks: whatever row it is of, and whether or not that is there.
-fn unmarked(resolved: &Expr) -> Expr {
+pub(super) fn unmarked(resolved: &Expr) -> Expr {
     let result = resolved.clone().transform_up(|expr| {
         Ok(match expr {
             Expr::Column(Column { relation: Some(relation), name, spans }) => {
@@ -200,7 +257,7 @@ fn unmarked(resolved: &Expr) -> Expr {
 }
 
 /// One side of a FULL join as if it were there; `None` if it is none.
-fn as_if_present(resolved: &Expr) -> Option<Expr> {
+pub(super) fn as_if_present(resolved: &Expr) -> Option<Expr> {
     let mut is_side = true;
     let result = resolved.clone().transform_up(|expr| {
         Ok(match expr {
@@ -220,6 +277,23 @@ fn as_if_present(resolved: &Expr) -> Option<Expr> {
     result.ok().map(|present| present.data).filter(|_| is_side)
 }
 
+/// The two instants of which one stands for the other where that is absent, after a FULL join.
+pub(super) fn sides_of(resolved: &Expr) -> Option<[&Expr; 2]> {
+    let sides = match resolved {
+        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "coalesce" => match &args[..] {
+            [first, second] => [first, second],
+            _ => return None,
+        },
+        // The same as the optimiser writes it.
+        Expr::Case(case) => match (&case.expr, &case.when_then_expr[..], &case.else_expr) {
+            (None, [(when, then)], Some(other)) if **when == then.as_ref().clone().is_not_null() => [&**then, &**other],
+            _ => return None,
+        },
+        _ => return None,
+    };
+    are_two_sides(sides[0], sides[1]).then_some(sides)
+}
+
 /// Whether two instants are those of the two sides of a FULL join.
 fn are_two_sides(a: &Expr, b: &Expr) -> bool {
     let of_second = |expr: &Expr| {
@@ -234,16 +308,19 @@ fn time_column_of(source: &StreamSource) -> Expr {
     Expr::Column(Column::new(Some(source.stream.name.clone()), source.stream.event_time.clone()))
 }
 
-/// A resolved expression with `time` in place of the event time of its streams.
-fn with_time(resolved: Expr, streams: &[&StreamSource], time: &Expr) -> Expr {
-    let replaced = resolved.clone().transform_up(|expr| {
-        Ok(if is_event_time(&expr, streams) { Transformed::yes(time.clone()) } else { Transformed::no(expr) })
+/// An expression with `other` in place of a part of it.
+pub(super) fn with(whole: &Expr, part: &Expr, other: &Expr) -> Expr {
+    let replaced = whole.clone().transform_down(|expr| {
+        Ok(match expr == *part {
+            true => Transformed::new(other.clone(), true, TreeNodeRecursion::Jump),
+            false => Transformed::no(expr),
+        })
     });
-    replaced.map_or(resolved, |replaced| replaced.data)
+    replaced.map_or_else(|_infallible| whole.clone(), |replaced| replaced.data)
 }
 
 /// The beginning and end of a session say what they are the session of; other window functions are opaque.
-fn resolve_over(window: &Window, expr: &Expr) -> Expr {
+pub(super) fn resolve_over(window: &Window, expr: &Expr) -> Expr {
     match expr.clone().unalias() {
         Expr::WindowFunction(mut function) if is_session(&function) => {
             let args = &mut function.params.args;
@@ -285,184 +362,16 @@ pub(crate) fn lag_us(resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> 
             lag_us(left, streams)?.checked_add(interval_us(right)?)
         }
         // The time of whichever side of a FULL join is there.
-        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "coalesce" && args.len() == 2 => {
-            let lag_us = |arg: &Expr| lag_us(&as_if_present(arg)?, streams);
-            if are_two_sides(&args[0], &args[1]) { Some(lag_us(&args[0])?.max(lag_us(&args[1])?)) } else { None }
+        _ if let Some([first, second]) = sides_of(resolved) => {
+            let lag_us = |side: &Expr| lag_us(&as_if_present(side)?, streams);
+            Some(lag_us(first)?.max(lag_us(second)?))
         }
-        // The same as the optimiser writes it.
-        Expr::Case(case) => match (&case.expr, &case.when_then_expr[..], &case.else_expr) {
-            (None, [(when, then)], Some(other))
-                if **when == then.as_ref().clone().is_not_null() && are_two_sides(then, other) =>
-            {
-                let lag_us = |expr: &Expr| lag_us(&as_if_present(expr)?, streams);
-                Some(lag_us(then)?.max(lag_us(other)?))
-            }
-            _ => None,
-        },
         // A session that is not over yet ends after the watermark; when it began nobody knows.
         Expr::WindowFunction(function) if function.fun.name() == "session_end" => {
             lag_us(function.params.args.first()?, streams)?.checked_sub(1)
         }
         _ => time_bin_of(resolved, streams).map(|bin| bin.lag_us),
     }
-}
-
-/// How far behind the watermark a row of `input` may come with this instant.
-pub(crate) fn lag_in(input: &LogicalPlan, resolved: &Expr) -> Option<i64> {
-    lag_us(resolved, &streams_of(input))?.checked_add(hold_back_us(input, resolved)?)
-}
-
-/// How much longer the rows of `plan` are held back than the instant `resolved` in them says: what is computed of a window
-/// comes with the window, what looks ahead that much later, a pair of a join when both of its rows are there. `None` if it is
-/// not bounded. Too much is only late; too little would lose rows.
-pub(crate) fn hold_back_us(plan: &LogicalPlan, resolved: &Expr) -> Option<i64> {
-    held_back_us(plan, resolved, &streams_of(plan))
-}
-
-/// When rows come out of a step that holds them: once the watermark is `after_us` past `instant`.
-struct Moment {
-    instant: Expr,
-    after_us: i64,
-}
-
-/// As [`hold_back_us`], among the streams of a larger plan.
-fn held_back_us(plan: &LogicalPlan, resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> {
-    let moments = match plan {
-        LogicalPlan::Window(window) => {
-            let moments = window.window_expr.iter().map(|expr| moment_of(window, expr));
-            moments.collect::<Option<Vec<Moment>>>()?
-        }
-        LogicalPlan::Aggregate(aggregate) if contains_stream(&aggregate.input) => {
-            let inner = streams_of(&aggregate.input);
-            let groups = grouped(aggregate).into_iter().map(|group| resolve(&aggregate.input, group));
-            let bin = groups.flat_map(|group| find_time_bins(&group, &inner)).next()?;
-            vec![Moment { after_us: lag_in(&aggregate.input, &bin.expr)?, instant: bin.expr }]
-        }
-        LogicalPlan::Join(join) if contains_stream(&join.left) && contains_stream(&join.right) => {
-            let [left, right] = join_moments(join)?;
-            let of_join = |column: Column| resolve_column(plan, &column);
-            // A row of one side may come with a partner or without, an instant of both with either.
-            let moment = |(column, after_us)| Moment { instant: of_join(column), after_us };
-            return held_with_side(&[moment(left), moment(right)], resolved, streams);
-        }
-        _ => {
-            let held = plan.inputs().into_iter().map(|input| held_back_us(input, resolved, streams));
-            return held.collect::<Option<Vec<i64>>>()?.into_iter().max().or(Some(0));
-        }
-    };
-    let held = moments.iter().map(|moment| held_until_us(moment, resolved, streams));
-    held.collect::<Option<Vec<i64>>>()?.into_iter().max().or(Some(0))
-}
-
-/// How much longer than `resolved` says rows are held that come at this moment.
-fn held_until_us(moment: &Moment, resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> {
-    let known_us = lag_us(resolved, streams)?;
-    let behind_us = match shared_part(&moment.instant, resolved) {
-        Some(part) => distance_us(&moment.instant, resolved, &part, streams)?,
-        None => lead_us(&unmarked(&moment.instant), streams)?.checked_add(known_us)?,
-    };
-    Some(moment.after_us.checked_add(behind_us)?.checked_sub(known_us)?.max(0))
-}
-
-/// As [`held_until_us`], for rows of a join, which have the instant of either side.
-fn held_with_side(moments: &[Moment; 2], resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> {
-    let [left, right] = moments.each_ref().map(|moment| shared_part(&moment.instant, resolved));
-    let both = match (left, right) {
-        (Some(_), None) if !is_of_either_side(resolved) => return held_until_us(&moments[0], resolved, streams),
-        (None, Some(_)) if !is_of_either_side(resolved) => return held_until_us(&moments[1], resolved, streams),
-        (Some(left), Some(right)) => Some([left, right]),
-        _ => None,
-    };
-    let known_us = lag_us(resolved, streams)?;
-    let mut held_us: i64 = 0;
-    for (at, moment) in moments.iter().enumerate() {
-        let behind_us = match &both {
-            Some(parts) => {
-                let own = with_own_time(&moment.instant, &parts[at], streams)?;
-                let relative = with_own_time(&with_own_time(resolved, &parts[0], streams)?, &parts[1], streams)?;
-                lead_us(&unmarked(&own), streams)?.checked_add(lag_us(&relative, streams)?)?
-            }
-            None => lead_us(&unmarked(&moment.instant), streams)?.checked_add(known_us)?,
-        };
-        held_us = held_us.max(moment.after_us.checked_add(behind_us)?.checked_sub(known_us)?);
-    }
-    Some(held_us)
-}
-
-/// The largest part of the instant, perhaps all of it, that `resolved` is a function of too.
-fn shared_part(instant: &Expr, resolved: &Expr) -> Option<Expr> {
-    let mut shared = None;
-    let walked = instant.apply(|part| {
-        let is_instant = !part.column_refs().is_empty();
-        shared = (is_instant && contains(resolved, part)).then(|| part.clone());
-        Ok(match (&shared, part) {
-            (Some(_), _) => TreeNodeRecursion::Stop,
-            // What a session is made of says nothing of when it is over.
-            (None, Expr::WindowFunction(_)) => TreeNodeRecursion::Jump,
-            (None, _) => TreeNodeRecursion::Continue,
-        })
-    });
-    debug_assert!(walked.is_ok(), "walking an expression does not fail");
-    shared
-}
-
-/// How far `instant` may lie after `resolved`, both functions of `part`.
-fn distance_us(instant: &Expr, resolved: &Expr, part: &Expr, streams: &[&StreamSource]) -> Option<i64> {
-    let lead_us = lead_us(&unmarked(&with_own_time(instant, part, streams)?), streams)?;
-    lead_us.checked_add(lag_us(&with_own_time(resolved, part, streams)?, streams)?)
-}
-
-/// An expression with the event time behind `part` in place of `part`, to speak of it relative to that.
-fn with_own_time(whole: &Expr, part: &Expr, streams: &[&StreamSource]) -> Option<Expr> {
-    let mut time = part.column_refs().into_iter().map(|column| Expr::Column(column.clone()));
-    let time = time.find(|column| is_event_time(&unmarked(column), streams))?;
-    let replaced = whole.clone().transform_down(|expr| {
-        Ok(if expr == *part {
-            Transformed::new(time.clone(), true, TreeNodeRecursion::Jump)
-        } else {
-            Transformed::no(expr)
-        })
-    });
-    replaced.ok().map(|replaced| replaced.data)
-}
-
-/// Whether an expression is of whichever side of a FULL join is there.
-fn is_of_either_side(resolved: &Expr) -> bool {
-    resolved.column_refs().iter().any(|column| {
-        column.relation.as_ref().and_then(|of| of.schema()).is_some_and(|marks| marks.contains(ONE_OF_TWO))
-    })
-}
-
-/// Whether an expression is part of another.
-pub(crate) fn contains(whole: &Expr, part: &Expr) -> bool {
-    whole.exists(|expr| Ok(expr == part)).unwrap_or(false)
-}
-
-/// When the rows of a window function come: with the window or session that it is partitioned by, else in the order of time.
-fn moment_of(window: &Window, expr: &Expr) -> Option<Moment> {
-    let input = &window.input;
-    let Expr::WindowFunction(function) = expr.clone().unalias() else { return None };
-    let lag_in = |resolved: &Expr| lag_in(input, resolved);
-    if is_session(&function) {
-        let is_end = |expr: &Expr| matches!(expr, Expr::WindowFunction(of) if of.fun.name() == "session_end");
-        let end = window.window_expr.iter().map(|expr| resolve_over(window, expr)).find(is_end)?;
-        let time = resolve(input, function.params.args.first()?);
-        return Some(Moment { instant: end, after_us: lag_in(&time)?.checked_sub(1)? });
-    }
-    // The rows of a pattern come when no later row can change their matches, whatever their partition is.
-    let pattern = MatchRows::pattern_of(&function);
-    let partitions = if pattern.is_some() { &[][..] } else { &function.params.partition_by[..] };
-    let mut partitions = partitions.iter().map(|partition| resolve(input, partition));
-    if let Some(moment) = partitions.find_map(|instant| Some(Moment { after_us: lag_in(&instant)?, instant })) {
-        return Some(moment);
-    }
-    let ahead_us = match (pattern, &function.params.window_frame.end_bound) {
-        (Some(pattern), _) => pattern.bound_us,
-        (None, WindowFrameBound::Following(bound)) if !bound.is_null() => interval_us(&lit(bound.clone()))?,
-        (None, _) => 0,
-    };
-    let instant = resolve(input, &function.params.order_by.first()?.expr);
-    Some(Moment { after_us: lag_in(&instant)?.checked_add(ahead_us)?, instant })
 }
 
 /// How far a resolved instant may lie ahead of the event time that it is computed from, microseconds.

@@ -8,7 +8,8 @@ use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator, lit};
 
-use super::lineage::{interval_us, lag_in, resolve};
+use super::held_back::lag_in;
+use super::lineage::{interval_us, resolve};
 
 /// The right instant less the left one lies between these, microseconds.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +32,7 @@ struct Found {
 /// comes; `None` without a bound.
 pub(super) fn join_moments(join: &Join) -> Option<[(Column, i64); 2]> {
     let JoinBound { left, right, lowest_us, highest_us } = join_bound_of(join)?;
-    let lag_of = |plan: &LogicalPlan, column: &Column| lag_in(plan, &resolve(plan, &Expr::Column(column.clone())));
+    let lag_of = |plan: &LogicalPlan, column: &Column| lag_in(plan, &Expr::Column(column.clone()));
     let (left_lag_us, right_lag_us) = (lag_of(&join.left, &left)?, lag_of(&join.right, &right)?);
     // A row waits for the last partner that there can be, and comes no sooner than it would alone.
     let left_us = highest_us.saturating_add(right_lag_us).max(left_lag_us).saturating_add(1);
@@ -80,8 +81,7 @@ fn compare(join: &Join, a: &Expr, op: Operator, b: &Expr, bounds: &mut Vec<Found
     } else {
         return;
     };
-    let has_time =
-        |plan: &LogicalPlan, column: &Column| lag_in(plan, &resolve(plan, &Expr::Column(column.clone()))).is_some();
+    let has_time = |plan: &LogicalPlan, column: &Column| lag_in(plan, &Expr::Column(column.clone())).is_some();
     if !has_time(&join.left, &left) || !has_time(&join.right, &right) {
         return;
     }

@@ -61,7 +61,7 @@ impl Lowering<'_> {
                 && function.params.partition_by == first.partition_by
         };
         let [time, Expr::Literal(gap, _)] = &first.args[..] else { return Err(session_of_what().into()) };
-        let lag = lag_in(&window.input, &resolve(&window.input, time));
+        let lag = lag_in(&window.input, time);
         let (Some(lag_us), true) = (lag, functions.iter().all(same)) else { return Err(session_of_what().into()) };
         let keys = self.physical_all(&first.partition_by, input)?;
         Ok(Node::Sessions(
@@ -238,7 +238,7 @@ impl Ready {
         let streams = streams_of(input);
         for expr in &group.partition {
             let resolved = resolve(input, expr);
-            if let Some(lag_us) = lag_in(input, &resolved) {
+            if let Some(lag_us) = lag_in(input, expr) {
                 let size_us = match is_event_time(&resolved, &streams) {
                     true => Some(0),
                     false => find_time_bins(&resolved, &streams).iter().map(|bin| bin.size_us).max(),
@@ -248,7 +248,7 @@ impl Ready {
             }
         }
         let ascending = group.order.first().filter(|order| order.asc);
-        let lag = ascending.and_then(|order| lag_in(input, &resolve(input, &order.expr)));
+        let lag = ascending.and_then(|order| lag_in(input, &order.expr));
         match (ascending, lag) {
             (Some(order), Some(lag_us)) => {
                 let final_after_us = lag_us.saturating_add(1);

@@ -7,7 +7,7 @@ use datafusion::logical_expr::expr::WindowFunction;
 
 use super::over::{key_schema, not_in_time_order};
 use super::{Lowering, Node, Problem};
-use crate::logical::{lag_in, resolve, streams_of};
+use crate::logical::{lag_in, streams_of};
 use crate::operators::{PatternSpec, nullable};
 use crate::pattern::RowPattern;
 
@@ -23,7 +23,7 @@ impl Lowering<'_> {
         let input = window.input.schema();
         let params = &function.params;
         let time = params.order_by.first();
-        let lag = time.and_then(|time| lag_in(&window.input, &resolve(&window.input, &time.expr)));
+        let lag = time.and_then(|time| lag_in(&window.input, &time.expr));
         let Some(lag_us) = lag else { return Err(not_in_time_order(&streams_of(&window.input)).into()) };
         let partition = self.physical_all(&params.partition_by, input)?;
         Ok(Node::Patterns(

@@ -16,7 +16,7 @@ use datafusion::logical_expr::{Expr, Join};
 use super::over::key_schema;
 use super::{Lowering, Node, Problem};
 use crate::diagnostic::code;
-use crate::logical::{Anchor, Refusal, join_bound_of, lag_in, resolve};
+use crate::logical::{Anchor, Refusal, join_bound_of, lag_in};
 use crate::operators::{JoinSide, StreamJoinSpec, nullable};
 
 impl Lowering<'_> {
@@ -39,8 +39,8 @@ impl Lowering<'_> {
         let bound = join_bound_of(join).ok_or_else(|| unbounded(join))?;
         let (lowest_us, highest_us) = (bound.lowest_us, bound.highest_us);
         let (left_time, right_time) = (Expr::Column(bound.left), Expr::Column(bound.right));
-        let left_lag_us = lag_in(&join.left, &resolve(&join.left, &left_time)).ok_or_else(|| unbounded(join))?;
-        let right_lag_us = lag_in(&join.right, &resolve(&join.right, &right_time)).ok_or_else(|| unbounded(join))?;
+        let left_lag_us = lag_in(&join.left, &left_time).ok_or_else(|| unbounded(join))?;
+        let right_lag_us = lag_in(&join.right, &right_time).ok_or_else(|| unbounded(join))?;
         let (left, right) = (self.lower_final(&join.left)?, self.lower_final(&join.right)?);
         let both = join.left.schema().join(join.right.schema())?;
         let condition = join.filter.as_ref().map(|filter| self.physical(filter, &both)).transpose()?;

@@ -17,7 +17,6 @@ use crate::diagnostic::code;
 use crate::functions::date_bin;
 use crate::logical::{
     Anchor, Refusal, TimeBin, as_bin_of, contains_stream, find_time_bins, interval_us, lag_us, resolve, streams_of,
-    time_bin_of,
 };
 
 const BIN: &str = "__window_start";
@@ -46,21 +45,6 @@ fn not_event_time(streams: &[&StreamSource]) -> Refusal {
 fn has_date_bin(resolved: &Expr) -> bool {
     let is_bin = |expr: &Expr| matches!(expr, Expr::ScalarFunction(function) if function.func.name() == "date_bin");
     resolved.exists(|expr| Ok(is_bin(expr))).unwrap_or(false)
-}
-
-/// The bin of the reduced grouping: a bin, or `window_end` taken back by its constant.
-pub(super) fn bin_of_group(resolved: &Expr, streams: &[&StreamSource]) -> Option<TimeBin> {
-    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) = resolved else {
-        return time_bin_of(resolved, streams);
-    };
-    let Expr::BinaryExpr(BinaryExpr { left: bin, op, right: added }) = left.as_ref() else { return None };
-    let (added_us, back_us) = (interval_us(added)?, interval_us(right)?);
-    let is_undone = match op {
-        Operator::Plus => added_us == back_us,
-        Operator::Minus => added_us == back_us.saturating_neg(),
-        _ => false,
-    };
-    if is_undone { time_bin_of(bin, streams) } else { None }
 }
 
 /// Rewrites every aggregate over a stream.
@@ -98,15 +82,11 @@ impl Key {
         if *resolved == bin.expr {
             return Self::Bin;
         }
-        if let Expr::BinaryExpr(BinaryExpr { left, op, right }) = resolved
+        if let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) = resolved
             && **left == bin.expr
-            && let Some(us) = interval_us(right)
+            && interval_us(right).is_some()
         {
-            match op {
-                Operator::Plus => return Self::Shifted(right.as_ref().clone()),
-                Operator::Minus => return Self::Shifted(interval(us.saturating_neg())),
-                _ => {}
-            }
+            return Self::Shifted(right.as_ref().clone());
         }
         let over_bin = resolved.clone().transform_down(|expr| {
             let column = Expr::Column(Column::new_unqualified(BIN));
@@ -143,32 +123,31 @@ fn reduce_aggregate(aggregate: Aggregate) -> Result<LogicalPlan, Problem> {
         let problem = if resolved.iter().any(has_date_bin) { not_event_time(&streams) } else { unbounded() };
         return Err(problem.into());
     }
-    // Windows over windows: grouped by both, rows belong to the inner one, of which the outer is a function.
+    // Windows over windows: grouped by both, rows belong to the inner one, of which the outer is a function. Of windows that have
+    // nothing to do with each other one says when the group is final, and the other is a key.
     let holds_bin = |expr: &Expr| !find_time_bins(expr, &streams).is_empty();
-    let keys = bins.iter().find_map(|bin| {
+    let grouped = bins.iter().filter_map(|bin| {
         let keys: Vec<Key> = resolved.iter().map(|expr| Key::of(expr, bin)).collect();
-        let whole = keys.iter().zip(&resolved).all(|(key, expr)| !matches!(key, Key::Own) || !holds_bin(expr));
-        let grouped = keys.iter().any(|key| matches!(key, Key::Bin | Key::Shifted(_)));
-        (whole && grouped).then_some(keys)
+        keys.iter().any(|key| matches!(key, Key::Bin | Key::Shifted(_))).then_some(keys)
     });
-    let Some(keys) = keys else { return Err(not_one_window(&resolved, &bins).into()) };
+    let mut grouped: Vec<Vec<Key>> = grouped.collect();
+    let is_whole =
+        |keys: &Vec<Key>| keys.iter().zip(&resolved).all(|(key, expr)| !matches!(key, Key::Own) || !holds_bin(expr));
+    let at = grouped.iter().position(is_whole).unwrap_or(0);
+    if at >= grouped.len() {
+        return Err(not_the_window().into());
+    }
+    let keys = grouped.swap_remove(at);
     rebuild(aggregate, &keys, None)
 }
 
-fn not_one_window(resolved: &[Expr], bins: &[TimeBin]) -> Refusal {
-    let is_bin = |expr: &&Expr| bins.iter().any(|bin| matches!(Key::of(expr, bin), Key::Bin | Key::Shifted(_)));
-    let (message, help) = match resolved.iter().filter(is_bin).count() {
-        0 => (
-            "GROUP BY names something computed from a time window, and not the window itself",
-            "add `window_start, window_end` to GROUP BY; or make larger windows of it: `TUMBLE((SELECT …, window_start AS at FROM …), at, INTERVAL '1 day')`",
-        ),
-        _ => ("GROUP BY names two different time windows", "keep one window; write another rule for the other"),
-    };
-    Refusal::new(code::UNSUPPORTED, Anchor::Group, message, help)
-}
-
-fn interval(us: i64) -> Expr {
-    lit(ScalarValue::new_interval_mdn(0, 0, us.saturating_mul(1_000)))
+fn not_the_window() -> Refusal {
+    Refusal::new(
+        code::UNSUPPORTED,
+        Anchor::Group,
+        "GROUP BY names something computed from a time window, and not the window itself",
+        "add `window_start, window_end` to GROUP BY; or make larger windows of it: `TUMBLE((SELECT …, window_start AS at FROM …), at, INTERVAL '1 day')`",
+    )
 }
 
 fn near_interval() -> ScalarValue {

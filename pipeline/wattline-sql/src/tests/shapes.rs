@@ -5,6 +5,7 @@ use crate::RuleFile;
 
 mod forms;
 mod order;
+mod pairs;
 
 pub(super) const TABLE: &str = "kind = \"table\"";
 pub(super) const PATIENT: &str = "kind = \"table\"\ndelay = \"1 day\"";
@@ -33,6 +34,7 @@ pub(super) fn shapes() -> Vec<RuleFile> {
         order::ties(),
         order::ties_of_kin(),
         order::held_by_stages(),
+        pairs::pairs(),
     ];
     shapes.into_iter().flatten().collect()
 }
