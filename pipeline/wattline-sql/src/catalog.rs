@@ -21,7 +21,7 @@ use datafusion::prelude::SessionConfig;
 
 use crate::error::Error;
 use crate::functions;
-use crate::logical::{Comparisons, TruncatedDates};
+use crate::logical::{Coercions, TruncatedDates};
 use crate::user_functions::UserFunctions;
 
 /// The columns the runtime appends to every stream batch, in this order.
@@ -230,12 +230,12 @@ pub(crate) fn settings(mut config: SessionConfig) -> SessionConfig {
 
 /// DataFusion's functions and wattline's own.
 ///
-/// Comparisons get their meaning before types are coerced. One optimiser rule is left out: it splits `sum(x), count(DISTINCT y)` into two aggregations, and a decimal sum of decimal
+/// Types that meet are made one as rules mean it, before DataFusion does. One optimiser rule is left out: it splits `sum(x), count(DISTINCT y)` into two aggregations, and a decimal sum of decimal
 /// sums then has a wider type than the plan says, so that the query fails.
 pub(crate) fn with_functions(builder: SessionStateBuilder) -> SessionStateBuilder {
     let rules = Optimizer::new().rules.into_iter();
     let rules = rules.filter(|rule| rule.name() != SingleDistinctToGroupBy::new().name()).collect();
-    let own: [Arc<dyn AnalyzerRule + Send + Sync>; 2] = [Arc::new(TruncatedDates), Arc::new(Comparisons)];
+    let own: [Arc<dyn AnalyzerRule + Send + Sync>; 2] = [Arc::new(TruncatedDates), Arc::new(Coercions)];
     let analyzer = own.into_iter().chain(Analyzer::new().rules).collect();
     let mut builder = builder.with_optimizer_rules(rules).with_analyzer_rules(analyzer);
     builder.scalar_functions().get_or_insert_default().extend(functions::scalar_functions());

@@ -26,11 +26,13 @@ use std::sync::Arc;
 
 use datafusion::common::{ScalarValue, plan_err};
 use datafusion::error::Result;
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::function::AccumulatorArgs;
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
+use datafusion::logical_expr::{AggregateUDF, Expr, ScalarUDF, WindowUDF};
 
 mod date_bin;
 mod extremes;
+mod in_order;
 mod local_bin;
 mod mask;
 mod match_rows;
@@ -62,6 +64,24 @@ pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
 
 pub(crate) fn window_functions() -> Vec<Arc<WindowUDF>> {
     [session_start(), session_end()].map(Arc::new).to_vec()
+}
+
+/// Its first argument, in the order that the second numbers.
+pub(crate) fn in_order() -> ScalarUDF {
+    ScalarUDF::from(in_order::InOrder::new())
+}
+
+/// The number in `in_order(x, n)`.
+pub(crate) fn number_in_order(expr: &Expr) -> Option<&Expr> {
+    match expr {
+        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == in_order::IN_ORDER => args.get(1),
+        _ => None,
+    }
+}
+
+/// A list or a struct as bytes in the order of the values.
+pub(crate) fn sort_key() -> ScalarUDF {
+    ScalarUDF::from(in_order::SortKey::new())
 }
 
 /// The local midnight at which the bin of an instant begins.

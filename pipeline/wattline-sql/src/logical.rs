@@ -24,7 +24,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 mod as_of;
-mod comparison;
+mod coercion;
 mod date_trunc;
 mod distinct;
 mod held_back;
@@ -39,7 +39,7 @@ mod view;
 mod window_tables;
 
 pub(crate) use as_of::{join_as_of_event_time, time_of_output};
-pub(crate) use comparison::Comparisons;
+pub(crate) use coercion::Coercions;
 pub(crate) use date_trunc::TruncatedDates;
 pub(crate) use distinct::spell_out_distinct;
 pub(crate) use held_back::{hold_back_us, lag_in};

@@ -32,7 +32,7 @@ use datafusion::sql::sqlparser::ast::{
     Spanned, TableFactor, VisitMut, VisitorMut,
 };
 
-use super::comparison::with_plain_comparisons;
+use super::coercion::with_coercions;
 use super::window_tables::placed;
 use crate::functions::MatchRows;
 use crate::pattern::bound::{TIME_INPUT, bound_of, limits_in};
@@ -317,7 +317,7 @@ impl Formulas<'_, '_> {
             (0..).zip(&types).map(|(at, of): (usize, _)| Field::new(format!("{REFERENCE}{at}"), of.clone(), true)),
         );
         let schema = DFSchema::from_unqualified_fields(fields.into(), Default::default())?;
-        let planned = with_plain_comparisons(self.context.sql_to_expr(expr, &schema)?, &schema)?;
+        let planned = with_coercions(self.context.sql_to_expr(expr, &schema)?, &schema)?;
         // Some functions run only as what the simplifier makes of them.
         let simplify = SimplifyContext::builder()
             .with_schema(Arc::new(schema.clone()))
@@ -332,7 +332,7 @@ impl Formulas<'_, '_> {
     /// The number of an input, which is added if it is new.
     fn input(&mut self, expr: Expr) -> Result<usize> {
         let schema = self.input.schema();
-        let expr = with_plain_comparisons(expr, schema)?.rewrite(&mut TypeCoercionRewriter::new(schema))?.data;
+        let expr = with_coercions(expr, schema)?.rewrite(&mut TypeCoercionRewriter::new(schema))?.data;
         Ok(self.inputs.iter().position(|known| *known == expr).unwrap_or_else(|| {
             self.inputs.push(expr);
             self.inputs.len() - 1
@@ -370,7 +370,7 @@ impl Formulas<'_, '_> {
     fn aggregate(&mut self, expr: ast::Expr) -> Result<(Reference, DataType)> {
         let (expr, of) = self.strip(expr)?;
         let planned = self.context.sql_to_expr(expr, self.input.schema())?.unalias();
-        let planned = with_plain_comparisons(planned, self.input.schema())?;
+        let planned = with_coercions(planned, self.input.schema())?;
         let planned = planned.rewrite(&mut TypeCoercionRewriter::new(self.input.schema()))?.data;
         let Expr::AggregateFunction(AggregateFunction { func, mut params }) = planned else {
             return Err(wrong(

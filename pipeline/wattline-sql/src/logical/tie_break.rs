@@ -7,24 +7,27 @@
 //!
 //! | | by | ties that are left |
 //! |---|---|---|
-//! | an ordered aggregate, `first_value(x ORDER BY t)` | its arguments | give the same result |
+//! | ordered aggregates, `first_value(x ORDER BY t)` | the arguments of all of them in one GROUP BY | give the same result |
 //! | a window function that looks at the order of rows (`row_number`, `lag`, ROWS frames) or a pattern | the columns that anything above asks for | are the same row |
+//! | one that looks at the order of peers in a frame of RANGE or GROUPS (`last_value`, `array_agg`) | the same, by a `row_number` below it ([`in_order`]) | are the same row |
 //!
-//! A RANGE frame and `rank` mean rows of equal order, and stay as they are.
+//! What a RANGE frame and `rank` mean are rows of equal order: their ORDER BY stays as it is.
 
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::Column;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
+use datafusion::functions_window::row_number::row_number_udwf;
+use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::{
-    Aggregate, Expr, ExprSchemable, Join, JoinType, LogicalPlan, Projection, SortExpr, Window, WindowFrameUnits,
-    WindowFunctionDefinition, cast,
+    Aggregate, Expr, ExprFunctionExt, ExprSchemable, Join, JoinType, LogicalPlan, Projection, SortExpr, Window,
+    WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, cast,
 };
 
 use super::{contains_stream, resolve_column};
+use crate::functions::{MatchRows, in_order, number_in_order, sort_key};
 
 const IDENTITY: [&str; 4] = ["_topic", "_partition", "_offset", "_index"];
 
@@ -111,17 +114,22 @@ fn has_subquery(expr: &Expr) -> bool {
 }
 
 fn rewrite(plan: LogicalPlan, wanted: &Wanted) -> Result<LogicalPlan> {
+    // From above, so that what an order goes on with is asked for below.
+    let plan = match plan {
+        LogicalPlan::Aggregate(aggregate) if contains_stream(&aggregate.input) => extend(aggregate)?,
+        LogicalPlan::Window(window) if contains_stream(&window.input) => extend_window(window, wanted)?,
+        other => other,
+    };
+    rewrite_below(plan, wanted)
+}
+
+fn rewrite_below(plan: LogicalPlan, wanted: &Wanted) -> Result<LogicalPlan> {
     let mut of_inputs = wanted.of_inputs(&plan).into_iter();
     let plan = plan.map_children(|input| {
         let wanted = of_inputs.next().unwrap_or_else(|| Wanted::all(&input));
         Ok(Transformed::yes(rewrite(input, &wanted)?))
     })?;
-    let plan = plan.data.map_subqueries(|subquery| Ok(Transformed::yes(break_ties(subquery)?)))?;
-    match plan.data {
-        LogicalPlan::Aggregate(aggregate) if contains_stream(&aggregate.input) => extend(aggregate),
-        LogicalPlan::Window(window) if contains_stream(&window.input) => extend_window(window, wanted),
-        other => Ok(other),
-    }
+    Ok(plan.data.map_subqueries(|subquery| Ok(Transformed::yes(break_ties(subquery)?)))?.data)
 }
 
 /// The identity of the event behind a row, as an order; `None` if the plan does not show it.
@@ -140,6 +148,7 @@ fn order_by(expr: Expr, input: &LogicalPlan) -> Option<SortExpr> {
     let expr = match expr.get_type(input.schema()).ok()? {
         DataType::Dictionary(_, values) => cast(expr, *values),
         DataType::Map(..) | DataType::Union(..) | DataType::Null => return None,
+        nested if nested.is_nested() => sort_key().call(vec![expr]),
         _ => expr,
     };
     Some(SortExpr::new(expr, true, true))
@@ -183,7 +192,48 @@ fn row_order(window: &Window, wanted: &Wanted) -> Vec<SortExpr> {
     identity.into_iter().flatten().chain(columns).collect()
 }
 
+/// What a window function needs so that ties do not matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    /// Its ORDER BY can go on.
+    Order,
+    /// Its ORDER BY says which rows are peers, and stays.
+    OrderOfPeers,
+}
+
+fn need_of(function: &WindowFunction) -> Need {
+    let frame = &function.params.window_frame;
+    let is_whole = frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded();
+    let by_rows = frame.units == WindowFrameUnits::Rows;
+    let name = function.fun.name();
+    match &function.fun {
+        WindowFunctionDefinition::WindowUDF(_) if MatchRows::pattern_of(function).is_some() => Need::Order,
+        WindowFunctionDefinition::WindowUDF(_) if NUMBERS.contains(&name) => Need::Order,
+        _ if VALUES.contains(&name) => {
+            // The first row of all is the first among its peers.
+            let is_first = name == "first_value"
+                && frame.start_bound.is_unbounded()
+                && matches!(frame.end_bound, WindowFrameBound::CurrentRow)
+                && function.params.null_treatment != Some(NullTreatment::IgnoreNulls);
+            if by_rows || is_whole || is_first { Need::Order } else { Need::OrderOfPeers }
+        }
+        WindowFunctionDefinition::AggregateUDF(_) if by_rows && !is_whole => Need::Order,
+        WindowFunctionDefinition::AggregateUDF(_) | WindowFunctionDefinition::WindowUDF(_) => Need::Nothing,
+    }
+}
+
+/// Window functions that number rows, or look at another by its number.
+const NUMBERS: [&str; 4] = ["row_number", "ntile", "lag", "lead"];
+/// Those, and aggregates, that depend on the order of the rows in their frame.
+const VALUES: [&str; 5] = ["first_value", "last_value", "nth_value", "array_agg", "string_agg"];
+const PEERS: &str = "__in_order";
+
 fn extend_window(window: Window, wanted: &Wanted) -> Result<LogicalPlan> {
+    let functions = || window.window_expr.iter().filter_map(function_of);
+    if functions().any(|function| need_of(function) == Need::OrderOfPeers) && !functions().any(has_order_of_peers) {
+        return order_peers(window, wanted);
+    }
     let more = row_order(&window, wanted);
     let schema = Arc::clone(&window.schema);
     let width = window.input.schema().fields().len();
@@ -194,7 +244,7 @@ fn extend_window(window: Window, wanted: &Wanted) -> Result<LogicalPlan> {
     let mut changed = false;
     for (expr, name) in window.window_expr.iter().cloned().zip(names) {
         match expr.unalias() {
-            Expr::WindowFunction(mut function) if looks_at_order(&function) => {
+            Expr::WindowFunction(mut function) if need_of(&function) == Need::Order => {
                 let constant = function.params.partition_by.clone();
                 let more = more.iter().filter(|sort| !constant.contains(&sort.expr)).cloned();
                 changed |= go_on(&mut function.params.order_by, more);
@@ -225,48 +275,84 @@ fn extend_window(window: Window, wanted: &Wanted) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(outputs, Arc::new(plan))?))
 }
 
-fn looks_at_order(function: &WindowFunction) -> bool {
-    let frame = &function.params.window_frame;
-    match &function.fun {
-        WindowFunctionDefinition::AggregateUDF(_) => {
-            let is_whole = frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded();
-            frame.units == WindowFrameUnits::Rows && !is_whole
-        }
-        WindowFunctionDefinition::WindowUDF(of) => {
-            let of_equals = ["rank", "dense_rank", "percent_rank", "cume_dist", "session_start", "session_end"]
-                .contains(&of.name());
-            let single = frame.units == WindowFrameUnits::Range && !frame.can_accept_multi_orderby();
-            !of_equals && !single
-        }
+fn function_of(expr: &Expr) -> Option<&WindowFunction> {
+    match expr {
+        Expr::WindowFunction(function) => Some(function),
+        Expr::Alias(alias) => function_of(&alias.expr),
+        _ => None,
     }
 }
 
-/// The order in which rows of equal order come to an aggregate.
-fn argument_order(function: &AggregateFunction, input: &LogicalPlan) -> Vec<SortExpr> {
+fn has_order_of_peers(function: &WindowFunction) -> bool {
+    function.params.args.first().is_some_and(|arg| number_in_order(arg).is_some())
+}
+
+/// Numbers the rows of each partition below a node, and names the numbers in the functions that look at the order of peers.
+fn order_peers(window: Window, wanted: &Wanted) -> Result<LogicalPlan> {
+    let Some(first) = window.window_expr.iter().find_map(function_of) else {
+        return Ok(LogicalPlan::Window(window));
+    };
+    let WindowFunctionParams { partition_by, order_by, .. } = &first.params;
+    let mut order = order_by.clone();
+    go_on(&mut order, row_order(&window, wanted).into_iter().filter(|sort| !partition_by.contains(&sort.expr)));
+    let number = Expr::from(WindowFunction::new(row_number_udwf(), vec![]));
+    let number = number.partition_by(partition_by.clone()).order_by(order).build()?.alias(PEERS);
+    let numbered = LogicalPlan::Window(Window::try_new(vec![number], Arc::clone(&window.input))?);
+    let width = window.input.schema().fields().len();
+    let names = window.schema.iter().skip(width).map(|(_, field)| field.name().clone());
+    let functions = window.window_expr.iter().cloned().zip(names).map(|(expr, name)| match expr.unalias() {
+        Expr::WindowFunction(mut function) if need_of(&function) == Need::OrderOfPeers => {
+            if let Some(arg) = function.params.args.first_mut() {
+                *arg = in_order().call(vec![arg.clone(), Expr::Column(Column::new_unqualified(PEERS))]);
+            }
+            Expr::WindowFunction(function).alias(name)
+        }
+        other => other.alias(name),
+    });
+    let plan = LogicalPlan::Window(Window::try_new(functions.collect(), Arc::new(numbered))?);
+    let kept = (0..plan.schema().fields().len()).filter(|at| *at != width);
+    let outputs: Vec<Expr> = kept.map(|at| Expr::Column(Column::from(plan.schema().qualified_field(at)))).collect();
+    Ok(LogicalPlan::Projection(Projection::try_new(outputs, Arc::new(plan))?))
+}
+
+/// The order in which rows of equal order come to ordered aggregates.
+fn argument_order(ordered: &[AggregateFunction], input: &LogicalPlan) -> Vec<SortExpr> {
     let identity = identity_order(input);
     if has_row_per_event(input)
         && let Some(identity) = identity
     {
         return identity;
     }
-    let args = function.params.args.iter().filter(|arg| !arg.column_refs().is_empty());
+    let args = ordered.iter().flat_map(|function| &function.params.args).filter(|arg| !arg.column_refs().is_empty());
     let args = args.filter_map(|arg| order_by(arg.clone(), input));
     identity.into_iter().flatten().chain(args).collect()
 }
 
+/// Whether ties matter to an aggregate: not to those whose order is that of their only argument.
+fn has_ties(function: &AggregateFunction) -> bool {
+    let by_argument = function.params.distinct && !["first_value", "last_value"].contains(&function.func.name());
+    !function.params.order_by.is_empty() && !by_argument && !function.func.supports_within_group_clause()
+}
+
 fn extend(aggregate: Aggregate) -> Result<LogicalPlan> {
     let Aggregate { input, group_expr, aggr_expr, schema, .. } = aggregate;
+    let mut ordered = Vec::new();
+    for expr in &aggr_expr {
+        expr.apply(|expr| {
+            ordered.extend(match expr {
+                Expr::AggregateFunction(function) if has_ties(function) => Some(function.clone()),
+                _ => None,
+            });
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    // One order for all: rows that are told together are of one row, and DataFusion sorts once.
+    let more = argument_order(&ordered, &input);
     let names = schema.iter().skip(schema.fields().len() - aggr_expr.len()).map(|(_, field)| field.name().clone());
     let each = |(expr, name): (Expr, String)| {
         let extended = expr.transform_up(|expr| match expr {
-            // DISTINCT leaves no ties, and the order of an ordered set is its argument.
-            Expr::AggregateFunction(mut function)
-                if !function.params.order_by.is_empty()
-                    && !function.params.distinct
-                    && !function.func.supports_within_group_clause() =>
-            {
-                let more = argument_order(&function, &input);
-                let changed = go_on(&mut function.params.order_by, more);
+            Expr::AggregateFunction(mut function) if has_ties(&function) => {
+                let changed = go_on(&mut function.params.order_by, more.iter().cloned());
                 Ok(Transformed::new_transformed(Expr::AggregateFunction(function), changed))
             }
             other => Ok(Transformed::no(other)),

@@ -39,6 +39,8 @@ pub(crate) struct OverSpec {
     pub(crate) partition: Vec<Arc<dyn PhysicalExpr>>,
     pub(crate) partition_schema: SchemaRef,
     pub(crate) order: Vec<PhysicalSortExpr>,
+    /// The order, and what goes on where rows are equal in it.
+    pub(crate) sort: Vec<PhysicalSortExpr>,
     /// The instant that decides when a row is final: its event time, or the window that is its partition.
     pub(crate) instant: Arc<dyn PhysicalExpr>,
     /// How far past it the watermark must be, microseconds.
@@ -191,7 +193,7 @@ impl OverStage {
             ranges.push(start..numbers.len());
         }
         let rows = self.rows.gather(&numbers)?;
-        let order = sorted_order(&rows, &ordinals, &spec.order)?;
+        let order = sorted_order(&rows, &ordinals, &spec.sort)?;
         let rows = take_record_batch(&rows, &order)?;
         let instants = instants_of(&spec.instant, &rows)?;
         let carried_before: Vec<Option<u32>> = ready.iter().map(|key| self.rows.memory_mut(*key).take()).collect();

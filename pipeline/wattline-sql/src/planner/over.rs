@@ -17,15 +17,16 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, WindowFunction};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
-    Expr, LogicalPlan, SortExpr, Window, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, lit,
+    AggregateUDF, Expr, LogicalPlan, SortExpr, Window, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+    lit,
 };
-use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
+use datafusion::physical_expr::aggregate::{LoweredAggregate, LoweredAggregateBuilder};
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_planner::create_window_expr;
 
 use super::{Lowering, Node, Problem};
 use crate::diagnostic::code;
-use crate::functions::{MatchRows, gap_us};
+use crate::functions::{MatchRows, gap_us, number_in_order};
 use crate::logical::{
     Anchor, Refusal, find_time_bins, interval_us, is_event_time, is_session, lag_in, resolve, streams_of,
 };
@@ -143,10 +144,15 @@ impl Lowering<'_> {
         }
         let partition = self.physical_all(&group.partition, input)?;
         let order = self.physical_order(&group.order, input)?;
+        let functions_of = group.places.iter().filter_map(|place| window_function(&window.window_expr[*place]).ok());
+        let number = functions_of.filter_map(|function| number_in_order(function.params.args.first()?)).next();
+        let ties: Vec<SortExpr> = number.map(|number| number.clone().sort(true, true)).into_iter().collect();
+        let sort = [order.clone(), self.physical_order(&ties, input)?].concat();
         Ok(OverSpec {
             partition_schema: key_schema(&partition, input.as_arrow())?,
             partition,
             order,
+            sort,
             instant: self.physical(&ready.instant, input)?,
             final_after_us: ready.final_after_us.saturating_add(ahead_us),
             reach_us: if ready.whole { ready.size_us } else { reach_within(&functions, keep, ahead_us) },
@@ -179,14 +185,23 @@ impl Lowering<'_> {
         input: &LogicalPlan,
     ) -> Result<Arc<dyn datafusion::physical_expr::window::WindowExpr>, Problem> {
         let context = PhysicalPlanningContext::default();
+        let function = window_function(expr)?;
+        if let WindowFunctionDefinition::AggregateUDF(udaf) = &function.fun
+            && !function.params.window_frame.start_bound.is_unbounded()
+            && self.lowered(udaf, function, input)?.aggregate.create_sliding_accumulator().is_err()
+        {
+            return Err(moves(function).into());
+        }
         Ok(create_window_expr(expr, input.schema(), self.session.execution_props(), &context)?)
     }
 
-    /// The aggregate behind a frame that begins with the partition.
-    fn running(&self, function: &WindowFunction, input: &LogicalPlan) -> Result<Aggregated, Problem> {
-        let WindowFunctionDefinition::AggregateUDF(udaf) = &function.fun else {
-            return Err(from_the_first_row(function).into());
-        };
+    /// The aggregate of a window function by itself.
+    fn lowered(
+        &self,
+        udaf: &Arc<AggregateUDF>,
+        function: &WindowFunction,
+        input: &LogicalPlan,
+    ) -> Result<LoweredAggregate, Problem> {
         let params = &function.params;
         let expr = Expr::AggregateFunction(AggregateFunction::new_udf(
             Arc::clone(udaf),
@@ -198,7 +213,16 @@ impl Lowering<'_> {
         ));
         let context = PhysicalPlanningContext::default();
         let (schema, props) = (input.schema(), self.session.execution_props());
-        let lowered = LoweredAggregateBuilder::new(&expr, schema, schema.as_arrow(), props, &context).build()?;
+        Ok(LoweredAggregateBuilder::new(&expr, schema, schema.as_arrow(), props, &context).build()?)
+    }
+
+    /// The aggregate behind a frame that begins with the partition.
+    fn running(&self, function: &WindowFunction, input: &LogicalPlan) -> Result<Aggregated, Problem> {
+        let WindowFunctionDefinition::AggregateUDF(udaf) = &function.fun else {
+            return Err(from_the_first_row(function).into());
+        };
+        let params = &function.params;
+        let lowered = self.lowered(udaf, function, input)?;
         // What keeps every value it has seen would keep all of them for ever.
         let keeps_values = |field: &FieldRef| field.data_type().is_nested();
         if params.distinct || lowered.aggregate.state_fields()?.iter().any(keeps_values) {
@@ -406,6 +430,14 @@ fn over_nulls(function: &WindowFunction) -> Refusal {
         Some(function),
         format!("`{}` that ignores NULLs may look back over any number of rows", function.fun.name()),
         "say how far: `last_value(x) IGNORE NULLS OVER (… ROWS BETWEEN 10 PRECEDING AND 1 PRECEDING)`; or leave the NULLs out with WHERE in a subquery",
+    )
+}
+
+fn moves(function: &WindowFunction) -> Refusal {
+    refuse(
+        Some(function),
+        format!("`{}` cannot let go of rows, so it has no frame that moves", function.fun.name()),
+        "begin the frame with UNBOUNDED PRECEDING; or take the rows with `array_agg`, which can, and compute of the list",
     )
 }
 

@@ -33,6 +33,7 @@ pub(super) fn shapes() -> Vec<RuleFile> {
         forms::forms(),
         order::ties(),
         order::ties_of_kin(),
+        order::ties_of_peers(),
         order::held_by_stages(),
         pairs::pairs(),
     ];

@@ -86,6 +86,61 @@ pub(super) fn ties_of_kin() -> Vec<RuleFile> {
     ]
 }
 
+/// Frames of peers, lists and structs, and orders that hang on those below.
+pub(super) fn ties_of_peers() -> Vec<RuleFile> {
+    let of = |id: &str, sql: &str| rule(id, TABLE, sql);
+    let both = "(SELECT meter_id, ts, seq_no, u_a_v FROM meter_readings UNION ALL SELECT meter_id, ts, seq_no, u_a_v + 1 FROM other_readings)";
+    let frames = |from: &str| {
+        format!(
+            "SELECT ts, seq_no, meter_id, last_value(u_a_v) OVER (PARTITION BY seq_no ORDER BY ts) AS last_peer, nth_value(u_a_v, 2) OVER (PARTITION BY seq_no ORDER BY ts RANGE INTERVAL '30 seconds' PRECEDING) AS second,\n\
+             first_value(u_a_v) OVER (PARTITION BY seq_no ORDER BY ts RANGE INTERVAL '30 seconds' PRECEDING) AS before, first_value(meter_id) OVER (PARTITION BY seq_no ORDER BY ts) AS first,\n\
+             array_agg(meter_id) OVER (PARTITION BY seq_no ORDER BY ts RANGE INTERVAL '30 seconds' PRECEDING) AS meters, count(*) OVER (PARTITION BY seq_no ORDER BY ts) AS n FROM {from}"
+        )
+    };
+    let within = |frame: &str| {
+        format!(
+            "SELECT ts, window_start, seq_no, meter_id, array_agg(meter_id) OVER (PARTITION BY window_start ORDER BY seq_no{frame}) AS meters,\n\
+             last_value(u_a_v) OVER (PARTITION BY window_start ORDER BY seq_no{frame}) AS last, string_agg(meter_id, ',') OVER (PARTITION BY window_start) AS names\n\
+             FROM TUMBLE((SELECT ts, meter_id, seq_no, u_a_v FROM meter_readings), ts, INTERVAL '1 minute')"
+        )
+    };
+    let pairs = "(SELECT y.*, row_number() OVER (PARTITION BY x.meter_id ORDER BY x.ts) AS nth FROM meter_readings x\n\
+         JOIN other_readings y ON y.meter_id = x.meter_id AND y.ts BETWEEN x.ts AND x.ts + INTERVAL '40 seconds')";
+    vec![
+        of("ties_in_frames", &frames("meter_readings")),
+        of("ties_in_frames_of_union", &frames(both)),
+        of("ties_in_windows", &within("")),
+        of("ties_in_windows_groups", &within(" GROUPS 1 PRECEDING")),
+        of("ties_in_windows_range", &within(" RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING")),
+        of(
+            "ties_of_lists",
+            &format!(
+                "SELECT window_start, array_agg(named_struct('v', u_a_v, 'm', meter_id) ORDER BY seq_no) AS structs, first_value(DISTINCT meter_id ORDER BY seq_no) AS first,\n\
+                 array_agg(make_array(u_a_v, NULL) ORDER BY seq_no) AS lists FROM TUMBLE({NARROW}, ts, INTERVAL '1 minute') GROUP BY window_start"
+            ),
+        ),
+        of(
+            "ties_of_one_row",
+            &format!(
+                "SELECT window_start, string_agg(meter_id, ',' ORDER BY seq_no) AS meters, string_agg(CAST(u_a_v AS VARCHAR), ',' ORDER BY seq_no) AS volts,\n\
+                 first_value(meter_id ORDER BY seq_no) AS meter, first_value(u_a_v ORDER BY seq_no) AS volt FROM TUMBLE({NARROW}, ts, INTERVAL '1 minute') GROUP BY window_start"
+            ),
+        ),
+        of(
+            "ties_of_numbers",
+            &format!(
+                "SELECT window_start, array_agg(nth ORDER BY seq_no) AS nths FROM TUMBLE({pairs}, ts, INTERVAL '1 minute') GROUP BY window_start"
+            ),
+        ),
+        of(
+            "ties_of_numbers_over",
+            &format!(
+                "SELECT ts, meter_id, nth, lag(nth) OVER (PARTITION BY meter_id ORDER BY ts) AS before FROM {pairs}"
+            ),
+        ),
+    ]
+}
+
 /// Stages over rows that come later than an instant in them says.
 pub(super) fn held_by_stages() -> Vec<RuleFile> {
     let of = |id: &str, sql: &str| rule(id, TABLE, sql);

@@ -180,7 +180,7 @@ fn either_side() -> Vec<RuleFile> {
         ),
         of(
             "window_moved_twice",
-            "SELECT DISTINCT t + INTERVAL '7 minutes' AS t FROM (SELECT window_start - INTERVAL '2 minutes' AS t, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY 1)",
+            "SELECT DISTINCT t - INTERVAL '7 minutes' AS t FROM (SELECT window_start - INTERVAL '2 minutes' AS t, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY 1)",
         ),
     ]
 }

@@ -1,6 +1,6 @@
-//! Comparisons mean what they say.
+//! Types that meet are made one as rules mean it, before DataFusion does.
 //!
-//! Floating-point values are compared in floating point. A number literal with a point is an exact decimal here, and DataFusion compares a float with a decimal as decimals. That
+//! Floating-point values are compared in floating point, and what is chosen among them (`coalesce(x, 0.0)`, CASE, a list) is one. A number literal with a point is an exact decimal here, and DataFusion compares a float with a decimal as decimals. That
 //! fails at run time for NaN, for infinities and beyond 15 digits, and one odd value would quarantine the rule. So the decimal
 //! side is made a float instead: what no float comes near to is compared as well, and nothing can fail. Who wants decimals
 //! says so: `CAST(x AS DECIMAL(12, 6)) > 235.4`.
@@ -8,6 +8,9 @@
 //! The difference of two instants is compared with an interval as a length of time. DataFusion makes an interval of it, and
 //! compares months before days before nanoseconds: a difference of two days, all nanoseconds, would be less than
 //! `INTERVAL '1 day'`. So the interval is made a duration; one of months has no length and is refused.
+//!
+//! The places of `round(x, 6)` are made of the type that the function takes at once: it looks at the literal to tell the scale of
+//! its result, and would tell another one after the cast is folded.
 
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::common::config::ConfigOptions;
@@ -17,16 +20,16 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
 /// Stands before DataFusion's coercion of types.
 #[derive(Debug)]
-pub(crate) struct Comparisons;
+pub(crate) struct Coercions;
 
-impl AnalyzerRule for Comparisons {
+impl AnalyzerRule for Coercions {
     fn name(&self) -> &str {
-        "comparisons"
+        "coercions"
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
@@ -45,13 +48,17 @@ impl AnalyzerRule for Comparisons {
     }
 }
 
-/// An expression that no plan holds, with its comparisons made so.
-pub(super) fn with_plain_comparisons(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+/// An expression that no plan holds, with its types made one.
+pub(super) fn with_coercions(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     Ok(rewrite(expr, schema)?.data)
 }
 
 fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    expr.transform_up(|expr| compare_as_floats(expr, schema)?.transform_data(|expr| compare_as_durations(expr, schema)))
+    expr.transform_up(|expr| {
+        compare_as_floats(expr, schema)?
+            .transform_data(|expr| choose_as_floats(expr, schema))?
+            .transform_data(|expr| compare_as_durations(expr, schema))
+    })
 }
 
 fn compare_as_floats(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
@@ -74,6 +81,46 @@ fn compare_as_floats(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>>
         Expr::InList(InList { expr, list, negated }) if is_float(&type_of(&expr)) => {
             let item = |item: Expr| if is_decimal(&type_of(&item)) { as_float(item) } else { item };
             Transformed::yes(Expr::InList(InList { expr, list: list.into_iter().map(item).collect(), negated }))
+        }
+        other => Transformed::no(other),
+    })
+}
+
+/// Functions that give one of their arguments, or all of them in a list.
+const CHOICES: [&str; 8] = ["coalesce", "greatest", "ifnull", "least", "make_array", "nullif", "nvl", "nvl2"];
+
+fn choose_as_floats(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let type_of = |expr: &Expr| expr.get_type(schema).ok();
+    let is_mixed = |choices: &[&Expr]| {
+        let is = |kind: fn(&Option<DataType>) -> bool| choices.iter().any(|choice| kind(&type_of(choice)));
+        is(is_float) && is(is_decimal)
+    };
+    let as_one = |choice: Expr| if is_decimal(&type_of(&choice)) { as_float(choice) } else { choice };
+    Ok(match expr {
+        Expr::ScalarFunction(mut call)
+            if CHOICES.contains(&call.func.name()) && is_mixed(&call.args.iter().collect::<Vec<_>>()) =>
+        {
+            call.args = call.args.into_iter().map(as_one).collect();
+            Transformed::yes(Expr::ScalarFunction(call))
+        }
+        Expr::ScalarFunction(mut call) if ["round", "trunc"].contains(&call.func.name()) => {
+            let places = match call.args.get(1) {
+                Some(Expr::Literal(ScalarValue::Int64(Some(places)), _)) => i32::try_from(*places).ok(),
+                _ => None,
+            };
+            let Some(places) = places else { return Ok(Transformed::no(Expr::ScalarFunction(call))) };
+            call.args[1] = lit(places);
+            Transformed::yes(Expr::ScalarFunction(call))
+        }
+        Expr::Case(mut case) => {
+            let thens = case.when_then_expr.iter().map(|(_, then)| then);
+            if !is_mixed(&thens.chain(&case.else_expr).map(Box::as_ref).collect::<Vec<_>>()) {
+                return Ok(Transformed::no(Expr::Case(case)));
+            }
+            let thens = case.when_then_expr.into_iter();
+            case.when_then_expr = thens.map(|(when, then)| (when, Box::new(as_one(*then)))).collect();
+            case.else_expr = case.else_expr.map(|other| Box::new(as_one(*other)));
+            Transformed::yes(Expr::Case(case))
         }
         other => Transformed::no(other),
     })
