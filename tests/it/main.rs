@@ -17,3 +17,4 @@ mod scratch;
 mod slt;
 mod tidy;
 mod tree;
+mod worked;

@@ -34,6 +34,7 @@ fn fresh(set: &RuleSet, memory: Option<usize>) -> crate::FinalProgram {
 
 /// `WATTLINE_SHAPES=over_` looks only at the rules whose name begins so, and at what they read.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a way to look at some rules, for people")]
 fn stream_equals_batch_for_every_shape_and_cut() {
     let wanted = std::env::var("WATTLINE_SHAPES").unwrap_or_default();
     let mut shapes = shapes();
