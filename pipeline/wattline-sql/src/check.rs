@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::diagnostic::{Diagnostic, code};
+use crate::functions::running_functions;
 use crate::logical::span_in;
 use crate::rule_file::{RuleFile, RuleKind};
 
@@ -71,6 +72,14 @@ impl SyntaxCheck<'_> {
                 span,
                 format!("`{name}` is approximate, and an alert must not depend on an estimate"),
                 "use the exact aggregate (`count(DISTINCT x)`, `median(x)`, `percentile_cont(0.95) WITHIN GROUP (ORDER BY x)`), or make it a table rule",
+            );
+        }
+        if running_functions().any(|running| running == name) && function.over.is_none() {
+            self.refuse(
+                code::ORDER_SENSITIVE,
+                span,
+                format!("`{name}` follows the rows of one key in the order of time"),
+                "write `ewma(x, 0.2) OVER (PARTITION BY meter_id ORDER BY ts)`",
             );
         }
         if ORDERED.contains(&name.as_str()) && function.over.is_none() {

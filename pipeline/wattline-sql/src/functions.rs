@@ -39,6 +39,7 @@ mod match_rows;
 mod percentile;
 mod power_mean;
 mod register_delta;
+mod running;
 mod session;
 mod tiered_amount;
 mod unbalance;
@@ -48,6 +49,7 @@ mod working_days;
 
 pub(crate) use local_bin::check_local_windows;
 pub(crate) use match_rows::MatchRows;
+pub(crate) use running::names as running_functions;
 pub(crate) use session::{gap_us, sessions};
 
 pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
@@ -133,7 +135,8 @@ pub(crate) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     let percentiles = percentile::all().into_iter().map(AggregateUDF::from);
     let means = power_mean::all().into_iter().map(AggregateUDF::from);
     let extremes = extremes::all().into_iter().map(AggregateUDF::from);
-    percentiles.chain(means).chain(extremes).map(Arc::new).collect()
+    let running = running::all().map(AggregateUDF::from);
+    percentiles.chain(means).chain(extremes).chain(running).map(Arc::new).collect()
 }
 
 /// Our aggregates take every value: one that comes twice counts twice.

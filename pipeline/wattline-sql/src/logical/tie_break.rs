@@ -27,7 +27,7 @@ use datafusion::logical_expr::{
 };
 
 use super::{contains_stream, resolve_column};
-use crate::functions::{MatchRows, in_order, number_in_order, sort_key};
+use crate::functions::{MatchRows, in_order, number_in_order, running_functions, sort_key};
 
 const IDENTITY: [&str; 4] = ["_topic", "_partition", "_offset", "_index"];
 
@@ -210,7 +210,7 @@ fn need_of(function: &WindowFunction) -> Need {
     match &function.fun {
         WindowFunctionDefinition::WindowUDF(_) if MatchRows::pattern_of(function).is_some() => Need::Order,
         WindowFunctionDefinition::WindowUDF(_) if NUMBERS.contains(&name) => Need::Order,
-        _ if VALUES.contains(&name) => {
+        _ if VALUES.contains(&name) || running_functions().any(|running| running == name) => {
             // The first row of all is the first among its peers.
             let is_first = name == "first_value"
                 && frame.start_bound.is_unbounded()

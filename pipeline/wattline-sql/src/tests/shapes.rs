@@ -34,6 +34,7 @@ pub(super) fn shapes() -> Vec<RuleFile> {
         order::ties(),
         order::ties_of_kin(),
         order::ties_of_peers(),
+        order::running(),
         order::held_by_stages(),
         pairs::pairs(),
     ];

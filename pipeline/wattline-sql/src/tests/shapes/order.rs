@@ -141,6 +141,27 @@ pub(super) fn ties_of_peers() -> Vec<RuleFile> {
     ]
 }
 
+/// Functions that follow a value.
+pub(super) fn running() -> Vec<RuleFile> {
+    let of = |id: &str, from: &str, frame: &str| {
+        let over = format!("OVER (PARTITION BY seq_no ORDER BY ts{frame})");
+        let sql = format!(
+            "SELECT ts, seq_no, meter_id, ewma(u_a_v, 0.2) {over} AS mean, ewma_z(u_a_v, 0.2) {over} AS z, cusum_high(u_a_v, 220, 2) {over} AS high, cusum_low(u_a_v, 220, 2) {over} AS low,\n\
+             page_hinkley(u_a_v, 1) {over} AS drift, hampel_z(u_a_v, 12) {over} AS robust_z, seasonal_z(u_a_v, ts, 0.3) {over} AS season_z, count(*) {over} AS n FROM {from}"
+        );
+        rule(id, TABLE, &sql)
+    };
+    vec![
+        of("running_values", "meter_readings", ""),
+        of("running_values_by_rows", NARROW, " ROWS UNBOUNDED PRECEDING"),
+        of(
+            "running_values_of_windows",
+            "(SELECT seq_no, window_end AS ts, min(meter_id) AS meter_id, avg(u_a_v) AS u_a_v FROM TUMBLE(meter_readings, ts, INTERVAL '20 seconds') GROUP BY seq_no, window_end)",
+            "",
+        ),
+    ]
+}
+
 /// Stages over rows that come later than an instant in them says.
 pub(super) fn held_by_stages() -> Vec<RuleFile> {
     let of = |id: &str, sql: &str| rule(id, TABLE, sql);
