@@ -8,6 +8,7 @@
 //! | `page_hinkley(x, slack)` | the same of what values were above their own mean so far by more than `slack` | 4 numbers |
 //! | `hampel_z(x, n)` | how many robust standard deviations (1.4826 MAD) the value is off the median of the last `n`, itself among them | n numbers, at most 1,024 |
 //! | `seasonal_z(x, ts, alpha)` | as `ewma_z`, against values of the same hour of the week in UTC | 504 numbers |
+//! | `anomaly_score(x, ts)` | how unusual the value is, 0 to 1, an anomaly from 0.5 on: [`anomaly`] | 1,059 numbers |
 //!
 //! They are aggregates whose result is that of the last value, and whose state is numbers: so a stream keeps them up as it does any
 //! running aggregate. A NULL or NaN has no result and changes nothing. Two states cannot be merged into one, so there is no GROUP BY
@@ -22,6 +23,10 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
 
 use crate::catalog::event_time_type;
+
+mod anomaly;
+
+use anomaly::Detector;
 
 /// Values that `hampel_z` keeps at most.
 const HAMPEL_MAX: usize = 1_024;
@@ -39,11 +44,20 @@ enum Kind {
     PageHinkley,
     HampelZ,
     SeasonalZ,
+    AnomalyScore,
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::Ewma, Self::EwmaZ, Self::CusumHigh, Self::CusumLow, Self::PageHinkley, Self::HampelZ, Self::SeasonalZ];
+    const ALL: [Self; 8] = [
+        Self::Ewma,
+        Self::EwmaZ,
+        Self::CusumHigh,
+        Self::CusumLow,
+        Self::PageHinkley,
+        Self::HampelZ,
+        Self::SeasonalZ,
+        Self::AnomalyScore,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -54,6 +68,7 @@ impl Kind {
             Self::PageHinkley => "page_hinkley",
             Self::HampelZ => "hampel_z",
             Self::SeasonalZ => "seasonal_z",
+            Self::AnomalyScore => "anomaly_score",
         }
     }
 
@@ -63,11 +78,16 @@ impl Kind {
             Self::Ewma | Self::EwmaZ | Self::PageHinkley | Self::HampelZ => vec![float; 2],
             Self::CusumHigh | Self::CusumLow => vec![float; 3],
             Self::SeasonalZ => vec![float.clone(), event_time_type(), float],
+            Self::AnomalyScore => vec![float, event_time_type()],
         }
     }
 
     /// Takes in a value; `memory` is empty before the first one.
-    fn step(self, memory: &mut Vec<f64>, x: f64, more: &Arguments) -> Result<f64> {
+    fn step(self, memory: &mut Memory, x: f64, more: &Arguments) -> Result<f64> {
+        let memory = match memory {
+            Memory::Numbers(numbers) => numbers,
+            Memory::Detector(detector) => return Ok(detector.update(more.1, x)),
+        };
         match self {
             Self::Ewma => {
                 let alpha = more.share(self, 0)?;
@@ -100,6 +120,51 @@ impl Kind {
                 let slot = more.hour_of_week() * Weighted::NUMBERS;
                 Ok(Weighted(&mut memory[slot..slot + Weighted::NUMBERS]).z(x, alpha))
             }
+            Self::AnomalyScore => Err(internal_datafusion_err!("the memory of anomaly_score is a detector")),
+        }
+    }
+}
+
+/// What is kept of a key.
+#[derive(Debug)]
+enum Memory {
+    Numbers(Vec<f64>),
+    Detector(Box<Detector>),
+}
+
+impl Memory {
+    fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::AnomalyScore => Self::Detector(Box::default()),
+            _ => Self::Numbers(Vec::new()),
+        }
+    }
+
+    fn numbers(&mut self) -> Vec<f64> {
+        match self {
+            Self::Numbers(numbers) => numbers.clone(),
+            Self::Detector(detector) => {
+                let mut numbers = Vec::new();
+                detector.visit(&mut |number| numbers.push(*number));
+                numbers
+            }
+        }
+    }
+
+    fn set(&mut self, stored: Vec<f64>) {
+        match self {
+            Self::Numbers(numbers) => *numbers = stored,
+            Self::Detector(detector) => {
+                let mut stored = stored.into_iter();
+                detector.visit(&mut |number| *number = stored.next().unwrap_or_default());
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Numbers(numbers) => numbers.capacity() * size_of::<f64>(),
+            Self::Detector(_) => size_of::<Detector>(),
         }
     }
 }
@@ -218,7 +283,7 @@ impl AggregateUDFImpl for Running {
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         super::refuse_distinct(self.name(), &args)?;
-        Ok(Box::new(State { kind: self.kind, memory: Vec::new(), value: None }))
+        Ok(Box::new(State { kind: self.kind, memory: Memory::new(self.kind), is_new: true, value: None }))
     }
 
     fn state_fields(&self, _args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
@@ -229,7 +294,9 @@ impl AggregateUDFImpl for Running {
 #[derive(Debug)]
 struct State {
     kind: Kind,
-    memory: Vec<f64>,
+    memory: Memory,
+    /// Whether no value was taken in.
+    is_new: bool,
     value: Option<f64>,
 }
 
@@ -252,6 +319,7 @@ impl Accumulator for State {
                     None => more.0.push(as_float64_array(column)?.value(row)),
                 }
             }
+            self.is_new = false;
             self.value = Some(self.kind.step(&mut self.memory, x, &more)?);
         }
         Ok(())
@@ -259,20 +327,22 @@ impl Accumulator for State {
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         for state in as_binary_array(&states[0])?.iter().flatten().filter(|state| !state.is_empty()) {
-            if !self.memory.is_empty() {
+            if !self.is_new {
                 return exec_err!("{} follows rows in order, and two of its states are not one", self.kind.name());
             }
             let (numbers, rest) = state.as_chunks::<8>();
             if !rest.is_empty() {
                 return Err(internal_datafusion_err!("a state of {} is no list of numbers", self.kind.name()));
             }
-            self.memory.extend(numbers.iter().map(|number| f64::from_le_bytes(*number)));
+            self.memory.set(numbers.iter().map(|number| f64::from_le_bytes(*number)).collect());
+            self.is_new = false;
         }
         Ok(())
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![ScalarValue::Binary(Some(self.memory.iter().flat_map(|number| number.to_le_bytes()).collect()))])
+        let numbers = if self.is_new { Vec::new() } else { self.memory.numbers() };
+        Ok(vec![ScalarValue::Binary(Some(numbers.iter().flat_map(|number| number.to_le_bytes()).collect()))])
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
@@ -280,7 +350,7 @@ impl Accumulator for State {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.memory.capacity() * size_of::<f64>()
+        size_of_val(self) + self.memory.bytes()
     }
 }
 
@@ -290,7 +360,7 @@ mod tests {
 
     /// To six decimals.
     fn of(kind: Kind, values: &[f64], more: &[f64]) -> Vec<f64> {
-        let mut memory = Vec::new();
+        let mut memory = Memory::new(kind);
         let more = Arguments(more.to_vec(), 0);
         let step = |x: &f64| (kind.step(&mut memory, *x, &more).unwrap() * 1e6).round() / 1e6;
         values.iter().map(step).collect()
@@ -301,7 +371,7 @@ mod tests {
         assert_eq!(of(Kind::Ewma, &[10.0, 20.0, 10.0], &[0.5]), [10.0, 15.0, 12.5]);
         let z = of(Kind::EwmaZ, &[10.0, 10.5, 9.8, 10.1, 10.4, 16.0], &[0.2]);
         assert_eq!(z, [0.0, 0.0, -1.5, 0.278543, 1.792386, 26.412523]);
-        assert!(Kind::Ewma.step(&mut Vec::new(), 1.0, &Arguments(vec![1.5], 0)).is_err());
+        assert!(Kind::Ewma.step(&mut Memory::new(Kind::Ewma), 1.0, &Arguments(vec![1.5], 0)).is_err());
     }
 
     #[test]
@@ -322,7 +392,7 @@ mod tests {
 
     #[test]
     fn hours_of_the_week_are_apart() {
-        let mut memory = Vec::new();
+        let mut memory = Memory::new(Kind::SeasonalZ);
         let mut z =
             |hour: i64, x: f64| Kind::SeasonalZ.step(&mut memory, x, &Arguments(vec![0.5], hour * HOUR_US)).unwrap();
         assert_eq!([z(1, 10.0), z(2, 90.0), z(169, 12.0)], [0.0; 3]);

@@ -147,7 +147,7 @@ pub(super) fn running() -> Vec<RuleFile> {
         let over = format!("OVER (PARTITION BY seq_no ORDER BY ts{frame})");
         let sql = format!(
             "SELECT ts, seq_no, meter_id, ewma(u_a_v, 0.2) {over} AS mean, ewma_z(u_a_v, 0.2) {over} AS z, cusum_high(u_a_v, 220, 2) {over} AS high, cusum_low(u_a_v, 220, 2) {over} AS low,\n\
-             page_hinkley(u_a_v, 1) {over} AS drift, hampel_z(u_a_v, 12) {over} AS robust_z, seasonal_z(u_a_v, ts, 0.3) {over} AS season_z, count(*) {over} AS n FROM {from}"
+             page_hinkley(u_a_v, 1) {over} AS drift, hampel_z(u_a_v, 12) {over} AS robust_z, seasonal_z(u_a_v, ts, 0.3) {over} AS season_z, anomaly_score(u_a_v, ts) {over} AS score, count(*) {over} AS n FROM {from}"
         );
         rule(id, TABLE, &sql)
     };
