@@ -69,9 +69,10 @@ pub fn run_rule_test(
             }
         };
         let time_column = time_column(&set, stream)?;
-        let rows = if case.as_given { rows } else { in_time_order(&rows, time_column)? };
         // Where late events correct the results, a case says what these are in the end.
-        let rows = if compiled.header.late == LatePolicy::Update { none_late(&rows)? } else { rows };
+        let is_corrected = compiled.header.late == LatePolicy::Update;
+        let rows = if case.as_given && !is_corrected { rows } else { in_time_order(&rows, time_column)? };
+        let rows = if is_corrected { none_late(&rows)? } else { rows };
         given.push(Given { stream: stream.clone(), time_column, rows });
     }
     let streams = given.iter().map(|of| (of.stream.clone(), vec![of.rows.clone()])).collect();

@@ -12,15 +12,19 @@
 //! The places of `round(x, 6)` are made of the type that the function takes at once: it looks at the literal to tell the scale of
 //! its result, and would tell another one after the cast is folded.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, ScalarValue, plan_err};
+use datafusion::common::{Column, DFSchema, ScalarValue, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
+use datafusion::logical_expr::{
+    Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Union, cast, lit,
+};
 use datafusion::optimizer::AnalyzerRule;
 
 /// Stands before DataFusion's coercion of types.
@@ -34,18 +38,48 @@ impl AnalyzerRule for Coercions {
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|node| {
+            let node = match node {
+                LogicalPlan::Union(union) => return Ok(Transformed::yes(union_of_floats(&union)?)),
+                other => other,
+            };
             let mut schema = merge_schema(&node.inputs());
             if let LogicalPlan::TableScan(scan) = &node {
                 schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
             }
             let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
+            let rewritten = node.map_expressions(|expr| {
                 let name = names.save(&expr);
                 Ok(rewrite(expr, &schema)?.update_data(|expr| name.restore(expr)))
-            })
+            })?;
+            rewritten.map_data(LogicalPlan::recompute_schema)
         })
         .map(|plan| plan.data)
     }
+}
+
+/// A union with its decimals as floats where another input has floats.
+fn union_of_floats(union: &Union) -> Result<LogicalPlan> {
+    let types_at = |at: usize| union.inputs.iter().map(move |input| Some(input.schema().field(at).data_type().clone()));
+    let width = union.schema.fields().len();
+    let is_mixed: Vec<bool> =
+        (0..width).map(|at| types_at(at).any(|of| is_float(&of)) && types_at(at).any(|of| is_decimal(&of))).collect();
+    let mut inputs = Vec::with_capacity(union.inputs.len());
+    for input in &union.inputs {
+        let column = |at: usize| {
+            let (qualifier, field) = input.schema().qualified_field(at);
+            let column = Expr::Column(Column::from((qualifier, field)));
+            let asked = is_mixed[at] && is_decimal(&Some(field.data_type().clone()));
+            if asked { as_float(column).alias_qualified(qualifier.cloned(), field.name()) } else { column }
+        };
+        inputs.push(match is_mixed.contains(&true) {
+            true => {
+                let columns: Vec<Expr> = (0..width).map(column).collect();
+                Arc::new(LogicalPlan::Projection(Projection::try_new(columns, Arc::clone(input))?))
+            }
+            false => Arc::clone(input),
+        });
+    }
+    Ok(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?))
 }
 
 /// An expression that no plan holds, with its types made one.
@@ -73,14 +107,13 @@ fn compare_as_floats(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>>
             };
             Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
         }
-        Expr::Between(Between { expr, negated, low, high }) if is_float(&type_of(&expr)) => {
-            let bound =
-                |bound: Box<Expr>| if is_decimal(&type_of(&bound)) { Box::new(as_float(*bound)) } else { bound };
-            Transformed::yes(Expr::Between(Between { expr, negated, low: bound(low), high: bound(high) }))
+        Expr::Between(Between { expr, negated, low, high }) if is_mixed([&*expr, &*low, &*high], schema) => {
+            let [expr, low, high] = [expr, low, high].map(|part| Box::new(as_float_beside(*part, schema)));
+            Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
         }
-        Expr::InList(InList { expr, list, negated }) if is_float(&type_of(&expr)) => {
-            let item = |item: Expr| if is_decimal(&type_of(&item)) { as_float(item) } else { item };
-            Transformed::yes(Expr::InList(InList { expr, list: list.into_iter().map(item).collect(), negated }))
+        Expr::InList(InList { expr, list, negated }) if is_mixed([&*expr].into_iter().chain(&list), schema) => {
+            let list = list.into_iter().map(|item| as_float_beside(item, schema)).collect();
+            Transformed::yes(Expr::InList(InList { expr: Box::new(as_float_beside(*expr, schema)), list, negated }))
         }
         other => Transformed::no(other),
     })
@@ -90,16 +123,20 @@ fn compare_as_floats(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>>
 const CHOICES: [&str; 8] = ["coalesce", "greatest", "ifnull", "least", "make_array", "nullif", "nvl", "nvl2"];
 
 fn choose_as_floats(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let type_of = |expr: &Expr| expr.get_type(schema).ok();
-    let is_mixed = |choices: &[&Expr]| {
-        let is = |kind: fn(&Option<DataType>) -> bool| choices.iter().any(|choice| kind(&type_of(choice)));
-        is(is_float) && is(is_decimal)
-    };
-    let as_one = |choice: Expr| if is_decimal(&type_of(&choice)) { as_float(choice) } else { choice };
+    let as_one = |choice: Expr| as_float_beside(choice, schema);
     Ok(match expr {
-        Expr::ScalarFunction(mut call)
-            if CHOICES.contains(&call.func.name()) && is_mixed(&call.args.iter().collect::<Vec<_>>()) =>
-        {
+        // Written with an exponent it is no exact number, and a scale below 0 is more than the optimiser can count with.
+        Expr::Literal(ScalarValue::Decimal128(_, _, scale), _) if scale < 0 => Transformed::yes(as_float(expr)),
+        // A zero is a zero, whatever its sign: partitions go by the order of floats, in which there are two.
+        Expr::WindowFunction(mut function) => {
+            let is_float = |key: &Expr| is_float(&key.get_type(schema).ok());
+            let partition = std::mem::take(&mut function.params.partition_by).into_iter();
+            let has_float = partition.clone().any(|key| is_float(&key));
+            let one_zero = |key: Expr| if is_float(&key) { key + lit(0.0_f64) } else { key };
+            function.params.partition_by = partition.map(one_zero).collect();
+            Transformed::new_transformed(Expr::WindowFunction(function), has_float)
+        }
+        Expr::ScalarFunction(mut call) if CHOICES.contains(&call.func.name()) && is_mixed(&call.args, schema) => {
             call.args = call.args.into_iter().map(as_one).collect();
             Transformed::yes(Expr::ScalarFunction(call))
         }
@@ -113,17 +150,31 @@ fn choose_as_floats(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> 
             Transformed::yes(Expr::ScalarFunction(call))
         }
         Expr::Case(mut case) => {
+            let whens = case.when_then_expr.iter().map(|(when, _)| when);
+            let compares = case.expr.is_some() && is_mixed(whens.chain(&case.expr).map(Box::as_ref), schema);
             let thens = case.when_then_expr.iter().map(|(_, then)| then);
-            if !is_mixed(&thens.chain(&case.else_expr).map(Box::as_ref).collect::<Vec<_>>()) {
-                return Ok(Transformed::no(Expr::Case(case)));
-            }
-            let thens = case.when_then_expr.into_iter();
-            case.when_then_expr = thens.map(|(when, then)| (when, Box::new(as_one(*then)))).collect();
-            case.else_expr = case.else_expr.map(|other| Box::new(as_one(*other)));
-            Transformed::yes(Expr::Case(case))
+            let chooses = is_mixed(thens.chain(&case.else_expr).map(Box::as_ref), schema);
+            let as_one_if = |asked: bool, expr: Box<Expr>| if asked { Box::new(as_one(*expr)) } else { expr };
+            case.expr = case.expr.map(|expr| as_one_if(compares, expr));
+            let both = case.when_then_expr.into_iter();
+            let both = both.map(|(when, then)| (as_one_if(compares, when), as_one_if(chooses, then)));
+            case.when_then_expr = both.collect();
+            case.else_expr = case.else_expr.map(|other| as_one_if(chooses, other));
+            Transformed::new_transformed(Expr::Case(case), compares || chooses)
         }
         other => Transformed::no(other),
     })
+}
+
+/// Whether floats and decimals meet.
+fn is_mixed<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &DFSchema) -> bool {
+    let types: Vec<_> = exprs.into_iter().map(|expr| expr.get_type(schema).ok()).collect();
+    types.iter().any(is_float) && types.iter().any(is_decimal)
+}
+
+/// A decimal among floats as one of them.
+fn as_float_beside(expr: Expr, schema: &DFSchema) -> Expr {
+    if is_decimal(&expr.get_type(schema).ok()) { as_float(expr) } else { expr }
 }
 
 fn compare_as_durations(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {

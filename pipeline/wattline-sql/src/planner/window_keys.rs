@@ -107,7 +107,14 @@ impl Key {
     }
 }
 
-fn reduce_aggregate(aggregate: Aggregate) -> Result<LogicalPlan, Problem> {
+fn reduce_aggregate(mut aggregate: Aggregate) -> Result<LogicalPlan, Problem> {
+    // What is named twice is one column of the schema.
+    let mut named = Vec::with_capacity(aggregate.group_expr.len());
+    aggregate.group_expr.retain(|expr| {
+        let is_new = !named.contains(expr);
+        named.push(expr.clone());
+        is_new
+    });
     let streams = streams_of(&aggregate.input);
     let resolved: Vec<Expr> = aggregate.group_expr.iter().map(|expr| resolve(&aggregate.input, expr)).collect();
     let bins: Vec<TimeBin> = resolved.iter().flat_map(|expr| find_time_bins(expr, &streams)).collect();

@@ -16,7 +16,7 @@ use std::f64::consts::LOG10_E;
 const THRESHOLD: f64 = 2.0;
 /// Weights of day, week, smoothed week and level. Equal weights cost one point.
 const WEIGHTS: [f64; 4] = [1.0, 1.5, 1.0, 1.0];
-/// Limit of one surprise: four times the threshold, so that one kind alone can just raise an alarm.
+/// Limit of one surprise: of a single kind only the week can then raise an alarm. Flat from 8.
 const SURPRISE_MAX: f64 = 8.0;
 /// Greatest absolute value: the square of a sum of them is still finite.
 const VALUE_MAX: f64 = 1e150;
@@ -35,12 +35,12 @@ const SMOOTH_ROWS: f64 = 10.0;
 const SHORT_ROWS: f64 = 15.0;
 const LONG_ROWS: f64 = 100.0;
 
-/// Rows before a tail exists: ten of them lie beyond the quantile.
+/// Rows before a tail exists: eleven of them lie beyond the quantile.
 const WARM_UP: usize = 100;
 /// The tail is taken as exponential beyond this quantile. Flat 0.85 to 0.92.
-const TAIL_QUANTILE: f64 = 0.9;
+const TAIL_QUANTILE: f64 = 0.88;
 /// First of the sorted warm-up rows that is at the quantile.
-const AT_QUANTILE: usize = 90;
+const AT_QUANTILE: usize = 88;
 /// Memory of a tail in rows; 10,000 gives the same.
 const TAIL_ROWS: f64 = 20_000.0;
 /// The quantile is moved by this over the rows seen. Flat 5 to 15.

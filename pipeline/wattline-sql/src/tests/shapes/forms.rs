@@ -5,7 +5,7 @@ use super::{PATIENT, TABLE};
 use crate::RuleFile;
 
 pub(super) fn forms() -> Vec<RuleFile> {
-    [exists_in_larger_conditions(), bounds(), bins()].into_iter().flatten().collect()
+    [exists_in_larger_conditions(), bounds(), bins(), numbers()].into_iter().flatten().collect()
 }
 
 fn of(id: &str, sql: &str) -> RuleFile {
@@ -84,4 +84,44 @@ fn bins() -> Vec<RuleFile> {
         rules.push(rule(&format!("bin_of_{part}"), header, &sql));
     }
     rules
+}
+
+/// Floats beside decimals, one of them too large for any decimal.
+fn numbers() -> Vec<RuleFile> {
+    let values = "(SELECT ts, meter_id, seq_no, CASE WHEN seq_no = 3 THEN 1e25 WHEN seq_no = 4 THEN -0.0 WHEN seq_no = 5 THEN 0.0 ELSE u_a_v END AS v, energy_imp_kwh AS d FROM meter_readings)";
+    vec![
+        of(
+            "numbers_chosen",
+            &format!(
+                "SELECT ts, meter_id, coalesce(v, 1.5) AS a, greatest(v, d, 0.5) AS b, nullif(v, 0.0) AS c, CASE v WHEN 1.0 THEN 'one' WHEN d THEN 'd' END AS e,\n\
+                 CASE WHEN seq_no > 2 THEN d ELSE v END AS f, d BETWEEN 0.1 AND v AS g, d IN (v, 0.1) AS h, round(d / 7, 3) > 9 AS i, [v, 0.5] AS l, seq_no + 1e25 AS big FROM {values}"
+            ),
+        ),
+        of(
+            "numbers_united",
+            &format!(
+                "SELECT ts, v AS x, coalesce(v, d) AS y FROM {values} UNION ALL SELECT ts, d, greatest(v, 1.5) FROM {values}"
+            ),
+        ),
+        of(
+            "zeros_are_one",
+            &format!(
+                "SELECT ts, meter_id, row_number() OVER (PARTITION BY v ORDER BY ts, meter_id, seq_no) AS nth FROM {values} WHERE seq_no > 3"
+            ),
+        ),
+        of(
+            "zeros_in_sessions",
+            &format!(
+                "SELECT v + 0.0 AS v, window_end, count(*) AS n FROM SESSION((SELECT ts, v FROM {values} WHERE seq_no > 3), ts, INTERVAL '20 seconds', v) GROUP BY v + 0.0, window_start, window_end"
+            ),
+        ),
+        of(
+            "a_window_named_twice",
+            "SELECT date_trunc('minute', ts) AS t, date_trunc('minute', ts) AS h, count(*) AS c FROM meter_readings GROUP BY 1, 2",
+        ),
+        of(
+            "a_key_named_twice",
+            "SELECT meter_id AS a, meter_id AS b, window_start, count(*) AS c FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY 1, 2, 3, window_end, window_start",
+        ),
+    ]
 }
