@@ -9,7 +9,7 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use super::fleet::{Lcg, compile, lane, rule};
-use super::shapes::{ALERT, PATIENT, TABLE, shapes};
+use super::shapes::{ALERT, PATIENT, TABLE, more_shapes, shapes};
 use crate::test_run::text_rows;
 use crate::{CompiledRule, RuleFile, RuleSet, StageState, StateDelta, oracle};
 
@@ -32,23 +32,34 @@ fn fresh(set: &RuleSet, memory: Option<usize>) -> crate::FinalProgram {
     }
 }
 
-/// `WATTLINE_SHAPES=over_` looks only at the rules whose name begins so, and at what they read.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a way to look at some rules, for people")]
 fn stream_equals_batch_for_every_shape_and_cut() {
+    compare_with_batch(shapes(), 4);
+}
+
+#[test]
+fn stream_equals_batch_for_orders_and_stages_and_types() {
+    compare_with_batch(more_shapes(), 3);
+}
+
+/// `WATTLINE_SHAPES=over_` looks only at the rules whose name begins so, and at what they read.
+#[expect(clippy::disallowed_methods, reason = "a way to look at some rules, for people")]
+fn compare_with_batch(mut shapes: Vec<RuleFile>, seeds: u64) {
     let wanted = std::env::var("WATTLINE_SHAPES").unwrap_or_default();
-    let mut shapes = shapes();
     let asked = |rule: &RuleFile| rule.path.contains(&format!("/{wanted}"));
     let texts: String = shapes.iter().filter(|rule| asked(rule)).map(|rule| rule.text.as_str()).collect();
     let name = |rule: &RuleFile| rule.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".sql").to_owned();
     shapes.retain(|rule| asked(rule) || texts.contains(&name(rule)));
+    if shapes.is_empty() {
+        return;
+    }
     let set = compile(&shapes);
     let cuts = [
         Cut { workers: 1, batch_max: 1, restore: false, memory: None },
         Cut { workers: 2, batch_max: 9, restore: true, memory: Some(64 << 10) },
         Cut { workers: 3, batch_max: 400, restore: false, memory: None },
     ];
-    for seed in 0..4 {
+    for seed in 0..seeds {
         let mut random = Lcg(seed);
         let lanes: Vec<Lane> = (0..5)
             .map(|number| match number {

@@ -30,6 +30,13 @@ pub(super) fn shapes() -> Vec<RuleFile> {
         held_back(),
         patterns(),
         domain_functions(),
+    ];
+    shapes.into_iter().flatten().collect()
+}
+
+/// Rules of shapes that hang on an order, on stages that wait for each other, and on types that meet.
+pub(super) fn more_shapes() -> Vec<RuleFile> {
+    let shapes = [
         forms::forms(),
         order::ties(),
         order::ties_of_kin(),

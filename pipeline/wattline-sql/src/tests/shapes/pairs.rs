@@ -4,12 +4,12 @@ use super::super::fleet::rule;
 use super::TABLE;
 use crate::RuleFile;
 
-/// Readings with those of the other stream that follow within five minutes.
+/// Readings with those of the other stream that follow within three minutes.
 const PAIRS: &str = "(SELECT x.ts AS t, y.ts AS u, x.meter_id AS k, x.seq_no AS m, y.seq_no AS n FROM meter_readings x\n\
-     JOIN other_readings y ON y.meter_id = x.meter_id AND y.ts BETWEEN x.ts AND x.ts + INTERVAL '5 minutes')";
+     JOIN other_readings y ON y.meter_id = x.meter_id AND y.ts BETWEEN x.ts AND x.ts + INTERVAL '3 minutes')";
 /// Readings with those before them, and with those of the same time.
 const BEFORE: &str = "(SELECT x.ts AS t, y.ts AS u, z.ts AS v, x.meter_id AS k, y.seq_no AS n FROM meter_readings x\n\
-     JOIN meter_readings y ON y.meter_id = x.meter_id AND y.ts BETWEEN x.ts - INTERVAL '5 minutes' AND x.ts\n\
+     JOIN meter_readings y ON y.meter_id = x.meter_id AND y.ts BETWEEN x.ts - INTERVAL '100 seconds' AND x.ts\n\
      JOIN meter_readings z ON z.meter_id = x.meter_id AND z.ts = x.ts)";
 const BIN: &str = "date_bin(INTERVAL '1 minute', t)";
 
