@@ -32,6 +32,7 @@ use datafusion::logical_expr::{AggregateUDF, Expr, ScalarUDF, WindowUDF};
 
 mod date_bin;
 mod extremes;
+mod framed;
 mod in_order;
 mod local_bin;
 mod mask;
@@ -47,6 +48,7 @@ mod window_lists;
 mod window_pane;
 mod working_days;
 
+pub(crate) use framed::framed;
 pub(crate) use local_bin::check_local_windows;
 pub(crate) use match_rows::MatchRows;
 pub(crate) use running::names as running_functions;

@@ -19,13 +19,16 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue, plan_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::expr::{InList, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Union, cast, lit,
+    Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Union, WindowFunctionDefinition, cast,
+    lit,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use crate::functions::framed;
 
 /// Stands before DataFusion's coercion of types.
 #[derive(Debug)]
@@ -127,15 +130,7 @@ fn choose_as_floats(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> 
     Ok(match expr {
         // Written with an exponent it is no exact number, and a scale below 0 is more than the optimiser can count with.
         Expr::Literal(ScalarValue::Decimal128(_, _, scale), _) if scale < 0 => Transformed::yes(as_float(expr)),
-        // A zero is a zero, whatever its sign: partitions go by the order of floats, in which there are two.
-        Expr::WindowFunction(mut function) => {
-            let is_float = |key: &Expr| is_float(&key.get_type(schema).ok());
-            let partition = std::mem::take(&mut function.params.partition_by).into_iter();
-            let has_float = partition.clone().any(|key| is_float(&key));
-            let one_zero = |key: Expr| if is_float(&key) { key + lit(0.0_f64) } else { key };
-            function.params.partition_by = partition.map(one_zero).collect();
-            Transformed::new_transformed(Expr::WindowFunction(function), has_float)
-        }
+        Expr::WindowFunction(function) => windowed(*function, schema),
         Expr::ScalarFunction(mut call) if CHOICES.contains(&call.func.name()) && is_mixed(&call.args, schema) => {
             call.args = call.args.into_iter().map(as_one).collect();
             Transformed::yes(Expr::ScalarFunction(call))
@@ -164,6 +159,24 @@ fn choose_as_floats(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> 
         }
         other => Transformed::no(other),
     })
+}
+
+/// A zero is a zero, whatever its sign: partitions go by the order of floats, in which there are two. And an aggregate over a frame
+/// that moves is of the rows in the frame.
+fn windowed(mut function: WindowFunction, schema: &DFSchema) -> Transformed<Expr> {
+    let is_float = |expr: &Expr| is_float(&expr.get_type(schema).ok());
+    let params = &mut function.params;
+    let mut changed = params.partition_by.iter().any(is_float);
+    let partition = std::mem::take(&mut params.partition_by).into_iter();
+    params.partition_by = partition.map(|key| if is_float(&key) { key + lit(0.0_f64) } else { key }).collect();
+    if let WindowFunctionDefinition::AggregateUDF(udaf) = &function.fun
+        && !params.window_frame.start_bound.is_unbounded()
+    {
+        let framed = framed(udaf, params.args.iter().any(is_float), params.distinct);
+        changed |= !Arc::ptr_eq(&framed, udaf);
+        function.fun = WindowFunctionDefinition::AggregateUDF(framed);
+    }
+    Transformed::new_transformed(Expr::from(function), changed)
 }
 
 /// Whether floats and decimals meet.

@@ -16,8 +16,8 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, plan_err};
 use datafusion::error::Result;
 use datafusion::functions_window::row_number::row_number_udwf;
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, WindowFunction, WindowFunctionParams};
@@ -345,6 +345,15 @@ fn extend(aggregate: Aggregate) -> Result<LogicalPlan> {
             });
             Ok(TreeNodeRecursion::Continue)
         })?;
+    }
+    // DataFusion sorts once for all that cannot do without, and says so at run time.
+    let mut strings = ordered.iter().filter(|function| function.func.name() == "string_agg");
+    if let Some(first) = strings.next()
+        && strings.any(|other| other.params.order_by != first.params.order_by)
+    {
+        return plan_err!(
+            "two `string_agg` of one GROUP BY have different ORDER BY: write `array_to_string(array_agg(x ORDER BY y), ',')` for one of them"
+        );
     }
     // One order for all: rows that are told together are of one row, and DataFusion sorts once.
     let more = argument_order(&ordered, &input);

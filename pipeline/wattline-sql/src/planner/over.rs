@@ -185,13 +185,6 @@ impl Lowering<'_> {
         input: &LogicalPlan,
     ) -> Result<Arc<dyn datafusion::physical_expr::window::WindowExpr>, Problem> {
         let context = PhysicalPlanningContext::default();
-        let function = window_function(expr)?;
-        if let WindowFunctionDefinition::AggregateUDF(udaf) = &function.fun
-            && !function.params.window_frame.start_bound.is_unbounded()
-            && self.lowered(udaf, function, input)?.aggregate.create_sliding_accumulator().is_err()
-        {
-            return Err(moves(function).into());
-        }
         Ok(create_window_expr(expr, input.schema(), self.session.execution_props(), &context)?)
     }
 
@@ -430,14 +423,6 @@ fn over_nulls(function: &WindowFunction) -> Refusal {
         Some(function),
         format!("`{}` that ignores NULLs may look back over any number of rows", function.fun.name()),
         "say how far: `last_value(x) IGNORE NULLS OVER (… ROWS BETWEEN 10 PRECEDING AND 1 PRECEDING)`; or leave the NULLs out with WHERE in a subquery",
-    )
-}
-
-fn moves(function: &WindowFunction) -> Refusal {
-    refuse(
-        Some(function),
-        format!("`{}` cannot let go of rows, so it has no frame that moves", function.fun.name()),
-        "begin the frame with UNBOUNDED PRECEDING; or take the rows with `array_agg`, which can, and compute of the list",
     )
 }
 

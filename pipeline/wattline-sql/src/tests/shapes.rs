@@ -41,6 +41,7 @@ pub(super) fn more_shapes() -> Vec<RuleFile> {
         order::ties(),
         order::ties_of_kin(),
         order::ties_of_peers(),
+        order::moving_frames(),
         order::running(),
         order::held_by_stages(),
         pairs::pairs(),

@@ -141,6 +141,25 @@ pub(super) fn ties_of_peers() -> Vec<RuleFile> {
     ]
 }
 
+/// Aggregates over frames that move, of values that drown others.
+pub(super) fn moving_frames() -> Vec<RuleFile> {
+    let values = "(SELECT ts, meter_id, seq_no, CASE WHEN seq_no = 3 THEN 1e25 WHEN seq_no = 4 THEN NULL ELSE u_a_v END AS v FROM meter_readings)";
+    let frames = [
+        " ROWS 2 PRECEDING",
+        " RANGE INTERVAL '20 seconds' PRECEDING",
+        " RANGE BETWEEN CURRENT ROW AND INTERVAL '30 seconds' FOLLOWING",
+    ];
+    let all = frames.into_iter().enumerate().map(|(at, frame)| {
+        let over = format!("OVER (PARTITION BY meter_id ORDER BY ts{frame})");
+        let sql = format!(
+            "SELECT ts, meter_id, seq_no, sum(v) {over} AS total, avg(v) {over} AS mean, var_pop(v) {over} AS spread, string_agg(CAST(seq_no AS VARCHAR), ',') {over} AS names,\n\
+             gb_percentile_95(v) {over} AS high, bool_or(seq_no > 3) {over} AS any, count(DISTINCT seq_no) {over} AS kinds, sum(seq_no) FILTER (WHERE seq_no <> 2) {over} AS n, rms_mean(v) {over} AS rms FROM {values}"
+        );
+        rule(&format!("moving_frame_{at}"), TABLE, &sql)
+    });
+    all.collect()
+}
+
 /// Functions that follow a value.
 pub(super) fn running() -> Vec<RuleFile> {
     let of = |id: &str, from: &str, frame: &str| {
