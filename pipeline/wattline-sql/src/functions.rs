@@ -146,12 +146,12 @@ fn refuse_distinct(name: &str, args: &AccumulatorArgs<'_>) -> Result<()> {
     if args.is_distinct { plan_err!("{name}(DISTINCT …) is not known: it takes every value") } else { Ok(()) }
 }
 
-/// The microseconds of an interval without months; `None` if it has months, or parts of a microsecond.
 /// The largest interval that divides both, which are above 0.
 pub(crate) fn largest_common_us(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { largest_common_us(b, a % b) }
 }
 
+/// The microseconds of an interval without months; `None` if it has months, or parts of a microsecond.
 pub(crate) fn interval_us(interval: &ScalarValue) -> Option<i64> {
     match interval {
         ScalarValue::IntervalMonthDayNano(Some(interval)) if interval.months == 0 => {

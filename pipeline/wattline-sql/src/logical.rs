@@ -44,8 +44,8 @@ pub(crate) use date_trunc::TruncatedDates;
 pub(crate) use distinct::spell_out_distinct;
 pub(crate) use held_back::{hold_back_us, lag_in};
 pub(crate) use lineage::{
-    TimeBin, all_streams_of, as_bin_of, contains_aggregate, contains_stream, find_time_bins, instant_us, interval_us,
-    is_event_time, is_session, lag_us, resolve, resolve_column, streams_of, time_bin_of,
+    TimeBin, all_streams_of, as_bin_of, contains_aggregate, contains_stream, find_time_bins, has_subquery, instant_us,
+    interval_us, is_event_time, is_session, lag_us, resolve, resolve_column, streams_of, time_bin_of,
 };
 use match_recognize::PatternPlanner;
 pub(crate) use mistakes::{parse_mistake, planning_mistakes};

@@ -38,7 +38,7 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use crate::catalog::{Stream, StreamSource};
 use crate::diagnostic::code;
 use crate::logical::{
-    Anchor, Refusal, all_streams_of, contains_stream, hold_back_us, resolve, streams_of, time_bin_of,
+    Anchor, Refusal, all_streams_of, contains_stream, has_subquery, hold_back_us, resolve, streams_of, time_bin_of,
 };
 use crate::operators::{
     AggregateSpec, Aggregated, Operator, OverSpec, PatternSpec, RefJoin, RefJoinKind, SessionSpec, StreamJoinSpec,
@@ -399,7 +399,7 @@ impl Lowering<'_> {
     }
 
     fn physical(&self, expr: &Expr, schema: &DFSchema) -> std::result::Result<Arc<dyn PhysicalExpr>, Problem> {
-        if has_scalar_subquery(expr) {
+        if has_subquery(expr) {
             return Err(subquery_as_value().into());
         }
         let context = PhysicalPlanningContext::default();
@@ -495,13 +495,6 @@ fn is_identity(exprs: &[Arc<dyn PhysicalExpr>], width: usize) -> bool {
             .iter()
             .enumerate()
             .all(|(at, expr)| expr.downcast_ref::<PhysicalColumn>().is_some_and(|column| column.index() == at))
-}
-
-fn has_scalar_subquery(expr: &Expr) -> bool {
-    expr.exists(|node| {
-        Ok(matches!(node, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))
-    })
-    .unwrap_or(false)
 }
 
 fn join_kind(join: &Join, stream_is_left: bool) -> std::result::Result<RefJoinKind, Refusal> {

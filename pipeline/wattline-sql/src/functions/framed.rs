@@ -19,7 +19,7 @@ use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Sign
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
 /// Aggregates whose answer does not depend on how rows come and go.
-const EXACT: [&str; 8] = ["array_agg", "count", "first_value", "last_value", "max", "min", "nth_value", "row_number"];
+const EXACT: [&str; 7] = ["array_agg", "count", "first_value", "last_value", "max", "min", "nth_value"];
 
 /// The aggregate over a moving frame: itself if it is exact, else computed of the rows in the frame.
 pub(crate) fn framed(udaf: &Arc<AggregateUDF>, of_floats: bool, is_distinct: bool) -> Arc<AggregateUDF> {

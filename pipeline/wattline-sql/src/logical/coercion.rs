@@ -10,7 +10,10 @@
 //! `INTERVAL '1 day'`. So the interval is made a duration; one of months has no length and is refused.
 //!
 //! The places of `round(x, 6)` are made of the type that the function takes at once: it looks at the literal to tell the scale of
-//! its result, and would tell another one after the cast is folded.
+//! its result, and would tell another one after the cast is folded. A number with an exponent is a float.
+//!
+//! In PARTITION BY the two zeros of floats are one, and an aggregate over a frame that moves is computed of the rows in it
+//! ([`framed`]).
 
 use std::sync::Arc;
 
@@ -19,7 +22,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue, plan_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{InList, WindowFunction};
+use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
@@ -94,6 +97,8 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_up(|expr| {
         compare_as_floats(expr, schema)?
             .transform_data(|expr| choose_as_floats(expr, schema))?
+            .transform_data(|expr| Ok(with_plain_literals(expr)))?
+            .transform_data(|expr| Ok(windowed(expr, schema)))?
             .transform_data(|expr| compare_as_durations(expr, schema))
     })
 }
@@ -128,20 +133,8 @@ const CHOICES: [&str; 8] = ["coalesce", "greatest", "ifnull", "least", "make_arr
 fn choose_as_floats(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let as_one = |choice: Expr| as_float_beside(choice, schema);
     Ok(match expr {
-        // Written with an exponent it is no exact number, and a scale below 0 is more than the optimiser can count with.
-        Expr::Literal(ScalarValue::Decimal128(_, _, scale), _) if scale < 0 => Transformed::yes(as_float(expr)),
-        Expr::WindowFunction(function) => windowed(*function, schema),
         Expr::ScalarFunction(mut call) if CHOICES.contains(&call.func.name()) && is_mixed(&call.args, schema) => {
             call.args = call.args.into_iter().map(as_one).collect();
-            Transformed::yes(Expr::ScalarFunction(call))
-        }
-        Expr::ScalarFunction(mut call) if ["round", "trunc"].contains(&call.func.name()) => {
-            let places = match call.args.get(1) {
-                Some(Expr::Literal(ScalarValue::Int64(Some(places)), _)) => i32::try_from(*places).ok(),
-                _ => None,
-            };
-            let Some(places) = places else { return Ok(Transformed::no(Expr::ScalarFunction(call))) };
-            call.args[1] = lit(places);
             Transformed::yes(Expr::ScalarFunction(call))
         }
         Expr::Case(mut case) => {
@@ -161,9 +154,28 @@ fn choose_as_floats(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> 
     })
 }
 
+/// Literals of the types that are worked with.
+fn with_plain_literals(expr: Expr) -> Transformed<Expr> {
+    match expr {
+        // Written with an exponent it is no exact number, and a scale below 0 is more than the optimiser can count with.
+        Expr::Literal(ScalarValue::Decimal128(_, _, scale), _) if scale < 0 => Transformed::yes(as_float(expr)),
+        Expr::ScalarFunction(mut call) if ["round", "trunc"].contains(&call.func.name()) => {
+            let places = match call.args.get(1) {
+                Some(Expr::Literal(ScalarValue::Int64(Some(places)), _)) => i32::try_from(*places).ok(),
+                _ => None,
+            };
+            let Some(places) = places else { return Transformed::no(Expr::ScalarFunction(call)) };
+            call.args[1] = lit(places);
+            Transformed::yes(Expr::ScalarFunction(call))
+        }
+        other => Transformed::no(other),
+    }
+}
+
 /// A zero is a zero, whatever its sign: partitions go by the order of floats, in which there are two. And an aggregate over a frame
 /// that moves is of the rows in the frame.
-fn windowed(mut function: WindowFunction, schema: &DFSchema) -> Transformed<Expr> {
+fn windowed(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    let Expr::WindowFunction(mut function) = expr else { return Transformed::no(expr) };
     let is_float = |expr: &Expr| is_float(&expr.get_type(schema).ok());
     let params = &mut function.params;
     let mut changed = params.partition_by.iter().any(is_float);
@@ -176,7 +188,7 @@ fn windowed(mut function: WindowFunction, schema: &DFSchema) -> Transformed<Expr
         changed |= !Arc::ptr_eq(&framed, udaf);
         function.fun = WindowFunctionDefinition::AggregateUDF(framed);
     }
-    Transformed::new_transformed(Expr::from(function), changed)
+    Transformed::new_transformed(Expr::WindowFunction(function), changed)
 }
 
 /// Whether floats and decimals meet.

@@ -117,10 +117,11 @@ fn moment_of(window: &Window, expr: &Expr) -> Option<Moment> {
 /// Groups come with the window that they are of.
 fn moment_of_groups(aggregate: &Aggregate) -> Option<Moment> {
     let streams = streams_of(&aggregate.input);
-    let has_bin = |group: &&&Expr| !find_time_bins(&resolve(&aggregate.input, group), &streams).is_empty();
-    let groups = grouped(aggregate);
-    let group = groups.iter().find(|group| has_bin(group) && lag_in(&aggregate.input, group).is_some())?;
-    Some(Moment { instant: resolve(&aggregate.input, group), after_us: lag_in(&aggregate.input, group)? })
+    grouped(aggregate).into_iter().find_map(|group| {
+        let instant = resolve(&aggregate.input, group);
+        let has_bin = !find_time_bins(&instant, &streams).is_empty();
+        Some(Moment { after_us: lag_in(&aggregate.input, group).filter(|_| has_bin)?, instant })
+    })
 }
 
 /// How much longer than `resolved` says rows of `plan` are held that come at this moment; `input` is what the step reads.
@@ -217,11 +218,7 @@ fn distance_us(instant: &Expr, resolved: &Expr, part: &Expr, streams: &[&StreamS
 
 /// How far apart in time two events can be that joins have made one row of; 0 without a join.
 fn apart_us(plan: &LogicalPlan) -> Option<i64> {
-    let mut apart_us: i64 = 0;
-    for input in plan.inputs() {
-        apart_us = apart_us.checked_add(self::apart_us(input)?)?;
-    }
-    apart_us.checked_add(own_apart_us(plan)?)
+    plan.inputs().into_iter().try_fold(own_apart_us(plan)?, |sum_us, input| sum_us.checked_add(apart_us(input)?))
 }
 
 fn own_apart_us(plan: &LogicalPlan) -> Option<i64> {

@@ -83,6 +83,14 @@ pub(crate) fn contains_stream(plan: &LogicalPlan) -> bool {
     !streams_of(plan).is_empty()
 }
 
+/// Whether an expression asks another query.
+pub(crate) fn has_subquery(expr: &Expr) -> bool {
+    let is_subquery = |expr: &Expr| {
+        matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_))
+    };
+    expr.exists(|expr| Ok(is_subquery(expr))).unwrap_or(true)
+}
+
 /// Whether `plan` aggregates anywhere.
 pub(crate) fn contains_aggregate(plan: &LogicalPlan) -> bool {
     matches!(plan, LogicalPlan::Aggregate(_)) || plan.inputs().into_iter().any(contains_aggregate)
@@ -118,8 +126,7 @@ fn shifted_once(expr: Expr) -> Expr {
         }
         _ => (instant, us),
     };
-    let interval = ScalarValue::new_interval_mdn(0, 0, us.saturating_mul(1_000));
-    if us == 0 { instant.as_ref().clone() } else { instant.as_ref().clone() + lit(interval) }
+    if us == 0 { instant.as_ref().clone() } else { instant.as_ref().clone() + interval(us) }
 }
 
 /// As [`resolve`], for one column.
@@ -505,6 +512,11 @@ pub(crate) fn find_time_bins(resolved: &Expr, streams: &[&StreamSource]) -> Vec<
     });
     debug_assert!(walked.is_ok(), "walking an expression does not fail");
     found
+}
+
+/// An interval literal of so many microseconds.
+pub(crate) fn interval(us: i64) -> Expr {
+    lit(ScalarValue::new_interval_mdn(0, 0, us.saturating_mul(1_000)))
 }
 
 /// The microseconds of an interval literal without months.

@@ -26,7 +26,7 @@ use datafusion::logical_expr::{
     WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, cast,
 };
 
-use super::{contains_stream, resolve_column};
+use super::{contains_stream, has_subquery, resolve_column};
 use crate::functions::{MatchRows, in_order, number_in_order, running_functions, sort_key};
 
 const IDENTITY: [&str; 4] = ["_topic", "_partition", "_offset", "_index"];
@@ -104,13 +104,6 @@ impl Wanted {
         };
         [on(&join.left, left), on(&join.right, right)]
     }
-}
-
-fn has_subquery(expr: &Expr) -> bool {
-    let is_subquery = |expr: &Expr| {
-        matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_))
-    };
-    expr.exists(|expr| Ok(is_subquery(expr))).unwrap_or(true)
 }
 
 fn rewrite(plan: LogicalPlan, wanted: &Wanted) -> Result<LogicalPlan> {

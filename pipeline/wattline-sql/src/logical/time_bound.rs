@@ -6,10 +6,10 @@
 
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator, lit};
+use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
 
 use super::held_back::lag_in;
-use super::lineage::{interval_us, resolve};
+use super::lineage::{interval, interval_us, resolve};
 
 /// The right instant less the left one lies between these, microseconds.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,10 +116,6 @@ pub(crate) fn duration_us(expr: &Expr) -> Option<i64> {
         Expr::Literal(ScalarValue::DurationNanosecond(ns), _) => ns.map(|ns| ns.div_euclid(1_000)),
         _ => None,
     }
-}
-
-fn interval(us: i64) -> Expr {
-    lit(ScalarValue::new_interval_mdn(0, 0, us.saturating_mul(1_000)))
 }
 
 /// An end of a window as its start plus the size, if the plan has both: `ts >= window_start AND ts < window_end` is one bound.
