@@ -7,8 +7,8 @@
 //! or some as strong have been seen before.
 //!
 //! One pass, and only the past. Spans are in rows, so that any interval between values will do; only the profiles look at the
-//! clock. The figures in the comments are how far a constant can be moved without changing how well labelled series are scored
-//! (`benches/nab`).
+//! clock. "Flat" in a comment is how far that constant could be moved, when it was chosen, without changing much how labelled
+//! series are scored (`benches/nab`).
 
 use std::f64::consts::LOG10_E;
 
