@@ -522,12 +522,15 @@ impl Coordinator {
         let now_ms = self.clock.now_ms();
         for lane in report.lanes {
             let Some(status) = self.lanes.get_mut(&lane.lane) else { continue };
-            self.uncommitted.idle_advances.entry(lane.lane.clone()).or_default().extend(lane.idle_advances);
+            let advances = self.uncommitted.idle_advances.entry(lane.lane.clone()).or_default();
+            advances.extend(lane.idle_advances);
             self.uncommitted.refused.entry(lane.lane).or_default().extend(lane.refused);
             let section = &mut status.section;
             if let (false, Some(first)) = (status.begun, lane.first_offset) {
                 status.begun = true;
                 (section.archive, section.state, section.since) = (first, first, first);
+                // It was advanced before anybody knew where it begins; below that, no resume would look for a verdict.
+                advances.iter_mut().for_each(|advance| advance.offset = advance.offset.max(first));
             }
             status.processed = lane.next_offset.unwrap_or(status.processed);
             section.published = section.published.max(status.processed);
