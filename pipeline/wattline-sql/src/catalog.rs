@@ -21,7 +21,7 @@ use datafusion::prelude::SessionConfig;
 
 use crate::error::Error;
 use crate::functions;
-use crate::logical::{Coercions, TruncatedDates};
+use crate::logical::{Coercions, ConstantIntervals, NamedSubqueries, TruncatedDates};
 use crate::user_functions::UserFunctions;
 
 /// The columns the runtime appends to every stream batch, in this order.
@@ -235,9 +235,11 @@ pub(crate) fn settings(mut config: SessionConfig) -> SessionConfig {
 pub(crate) fn with_functions(builder: SessionStateBuilder) -> SessionStateBuilder {
     let rules = Optimizer::new().rules.into_iter();
     let rules = rules.filter(|rule| rule.name() != SingleDistinctToGroupBy::new().name()).collect();
-    let own: [Arc<dyn AnalyzerRule + Send + Sync>; 2] = [Arc::new(TruncatedDates), Arc::new(Coercions)];
+    let own: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =
+        [Arc::new(NamedSubqueries), Arc::new(TruncatedDates), Arc::new(Coercions)];
     let analyzer = own.into_iter().chain(Analyzer::new().rules).collect();
     let mut builder = builder.with_optimizer_rules(rules).with_analyzer_rules(analyzer);
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(ConstantIntervals));
     builder.scalar_functions().get_or_insert_default().extend(functions::scalar_functions());
     builder.window_functions().get_or_insert_default().extend(functions::window_functions());
     builder.aggregate_functions().get_or_insert_default().extend(functions::aggregate_functions());

@@ -26,9 +26,9 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 use crate::error::Error;
 use crate::lane_program::state_error;
 use crate::operators::{
-    FinalPanes, InOrder, OrderBuffer, Run, Scratch, is_of_scratch, record_batch, without_spare_bytes,
+    FinalPanes, InOrder, OrderBuffer, Run, Scratch, is_of_scratch, record_batch, without_panic, without_spare_bytes,
 };
-use crate::planner::{Hold, Node};
+use crate::planner::{Feed, Hold, Node};
 use crate::program::{FinalOutput, RuleFailure, RuleRows, StageState, StateDelta};
 use crate::rule_set::CompiledRule;
 use crate::shared_state::SharedState;
@@ -99,6 +99,13 @@ impl fmt::Debug for FinalProgram {
 }
 
 impl FinalState {
+    fn new(feed: &Feed) -> Self {
+        match &feed.hold {
+            Hold::Windows(window) => Self::Windows(FinalPanes::new(Arc::clone(window))),
+            Hold::Rows | Hold::Nothing => Self::Ordered(OrderBuffer::new(Arc::clone(&feed.schema))),
+        }
+    }
+
     fn rows(&self) -> usize {
         match self {
             Self::Windows(panes) => panes.rows(),
@@ -132,16 +139,7 @@ impl FinalState {
 impl FinalProgram {
     /// `shared` are the states of the rules that run: all of them, or the `only` one.
     pub(crate) fn new(rules: Arc<Vec<CompiledRule>>, shared: Arc<Vec<SharedState>>, only: Option<usize>) -> Self {
-        let states = shared
-            .iter()
-            .map(|state| {
-                let feed = state.feed(&rules);
-                match &feed.hold {
-                    Hold::Windows(window) => FinalState::Windows(FinalPanes::new(Arc::clone(window))),
-                    Hold::Rows | Hold::Nothing => FinalState::Ordered(OrderBuffer::new(Arc::clone(&feed.schema))),
-                }
-            })
-            .collect();
+        let states = shared.iter().map(|state| FinalState::new(state.feed(&rules))).collect();
         let state_of = |fingerprint: &String| shared.iter().position(|state| state.fingerprint == *fingerprint);
         let stages = rules.iter().enumerate().map(|(number, rule)| RuleStages {
             feeds: rule.feed_fingerprints.iter().map(state_of).collect(),
@@ -218,10 +216,11 @@ impl FinalProgram {
         if let Some(share) = &mut self.share {
             share.merged += delta.batch.get_array_memory_size();
         }
-        let merged = match &mut self.states[delta.state] {
+        let held = &mut self.states[delta.state];
+        let merged = without_panic(|| match held {
             FinalState::Windows(panes) => panes.merge(&delta.batch, final_at_us),
             FinalState::Ordered(buffer) => buffer.merge(&delta.batch, final_at_us),
-        };
+        });
         merged.map_err(|source| state_error(self.shared[delta.state].rule(&self.rules), source))
     }
 
@@ -285,7 +284,7 @@ impl FinalProgram {
             stages.feeds.iter().map(|state| state.map_or(&none, |state| &released[state])).collect();
         let mut failures = Vec::new();
         let mut to = Advance { feeds: &feeds, watermark_us, part_rows, failures: &mut failures };
-        let given = stages.root.advance(&mut to);
+        let given = without_panic(|| stages.root.advance(&mut to));
         let is_new = watermark_us > stages.given_us;
         let identity = match (&self.rules[rule].plan.root, &feeds[..]) {
             (Node::Feed(_), [Released { identity, .. }]) => identity.clone(),
@@ -306,7 +305,7 @@ impl FinalProgram {
         };
         match rows {
             Err(error) => {
-                self.stages[rule].stopped = true;
+                self.stop(rule);
                 output.stopped.push((rule, error.to_string()));
             }
             Ok(_) if !is_new => {}
@@ -333,7 +332,8 @@ impl FinalProgram {
     fn release(&mut self, state: usize, watermark_us: i64, output: &mut FinalOutput) -> Result<Released, Error> {
         let given_us = std::mem::replace(&mut self.watermarks_us[state], watermark_us);
         let part_rows = self.part_rows();
-        let released = match &mut self.states[state] {
+        let held = &mut self.states[state];
+        let released = without_panic(|| match held {
             FinalState::Windows(panes) => panes
                 .close_until(given_us, watermark_us, part_rows)
                 .map(|closed| Released { more: closed.more, ..Released::new(closed.batches, None) }),
@@ -343,7 +343,7 @@ impl FinalProgram {
                 }
                 None => Released::default(),
             }),
-        };
+        });
         if released.as_ref().is_ok_and(|released| released.more) {
             self.watermarks_us[state] = given_us;
         }
@@ -353,13 +353,21 @@ impl FinalProgram {
                 Err(scratch_or_state(&self.shared[state].rule(&self.rules).header.id, error))
             }
             Err(error) => {
-                for rule in &self.shared[state].rules {
-                    self.stages[*rule].stopped = true;
-                    output.stopped.push((*rule, error.strip_backtrace()));
+                self.states[state] = FinalState::new(self.shared[state].feed(&self.rules));
+                for rule in self.shared[state].rules.clone() {
+                    self.stop(rule);
+                    output.stopped.push((rule, error.strip_backtrace()));
                 }
                 Ok(Released::default())
             }
         }
+    }
+
+    /// What a rule keeps that failed is of no use any more.
+    fn stop(&mut self, rule: usize) {
+        let stages = &mut self.stages[rule];
+        (stages.stopped, stages.open) = (true, None);
+        stages.root = Stage::new(&self.rules[rule].plan.root);
     }
 
     /// One batch per call rather than one per window.

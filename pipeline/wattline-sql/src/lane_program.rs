@@ -20,7 +20,9 @@ use datafusion::error::{DataFusionError, Result};
 use wattline_core::time::END_OF_TIME;
 
 use crate::error::Error;
-use crate::operators::{Chunk, KeyNumbers, LanePanes, Lookups, OrderBuffer, identity_schema, record_batch, run_all};
+use crate::operators::{
+    Chunk, KeyNumbers, LanePanes, Lookups, OrderBuffer, identity_schema, record_batch, run_all, without_panic,
+};
 use crate::planner::{Feed, Hold};
 use crate::program::{LaneOutput, RuleFailure, RuleRows, StateDelta};
 use crate::rule_set::CompiledRule;
@@ -189,7 +191,8 @@ impl LaneProgram {
         for (state, (held, watermark_us)) in self.states.iter_mut().zip(watermarks_us).enumerate() {
             let taken = match held {
                 LaneState::Windows { panes, numbers } => {
-                    panes.drain_until(*watermark_us, numbers.map(|at| &mut self.key_numbers[at]))
+                    let numbers = numbers.map(|at| &mut self.key_numbers[at]);
+                    without_panic(|| panes.drain_until(*watermark_us, numbers))
                 }
                 LaneState::Ordered(buffer) => {
                     buffer.drain_before(*watermark_us).map(|taken| taken.into_iter().collect())
@@ -267,7 +270,7 @@ impl LaneProgram {
         };
         let read = chunk.batch.project(&feed.columns).map_err(DataFusionError::from)?;
         let read = Chunk { batch: read, rows: chunk.rows.clone() };
-        let Some(result) = run_all(&feed.steps, read, lookups)? else { return Ok(None) };
+        let Some(result) = without_panic(|| run_all(&feed.steps, read, lookups))? else { return Ok(None) };
         let schema = Arc::clone(&feed.schema);
         let time_column = feed.time_column;
         let state = match step {
@@ -280,12 +283,12 @@ impl LaneProgram {
         };
         match &mut self.states[state] {
             LaneState::Windows { panes, numbers } => {
-                let partial = panes.spec().evaluate(&result)?;
+                let partial = without_panic(|| panes.spec().evaluate(&result))?;
                 let numbers = match numbers {
                     Some(at) => self.key_numbers[*at].of(&partial.keys).map_err(Failure::State)?,
                     None => UInt32Array::from_value(0, result.len()),
                 };
-                panes.update(&partial, &numbers).map_err(Failure::State)?;
+                without_panic(|| panes.update(&partial, &numbers)).map_err(Failure::State)?;
             }
             LaneState::Ordered(buffer) => {
                 let identity = identity_of(source, &result)?;

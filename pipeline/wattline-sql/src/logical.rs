@@ -28,9 +28,12 @@ mod coercion;
 mod date_trunc;
 mod distinct;
 mod held_back;
+mod intervals;
 mod lineage;
 mod match_recognize;
 mod mistakes;
+mod named_subqueries;
+mod named_windows;
 mod params;
 mod refusal;
 mod tie_break;
@@ -43,12 +46,15 @@ pub(crate) use coercion::Coercions;
 pub(crate) use date_trunc::TruncatedDates;
 pub(crate) use distinct::spell_out_distinct;
 pub(crate) use held_back::{hold_back_us, lag_in};
+pub(crate) use intervals::ConstantIntervals;
 pub(crate) use lineage::{
     TimeBin, all_streams_of, as_bin_of, contains_aggregate, contains_stream, find_time_bins, has_subquery, instant_us,
     interval_us, is_event_time, is_session, lag_us, resolve, resolve_column, streams_of, time_bin_of,
 };
 use match_recognize::PatternPlanner;
 pub(crate) use mistakes::{parse_mistake, planning_mistakes};
+pub(crate) use named_subqueries::NamedSubqueries;
+use named_windows::replace_named_windows;
 pub(crate) use params::replace_params;
 pub(crate) use refusal::{Anchor, Anchors, Refusal, span_in};
 pub(crate) use tie_break::break_ties;
@@ -121,7 +127,8 @@ impl Scope {
         self.tables.keys().map(String::as_str).collect()
     }
 
-    pub(crate) fn plan(&self, query: Query) -> Result<LogicalPlan> {
+    pub(crate) fn plan(&self, mut query: Query) -> Result<LogicalPlan> {
+        replace_named_windows(&mut query);
         let options = ParserOptions {
             parse_float_as_decimal: true,
             enable_ident_normalization: true,

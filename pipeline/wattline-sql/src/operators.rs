@@ -3,12 +3,14 @@
 //! Filter, project and reference join are stateless; windows, window functions, sessions, patterns, joins and the order buffer keep
 //! state and have their own files, `exchange.rs` spreads it by key. All of them work on whole columns.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{FilterBuilder, filter};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::cast::as_boolean_array;
+use datafusion::common::exec_err;
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 
@@ -31,7 +33,7 @@ mod window_aggregate;
 pub(crate) use chunk::{Chunk, nullable, record_batch};
 pub(crate) use exchange::{Exchange, Exchanged, Given, KeptPart};
 pub(crate) use order_buffer::{InOrder, OrderBuffer, identity_schema};
-pub(crate) use over::{Counted, Keep, OverFunction, OverSpec, OverStage};
+pub(crate) use over::{Counted, Keep, OverFunction, OverSpec, OverStage, Until};
 pub(crate) use pattern::{PatternSpec, PatternStage};
 pub(crate) use ref_join::{KeyIndexes, Lookups, RefJoin, RefJoinKind, RefTable, compact_columns};
 pub(crate) use session::{SessionSpec, SessionStage};
@@ -90,12 +92,22 @@ pub(crate) fn evaluate_all(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) 
     exprs.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
 }
 
+/// Does something that code of others has a part in. A panic there becomes an error: it stops the rule, not the process. What was
+/// worked on is of no use after it.
+pub(crate) fn without_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<&str>().copied();
+        let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        exec_err!("the computation panicked: {}", said.unwrap_or("it did not say why"))
+    })
+}
+
 /// Does something to rows; if it fails, to halves of them, down to the single rows that fail on their own.
 pub(crate) fn halving(rows: Chunk, failures: &mut Vec<String>, mut each: impl FnMut(Chunk) -> Result<()>) {
     let mut pending = vec![rows];
     while let Some(chunk) = pending.pop() {
         let rows = chunk.len();
-        match each(chunk.clone()) {
+        match without_panic(|| each(chunk.clone())) {
             Ok(()) => {}
             Err(_) if rows > 1 => {
                 pending.push(chunk.slice(rows / 2, rows - rows / 2));

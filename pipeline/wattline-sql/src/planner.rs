@@ -255,25 +255,41 @@ fn check_streams(plan: &LogicalPlan) -> std::result::Result<(), Refusal> {
 
 /// Before aggregates are looked at: one in a subquery has no window, but that is not what is wrong.
 fn check_values(plan: &LogicalPlan) -> std::result::Result<(), Refusal> {
-    let mut over_stream = false;
+    let (mut as_value, mut beside) = (false, false);
     let walked = plan.apply_with_subqueries(|node| {
+        // In ON they are conditions as well.
+        let is_condition = matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                over_stream |= matches!(expr, Expr::ScalarSubquery(of) if contains_stream(&of.subquery));
+                as_value |= matches!(expr, Expr::ScalarSubquery(of) if contains_stream(&of.subquery));
+                beside |= !is_condition && matches!(expr, Expr::Exists(_) | Expr::InSubquery(_));
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     });
     debug_assert!(walked.is_ok(), "walking a plan does not fail");
-    if over_stream { Err(subquery_as_value()) } else { Ok(()) }
+    match (as_value, beside) {
+        (true, _) => Err(subquery_as_value()),
+        (false, true) => Err(subquery_outside_where()),
+        (false, false) => Ok(()),
+    }
 }
 
 fn subquery_as_value() -> Refusal {
     Refusal::new(
         code::SUBQUERY,
-        Anchor::Query,
+        Anchor::Subquery,
         "a subquery as a value is not kept up to date on a stream",
         "join it instead: `JOIN limits l ON l.kind = r.kind`, or windows by `a.window_start = b.window_start`",
+    )
+}
+
+fn subquery_outside_where() -> Refusal {
+    Refusal::new(
+        code::SUBQUERY,
+        Anchor::Subquery,
+        "EXISTS and IN (SELECT …) stand in WHERE, alone or within AND, OR and CASE, and nowhere else",
+        "as a column, join what it looks for: `LEFT JOIN (SELECT DISTINCT kind FROM limits) l ON l.kind = r.kind`, and ask `l.kind IS NOT NULL`",
     )
 }
 
@@ -400,7 +416,8 @@ impl Lowering<'_> {
 
     fn physical(&self, expr: &Expr, schema: &DFSchema) -> std::result::Result<Arc<dyn PhysicalExpr>, Problem> {
         if has_subquery(expr) {
-            return Err(subquery_as_value().into());
+            let is_value = expr.exists(|expr| Ok(matches!(expr, Expr::ScalarSubquery(_))))?;
+            return Err(if is_value { subquery_as_value() } else { subquery_outside_where() }.into());
         }
         let context = PhysicalPlanningContext::default();
         let planned = create_physical_expr(expr, schema, self.session.execution_props(), &context)?;

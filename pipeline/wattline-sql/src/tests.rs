@@ -5,6 +5,7 @@ mod diagnostics;
 mod equivalence;
 mod fleet;
 mod nexmark;
+mod panics;
 mod patterns;
 mod random_queries;
 mod reference;

@@ -17,20 +17,21 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue, plan_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::expr::{InList, InSubquery};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Union, WindowFunctionDefinition, cast,
-    lit,
+    Between, BinaryExpr, Expr, ExprSchemable, Join, JoinConstraint, LogicalPlan, Operator, Projection, Subquery, Union,
+    WindowFunctionDefinition, cast, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::intervals::constant_interval;
 use crate::functions::framed;
 
 /// Stands before DataFusion's coercion of types.
@@ -46,6 +47,7 @@ impl AnalyzerRule for Coercions {
         plan.transform_up_with_subqueries(|node| {
             let node = match node {
                 LogicalPlan::Union(union) => return Ok(Transformed::yes(union_of_floats(&union)?)),
+                LogicalPlan::Join(join) => LogicalPlan::Join(on_floats(join)),
                 other => other,
             };
             let mut schema = merge_schema(&node.inputs());
@@ -88,6 +90,23 @@ fn union_of_floats(union: &Union) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?))
 }
 
+/// A join with the decimals of USING as floats where the other side has floats.
+fn on_floats(mut join: Join) -> Join {
+    let (left, right) = (join.left.schema(), join.right.schema());
+    for (of_left, of_right) in &mut join.on {
+        let types = [of_left.get_type(left).ok(), of_right.get_type(right).ok()];
+        let decimal = match (is_float(&types[0]), is_float(&types[1])) {
+            (true, false) if is_decimal(&types[1]) => of_right,
+            (false, true) if is_decimal(&types[0]) => of_left,
+            _ => continue,
+        };
+        *decimal = as_float(decimal.clone());
+        // What USING means for the columns of the query is settled by now.
+        join.join_constraint = JoinConstraint::On;
+    }
+    join
+}
+
 /// An expression that no plan holds, with its types made one.
 pub(super) fn with_coercions(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     Ok(rewrite(expr, schema)?.data)
@@ -122,6 +141,21 @@ fn compare_as_floats(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>>
         Expr::InList(InList { expr, list, negated }) if is_mixed([&*expr].into_iter().chain(&list), schema) => {
             let list = list.into_iter().map(|item| as_float_beside(item, schema)).collect();
             Transformed::yes(Expr::InList(InList { expr: Box::new(as_float_beside(*expr, schema)), list, negated }))
+        }
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+            let (of_value, field) = (type_of(&expr), subquery.subquery.schema().qualified_field(0));
+            let of_listed = Some(field.1.data_type().clone());
+            let (expr, subquery) = match (is_float(&of_value), is_float(&of_listed)) {
+                (true, false) if is_decimal(&of_listed) => {
+                    let column = as_float(Expr::Column(Column::from(field)));
+                    let column = column.alias_qualified(field.0.cloned(), field.1.name());
+                    let plan = Projection::try_new(vec![column], Arc::clone(&subquery.subquery))?;
+                    (expr, Subquery { subquery: Arc::new(LogicalPlan::Projection(plan)), ..subquery })
+                }
+                (false, true) if is_decimal(&of_value) => (Box::new(as_float(*expr)), subquery),
+                _ => return Ok(Transformed::no(Expr::InSubquery(InSubquery { expr, subquery, negated }))),
+            };
+            Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated }))
         }
         other => Transformed::no(other),
     })
@@ -228,16 +262,14 @@ fn compare_as_durations(expr: Expr, schema: &DFSchema) -> Result<Transformed<Exp
     })
 }
 
-/// An interval literal as so much time.
+/// A constant interval as so much time.
 fn as_duration(expr: Expr, unit: TimeUnit) -> Result<Box<Expr>> {
     let help = "compare instants instead: `b.ts > a.ts + INTERVAL '1 month'`";
-    let Expr::Literal(value, metadata) = &expr else {
-        return plan_err!("a difference of instants is compared with `{expr}`, which is no interval literal: {help}");
-    };
-    let ScalarValue::IntervalMonthDayNano(Some(interval)) =
-        value.cast_to(&DataType::Interval(IntervalUnit::MonthDayNano))?
-    else {
-        return Ok(Box::new(Expr::Literal(ScalarValue::Null, metadata.clone())));
+    let Some(interval) = constant_interval(&expr)? else {
+        return match &expr {
+            Expr::Literal(_, metadata) => Ok(Box::new(Expr::Literal(ScalarValue::Null, metadata.clone()))),
+            _ => plan_err!("a difference of instants is compared with an interval that is no literal: {help}"),
+        };
     };
     if interval.months != 0 {
         return plan_err!("a difference of instants is compared with months, which have no one length: {help}");
@@ -252,7 +284,7 @@ fn as_duration(expr: Expr, unit: TimeUnit) -> Result<Box<Expr>> {
         TimeUnit::Microsecond => ScalarValue::DurationMicrosecond(Some(ns.div_euclid(1_000))),
         TimeUnit::Nanosecond => ScalarValue::DurationNanosecond(Some(ns)),
     };
-    Ok(Box::new(Expr::Literal(duration, metadata.clone())))
+    Ok(Box::new(Expr::Literal(duration, None)))
 }
 
 fn compares(op: Operator) -> bool {

@@ -57,6 +57,15 @@ fn planning_mistake(file: &RuleFile, error: &DataFusionError, scope: &Scope, anc
     if let DataFusionError::SchemaError(schema, _) = root
         && let SchemaError::FieldNotFound { field, valid_fields } = schema.as_ref()
     {
+        let place = place
+            .or_else(|| field.spans().first().and_then(|span| plan_span_in(&file.text, span)))
+            .or_else(|| word_in_query(&file.text, &field.name));
+        if let Some(place) = place.clone().filter(|place| anchors.is_in_on(place)) {
+            let message =
+                format!("a subquery in ON does not see `{}` of the tables that are joined", field.flat_name());
+            let help = "put it into WHERE, which is the same for JOIN, or join the table of the subquery as well";
+            return Diagnostic::error(code::SUBQUERY, &file.path, message).at(Some(place)).help(help);
+        }
         return unknown_column(file, field, valid_fields, place);
     }
     let text = first_line(&root.strip_backtrace());
@@ -103,9 +112,6 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
 }
 
 fn unknown_column(file: &RuleFile, field: &Column, valid: &[Column], place: Option<Range<usize>>) -> Diagnostic {
-    let place = place
-        .or_else(|| field.spans().first().and_then(|span| plan_span_in(&file.text, span)))
-        .or_else(|| word_in_query(&file.text, &field.name));
     let qualified = |column: &Column| column.relation.as_ref() == field.relation.as_ref();
     let near: Vec<&str> = valid.iter().filter(|c| qualified(c)).map(|c| c.name.as_str()).collect();
     let all: Vec<&str> = valid.iter().map(|c| c.name.as_str()).collect();

@@ -7,7 +7,8 @@ use std::ops::{ControlFlow, Range};
 
 use datafusion::common::Span as PlanSpan;
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Spanned, TableFactor, Visit, Visitor,
+    Expr, GroupByExpr, JoinConstraint, JoinOperator, Query, Select, SelectItem, SetExpr, Spanned, TableFactor, Visit,
+    Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -36,6 +37,8 @@ pub(crate) enum Anchor {
     Group,
     /// The first window function of that name, else the first of any.
     Over(Option<String>),
+    /// The first subquery outside FROM.
+    Subquery,
     /// The output column of that name, or else at that position of the select list.
     Output(String, usize),
 }
@@ -58,39 +61,68 @@ pub(crate) struct Anchors {
     joins: Vec<(String, Range<usize>)>,
     group: Option<Range<usize>>,
     over: Vec<(String, Range<usize>)>,
+    subquery: Option<Range<usize>>,
+    /// Subqueries in ON.
+    in_on: Vec<Range<usize>>,
     outputs: Vec<(String, Range<usize>)>,
+}
+
+struct Collector<'a> {
+    text: &'a str,
+    anchors: &'a mut Anchors,
+}
+
+impl Visitor for Collector<'_> {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        self.anchors.add_select(select, self.text);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Exists { subquery, .. } | Expr::InSubquery { subquery, .. } | Expr::Subquery(subquery) = expr {
+            let place = span_in(self.text, subquery.span());
+            self.anchors.subquery = self.anchors.subquery.take().or(place);
+        }
+        if let Expr::Function(function) = expr
+            && function.over.is_some()
+            && let Some(span) = span_in(self.text, expr.span())
+        {
+            self.anchors.over.push((function.name.to_string().to_lowercase(), span));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn condition_of(join: &JoinOperator) -> Option<&Expr> {
+    use JoinOperator::{
+        Anti, FullOuter, Inner, Join, Left, LeftAnti, LeftOuter, LeftSemi, Right, RightAnti, RightOuter, RightSemi,
+        Semi,
+    };
+    match join {
+        Join(on) | Inner(on) | Left(on) | LeftOuter(on) | Right(on) | RightOuter(on) | FullOuter(on) | Semi(on)
+        | LeftSemi(on) | RightSemi(on) | Anti(on) | LeftAnti(on) | RightAnti(on) => match on {
+            JoinConstraint::On(condition) => Some(condition),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 impl Anchors {
     pub(crate) fn of(query: &Query, text: &str) -> Self {
-        struct Collector<'a> {
-            text: &'a str,
-            anchors: Anchors,
-        }
-        impl Visitor for Collector<'_> {
-            type Break = ();
-
-            fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
-                self.anchors.add_select(select, self.text);
-                ControlFlow::Continue(())
-            }
-
-            fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-                if let Expr::Function(function) = expr
-                    && function.over.is_some()
-                    && let Some(span) = span_in(self.text, expr.span())
-                {
-                    self.anchors.over.push((function.name.to_string().to_lowercase(), span));
-                }
-                ControlFlow::Continue(())
-            }
-        }
-        let mut collector = Collector { text, anchors: Self { query: span_in(text, query.span()), ..Self::default() } };
-        let _continued = query.visit(&mut collector);
+        let mut anchors = Self { query: span_in(text, query.span()), ..Self::default() };
+        let _continued = query.visit(&mut Collector { text, anchors: &mut anchors });
         if let SetExpr::Select(select) = query.body.as_ref() {
-            collector.anchors.add_outputs(select, text);
+            anchors.add_outputs(select, text);
         }
-        collector.anchors
+        anchors
+    }
+
+    /// Whether a place is within a subquery in ON.
+    pub(crate) fn is_in_on(&self, place: &Range<usize>) -> bool {
+        self.in_on.iter().any(|subquery| subquery.start <= place.start && place.end <= subquery.end)
     }
 
     fn add_select(&mut self, select: &Select, text: &str) {
@@ -102,6 +134,12 @@ impl Anchors {
                 if let Some(span) = span_in(text, relation.span()) {
                     self.joins.push((name_of(relation), span));
                 }
+            }
+            for condition in from.joins.iter().filter_map(|join| condition_of(&join.join_operator)) {
+                let mut within = Self::default();
+                let mut collector = Collector { text, anchors: &mut within };
+                let _continued = condition.visit(&mut collector);
+                self.in_on.extend(within.subquery);
             }
         }
         if let GroupByExpr::Expressions(exprs, _) = &select.group_by
@@ -142,6 +180,7 @@ impl Anchors {
                 let named = self.over.iter().find(|(of, _)| name.as_ref() == Some(of));
                 named.or_else(|| self.over.first()).map(|(_, span)| span.clone())
             }
+            Anchor::Subquery => self.subquery.clone(),
             Anchor::Output(name, at) => {
                 let named = self.outputs.iter().find(|(output, _)| output == name);
                 named.or_else(|| self.outputs.get(*at)).map(|(_, span)| span.clone())

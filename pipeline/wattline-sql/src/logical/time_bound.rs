@@ -69,6 +69,13 @@ fn compare(join: &Join, a: &Expr, op: Operator, b: &Expr, bounds: &mut Vec<Found
     if let (Some(us), Some((later, earlier))) = (duration_us(a), difference(b)) {
         return compare(join, &(earlier.clone() + interval(us)), op, later, bounds);
     }
+    if let (Operator::Eq, Some((a, size_us)), Some((b, other_us))) = (op, binned(a), binned(b))
+        && size_us == other_us
+    {
+        // Instants of one bin are less than its size apart.
+        compare(join, a, Operator::LtEq, &(b.clone() + interval(size_us)), bounds);
+        return compare(join, b, Operator::LtEq, &(a.clone() + interval(size_us)), bounds);
+    }
     let (Some((a, a_us)), Some((b, b_us))) = (shifted(a), shifted(b)) else { return };
     let is_left = |column: &Column| join.left.schema().has_column(column);
     let is_right = |column: &Column| join.right.schema().has_column(column);
@@ -98,6 +105,17 @@ fn compare(join: &Join, a: &Expr, op: Operator, b: &Expr, bounds: &mut Vec<Found
     }
     if matches!(op, Operator::Eq | Operator::Gt | Operator::GtEq) {
         bound.highest_us = Some(bound.highest_us.map_or(shift_us, |highest_us| highest_us.min(shift_us)));
+    }
+}
+
+/// The instant of a bin of fixed size, and that size.
+fn binned(expr: &Expr) -> Option<(&Expr, i64)> {
+    match expr {
+        Expr::ScalarFunction(call) if call.func.name() == "date_bin" => {
+            let [size, instant, ..] = &call.args[..] else { return None };
+            Some((instant, interval_us(size)?))
+        }
+        _ => None,
     }
 }
 

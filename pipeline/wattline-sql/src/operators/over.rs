@@ -63,8 +63,18 @@ pub(crate) enum OverFunction {
     Framed(Arc<dyn WindowExpr>),
     /// By counting from the first row of the partition.
     Counted(Counted),
-    /// An aggregate from the first row of the partition on; `by_peers`: rows of equal order come in together.
-    Running { aggregate: Aggregated, by_peers: bool },
+    /// An aggregate from the first row of the partition on.
+    Running { aggregate: Aggregated, until: Until },
+}
+
+/// The last row of a frame that begins with the partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// The one before the row.
+    Before,
+    Row,
+    /// The last one that is equal to it in order.
+    Peers,
 }
 
 /// What is counted.
@@ -430,7 +440,7 @@ impl Fresh<'_> {
                     (expr.evaluate(self.part)?.slice(self.new.start, self.new.len()), Vec::new())
                 }
                 OverFunction::Counted(what) => self.count(*what, &spec.order, before)?,
-                OverFunction::Running { aggregate, by_peers } => self.run(aggregate, *by_peers, &spec.order, before)?,
+                OverFunction::Running { aggregate, until } => self.run(aggregate, *until, &spec.order, before)?,
             };
             column.push(values);
             next[of_function].iter_mut().zip(after).for_each(|(states, state)| states.push(state));
@@ -477,7 +487,7 @@ impl Fresh<'_> {
     fn run(
         &self,
         aggregate: &Aggregated,
-        by_peers: bool,
+        until: Until,
         order: &[PhysicalSortExpr],
         before: Carried<'_>,
     ) -> Result<(ArrayRef, Vec<ScalarValue>)> {
@@ -492,12 +502,20 @@ impl Fresh<'_> {
             Some(filter) => Some(as_boolean_array(&filter.evaluate(&new)?.into_array(rows)?)?.clone()),
             None => None,
         };
-        let steps = if by_peers { self.peers(order)? } else { (0..rows).map(|row| row..row + 1).collect() };
+        let steps = match until {
+            Until::Before | Until::Row => (0..rows).map(|row| row..row + 1).collect(),
+            Until::Peers => self.peers(order)?,
+        };
         let mut values = Vec::with_capacity(rows);
         for step in steps {
-            update(accumulator.as_mut(), &args, mask.as_ref(), &step)?;
-            let value = accumulator.evaluate()?;
-            values.extend(step.map(|_row| value.clone()));
+            if until == Until::Before {
+                values.push(accumulator.evaluate()?);
+                update(accumulator.as_mut(), &args, mask.as_ref(), &step)?;
+            } else {
+                update(accumulator.as_mut(), &args, mask.as_ref(), &step)?;
+                let value = accumulator.evaluate()?;
+                values.extend(step.map(|_row| value.clone()));
+            }
         }
         let column = match values.is_empty() {
             true => arrow::array::new_empty_array(aggregate.function.field().data_type()),

@@ -7,6 +7,7 @@
 //! | …, RANGE interval PRECEDING | the rows of that interval | when the watermark has passed it |
 //! | …, RANGE interval FOLLOWING | | that interval later |
 //! | …, from UNBOUNDED PRECEDING, `row_number()`, `rank()` | a count or the state of the aggregate | when the watermark has passed it |
+//! | `last_value(x) IGNORE NULLS`, `lag(x) IGNORE NULLS` | the last value | when the watermark has passed it |
 //!
 //! Everything else would have to wait for rows that may never come, and is refused.
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::functions_aggregate::first_last::{first_value_udaf, last_value_udaf};
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, WindowFunction};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
@@ -30,7 +32,7 @@ use crate::functions::{MatchRows, gap_us, number_in_order};
 use crate::logical::{
     Anchor, Refusal, find_time_bins, interval_us, is_event_time, is_session, lag_in, resolve, streams_of,
 };
-use crate::operators::{Aggregated, Counted, Keep, Operator, OverFunction, OverSpec, SessionSpec, nullable};
+use crate::operators::{Aggregated, Counted, Keep, Operator, OverFunction, OverSpec, SessionSpec, Until, nullable};
 
 /// Functions with the same partitions and order, by their places in the node.
 struct Group {
@@ -137,8 +139,8 @@ impl Lowering<'_> {
                     OverFunction::Framed(self.window_expr(expr, &window.input)?)
                 }
                 Reach::Count(what) => OverFunction::Counted(what),
-                Reach::Start { by_peers } => {
-                    OverFunction::Running { aggregate: self.running(function, &window.input)?, by_peers }
+                Reach::Start(until) => {
+                    OverFunction::Running { aggregate: self.running(function, &window.input)?, until }
                 }
             });
         }
@@ -196,9 +198,11 @@ impl Lowering<'_> {
         input: &LogicalPlan,
     ) -> Result<LoweredAggregate, Problem> {
         let params = &function.params;
+        let is_lag = function.fun.name() == "lag";
+        let args = if is_lag { &params.args[..1] } else { &params.args[..] };
         let expr = Expr::AggregateFunction(AggregateFunction::new_udf(
             Arc::clone(udaf),
-            params.args.clone(),
+            args.to_vec(),
             params.distinct,
             params.filter.clone(),
             Vec::new(),
@@ -211,11 +215,9 @@ impl Lowering<'_> {
 
     /// The aggregate behind a frame that begins with the partition.
     fn running(&self, function: &WindowFunction, input: &LogicalPlan) -> Result<Aggregated, Problem> {
-        let WindowFunctionDefinition::AggregateUDF(udaf) = &function.fun else {
-            return Err(from_the_first_row(function).into());
-        };
+        let Some(udaf) = as_aggregate(function) else { return Err(from_the_first_row(function).into()) };
         let params = &function.params;
-        let lowered = self.lowered(udaf, function, input)?;
+        let lowered = self.lowered(&udaf, function, input)?;
         // What keeps every value it has seen would keep all of them for ever.
         let keeps_values = |field: &FieldRef| field.data_type().is_nested();
         if params.distinct || lowered.aggregate.state_fields()?.iter().any(keeps_values) {
@@ -291,26 +293,50 @@ enum Reach {
     Rows { kept: Keep, ahead_us: i64 },
     /// The number of rows before it.
     Count(Counted),
-    /// The state of the aggregate before it.
-    Start { by_peers: bool },
+    /// The state of the aggregate over all rows up to this one.
+    Start(Until),
 }
 
 fn reach(function: &WindowFunction) -> Result<Reach, Refusal> {
     let name = function.fun.name().to_owned();
     let WindowFunctionDefinition::WindowUDF(_) = &function.fun else { return frame_reach(function) };
-    let ignores_nulls = function.params.null_treatment == Some(NullTreatment::IgnoreNulls);
     match name.as_str() {
         "row_number" => Ok(Reach::Count(Counted::RowNumber)),
         "rank" => Ok(Reach::Count(Counted::Rank)),
         "dense_rank" => Ok(Reach::Count(Counted::DenseRank)),
-        "lag" if !ignores_nulls => match function.params.args.get(1).map(number) {
+        "lag" if !ignores_nulls(function) => match function.params.args.get(1).map(number) {
             None => Ok(Reach::Rows { kept: Keep { last: 1, ..Keep::default() }, ahead_us: 0 }),
             Some(Some(last)) => Ok(Reach::Rows { kept: Keep { last, ..Keep::default() }, ahead_us: 0 }),
             Some(None) => Err(ahead(function)),
         },
+        "lag" if is_plain_lag(function) => Ok(Reach::Start(Until::Before)),
         "lag" => Err(over_nulls(function)),
         "first_value" | "last_value" | "nth_value" => frame_reach(function),
         _ => Err(ahead(function)),
+    }
+}
+
+fn ignores_nulls(function: &WindowFunction) -> bool {
+    function.params.null_treatment == Some(NullTreatment::IgnoreNulls)
+}
+
+/// Whether it asks for the row before, and for nothing in its place.
+fn is_plain_lag(function: &WindowFunction) -> bool {
+    let args = &function.params.args;
+    let is_null = |expr: &Expr| matches!(expr, Expr::Literal(value, _) if value.is_null());
+    args.get(1).is_none_or(|offset| number(offset) == Some(1)) && args.get(2).is_none_or(is_null)
+}
+
+/// A window function as the aggregate of the rows up to the current one that gives the same.
+fn as_aggregate(function: &WindowFunction) -> Option<Arc<AggregateUDF>> {
+    match &function.fun {
+        WindowFunctionDefinition::AggregateUDF(udaf) => Some(Arc::clone(udaf)),
+        WindowFunctionDefinition::WindowUDF(_) if !ignores_nulls(function) => None,
+        WindowFunctionDefinition::WindowUDF(udwf) => match udwf.name() {
+            "first_value" => Some(first_value_udaf()),
+            "last_value" | "lag" => Some(last_value_udaf()),
+            _ => None,
+        },
     }
 }
 
@@ -340,17 +366,22 @@ fn frame_reach(function: &WindowFunction) -> Result<Reach, Refusal> {
     match (&frame.start_bound, frame.units) {
         (_, WindowFrameUnits::Groups) => Err(groups(function)),
         (WindowFrameBound::Preceding(bound), units) if bound.is_null() => {
-            let first = first_rows(function);
-            match (&function.fun, &frame.end_bound) {
-                // The row itself is the last of its frame, so nothing before it matters.
-                (WindowFunctionDefinition::WindowUDF(_), WindowFrameBound::CurrentRow) => match first {
-                    Some(first) => Ok(Reach::Rows { kept: Keep { first, ..Keep::default() }, ahead_us: 0 }),
-                    None => Err(from_the_first_row(function)),
-                },
-                (WindowFunctionDefinition::AggregateUDF(_), WindowFrameBound::CurrentRow) => {
-                    Ok(Reach::Start { by_peers: units != WindowFrameUnits::Rows })
+            let until = match (&frame.end_bound, units) {
+                (WindowFrameBound::CurrentRow, WindowFrameUnits::Rows) => Until::Row,
+                (WindowFrameBound::CurrentRow, _) => Until::Peers,
+                (WindowFrameBound::Preceding(rows), WindowFrameUnits::Rows) if self::bound(rows) == Some(1) => {
+                    Until::Before
                 }
-                _ => Err(from_the_first_row(function)),
+                _ => return Err(from_the_first_row(function)),
+            };
+            match as_aggregate(function) {
+                Some(_) => Ok(Reach::Start(until)),
+                None => {
+                    let first = first_rows(function).ok_or_else(|| from_the_first_row(function))?;
+                    // The row itself is the last of its frame, so nothing before it matters.
+                    let last = usize::from(until == Until::Before);
+                    Ok(Reach::Rows { kept: Keep { first, last, ..Keep::default() }, ahead_us: 0 })
+                }
             }
         }
         (WindowFrameBound::Preceding(rows), WindowFrameUnits::Rows) => match bound(rows) {
@@ -374,7 +405,7 @@ fn frame_reach(function: &WindowFunction) -> Result<Reach, Refusal> {
 
 /// The rows at the beginning of a partition that answer the function for ever.
 fn first_rows(function: &WindowFunction) -> Option<usize> {
-    if function.params.null_treatment == Some(NullTreatment::IgnoreNulls) {
+    if ignores_nulls(function) {
         return None;
     }
     match function.fun.name() {
@@ -422,7 +453,7 @@ fn over_nulls(function: &WindowFunction) -> Refusal {
     refuse(
         Some(function),
         format!("`{}` that ignores NULLs may look back over any number of rows", function.fun.name()),
-        "say how far: `last_value(x) IGNORE NULLS OVER (… ROWS BETWEEN 10 PRECEDING AND 1 PRECEDING)`; or leave the NULLs out with WHERE in a subquery",
+        "write `lag(x) IGNORE NULLS`, or say how far: `last_value(x) IGNORE NULLS OVER (… ROWS BETWEEN 10 PRECEDING AND 1 PRECEDING)`; or leave the NULLs out with WHERE in a subquery",
     )
 }
 
@@ -433,7 +464,7 @@ fn from_the_first_row(function: &WindowFunction) -> Refusal {
             "the frame of `{}` begins with the first row there ever was, and all rows would have to be kept",
             function.fun.name()
         ),
-        "end the frame at CURRENT ROW, or begin it with `ROWS 5 PRECEDING` or `RANGE INTERVAL '1 hour' PRECEDING`",
+        "begin it with `ROWS 5 PRECEDING` or `RANGE INTERVAL '1 hour' PRECEDING`; one that begins with the first row ends at CURRENT ROW or `ROWS … 1 PRECEDING`, of an aggregate that does not keep its values",
     )
 }
 

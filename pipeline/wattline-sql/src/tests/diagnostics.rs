@@ -107,7 +107,7 @@ fn unbounded_shapes_are_refused() {
         TABLE,
         "SELECT ts FROM meter_readings WHERE u_a_v > (SELECT max(un_v) FROM meters)",
         code::SUBQUERY,
-        "meter_readings",
+        "SELECT max(un_v) FROM meters",
     );
     check(TABLE, "SELECT meter_id, un_v FROM meters", code::NO_STREAM, "meters");
 }
@@ -304,7 +304,7 @@ fn refusals_name_the_reason() {
     let windows = "(SELECT meter_id, window_start, window_end, max(u_a_v) AS top FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY 1, 2, 3)";
     for (sql, says) in [
         (
-            "SELECT ts, lag(u_a_v) IGNORE NULLS OVER (PARTITION BY meter_id ORDER BY ts) AS x FROM meter_readings"
+            "SELECT ts, lag(u_a_v, 2) IGNORE NULLS OVER (PARTITION BY meter_id ORDER BY ts) AS x FROM meter_readings"
                 .to_owned(),
             "ignores NULLs may look back",
         ),
@@ -315,6 +315,23 @@ fn refusals_name_the_reason() {
         (
             "SELECT ts FROM meter_readings WHERE u_a_v > (SELECT avg(u_a_v) FROM meter_readings)".to_owned(),
             "a subquery as a value",
+        ),
+        (
+            "SELECT ts, sum(u_a_v) OVER (v ROWS 1 PRECEDING) AS s FROM meter_readings WINDOW w AS (ORDER BY ts)".to_owned(),
+            "window v is not defined",
+        ),
+        (
+            "SELECT ts, meter_id IN (SELECT meter_id FROM meters) AS is_known FROM meter_readings".to_owned(),
+            "stand in WHERE",
+        ),
+        (
+            "SELECT ts FROM meter_readings r LEFT JOIN meters m ON EXISTS (SELECT 1 FROM meters n WHERE n.un_v = r.u_a_v)"
+                .to_owned(),
+            "does not see `r.u_a_v`",
+        ),
+        (
+            "SELECT b.ts FROM meter_readings a JOIN meter_readings b ON b.ts - a.ts < 200000 * INTERVAL '1 year'".to_owned(),
+            "months, which have no one length",
         ),
         (
             "SELECT b.ts FROM meter_readings a JOIN meter_readings b ON b.ts - a.ts < INTERVAL '1 month'".to_owned(),

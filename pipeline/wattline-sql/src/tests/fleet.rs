@@ -10,7 +10,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Schema, SchemaRef};
 
 use crate::catalog::event_time_type;
-use crate::{Catalog, ReferenceTable, RuleFile, RuleSet, Stream};
+use crate::{Catalog, ReferenceTable, RuleFile, RuleSet, Stream, UserFunctions};
 
 /// 2026-03-02T00:00:00Z in microseconds.
 pub(super) const MIDNIGHT_US: i64 = 1_772_409_600_000_000;
@@ -43,11 +43,10 @@ pub(super) fn stream_schema() -> SchemaRef {
 }
 
 pub(super) fn catalog() -> Catalog {
-    catalog_with(&stream_schema())
+    filled(Catalog::new(), &stream_schema())
 }
 
-fn catalog_with(schema: &SchemaRef) -> Catalog {
-    let mut catalog = Catalog::new();
+fn filled(mut catalog: Catalog, schema: &SchemaRef) -> Catalog {
     for name in ["meter_readings", "other_readings"] {
         let stream = Stream {
             name: name.to_owned(),
@@ -146,6 +145,11 @@ pub(super) fn compile(files: &[RuleFile]) -> RuleSet {
     compile_with(&catalog(), files)
 }
 
+pub(super) fn compile_with_functions(functions: &UserFunctions, files: &[RuleFile]) -> RuleSet {
+    let catalog = Catalog::with_functions(functions).expect("functions of their own");
+    compile_with(&filled(catalog, &stream_schema()), files)
+}
+
 /// Streams of some schema: the columns that the queries name, of random types, at random places, among others.
 pub(super) struct Fleet {
     schema: SchemaRef,
@@ -195,7 +199,7 @@ impl Fleet {
     }
 
     pub(super) fn compile(&self, files: &[RuleFile]) -> RuleSet {
-        compile_with(&catalog_with(&self.schema), files)
+        compile_with(&filled(Catalog::new(), &self.schema), files)
     }
 
     /// As [`lane`], in the schema of the fleet.

@@ -30,6 +30,11 @@ fn exists_in_larger_conditions() -> Vec<RuleFile> {
             "SELECT ts, meter_id FROM meter_readings WHERE seq_no = 3 OR meter_id IN (SELECT meter_id FROM meters WHERE feeder = 'F2')",
         ),
         of(
+            "exists_or_in_what_has_no_name",
+            "SELECT ts, meter_id FROM meter_readings WHERE seq_no = 3 OR meter_id IN (SELECT least(f, 'M2') FROM (SELECT max(meter_id) AS f FROM meters GROUP BY feeder))\n\
+             OR u_a_v IN (SELECT un_v FROM meters UNION ALL SELECT un_v + 1 FROM meters)",
+        ),
+        of(
             "exists_of_windows",
             &format!(
                 "SELECT a.meter_id, a.window_start, a.n FROM {counted} a WHERE EXISTS (SELECT 1 FROM {counted} b WHERE b.window_start = a.window_start AND b.meter_id < a.meter_id AND b.n > a.n)"
@@ -50,6 +55,16 @@ fn bounds() -> Vec<RuleFile> {
             "bound_by_difference",
             "SELECT a.ts, a.meter_id, b.seq_no AS other FROM meter_readings a JOIN other_readings b\n\
              ON b.meter_id = a.meter_id AND b.ts - a.ts >= INTERVAL '5 seconds' AND INTERVAL '40 seconds' > b.ts - a.ts",
+        ),
+        of(
+            "bound_by_bin",
+            "SELECT a.ts, a.meter_id, b.seq_no AS other FROM meter_readings a LEFT JOIN other_readings b ON b.meter_id = a.meter_id\n\
+             AND date_bin(INTERVAL '20 seconds', b.ts) = date_bin(INTERVAL '20 seconds', a.ts - INTERVAL '10 seconds')",
+        ),
+        of(
+            "bound_by_computed_interval",
+            "SELECT a.ts, a.meter_id, b.seq_no AS other FROM meter_readings a JOIN other_readings b ON b.meter_id = a.meter_id\n\
+             AND b.ts - a.ts >= -(INTERVAL '10 seconds') AND b.ts <= a.ts + 2 * INTERVAL '10 seconds' - INTERVAL '1 second'",
         ),
         of(
             "bound_by_window",
@@ -95,6 +110,13 @@ fn numbers() -> Vec<RuleFile> {
             &format!(
                 "SELECT ts, meter_id, coalesce(v, 1.5) AS a, greatest(v, d, 0.5) AS b, nullif(v, 0.0) AS c, CASE v WHEN 1.0 THEN 'one' WHEN d THEN 'd' END AS e,\n\
                  CASE WHEN seq_no > 2 THEN d ELSE v END AS f, d BETWEEN 0.1 AND v AS g, d IN (v, 0.1) AS h, round(d / 7, 3) > 9 AS i, [v, 0.5] AS l, seq_no + 1e25 AS big FROM {values}"
+            ),
+        ),
+        of(
+            "numbers_joined",
+            &format!(
+                "SELECT ts, v, n FROM (SELECT ts, v FROM {values}) a JOIN (SELECT CAST(seq_no AS DECIMAL(6, 2)) * 0.5 AS v, ts, seq_no AS n FROM meter_readings) b USING (ts, v)\n\
+                 UNION ALL SELECT ts, v, seq_no FROM {values} WHERE v IN (SELECT CAST(un_v AS DECIMAL(6, 2)) FROM meters) OR d IN (SELECT un_v / 10 FROM meters)"
             ),
         ),
         of(

@@ -171,6 +171,17 @@ pub(super) fn running() -> Vec<RuleFile> {
         rule(id, TABLE, &sql)
     };
     vec![
+        rule(
+            "running_over_gaps",
+            TABLE,
+            &format!(
+                "SELECT ts, seq_no, meter_id, last_value(v) IGNORE NULLS OVER w AS filled, lag(v) IGNORE NULLS OVER w AS before, first_value(v) IGNORE NULLS OVER w AS first,\n\
+                 last_value(v) IGNORE NULLS OVER (w ROWS UNBOUNDED PRECEDING) AS by_row, last_value(v) IGNORE NULLS OVER (w ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS earlier,\n\
+                 max(v) OVER (w ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS highest, count(*) OVER (w ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS n,\n\
+                 last_value(v) OVER (w ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS last, nth_value(v, 2) OVER (w ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS second\n\
+                 FROM (SELECT ts, seq_no, meter_id, CASE WHEN u_a_v > 225 THEN u_a_v END AS v FROM {NARROW}) WINDOW w AS (PARTITION BY meter_id ORDER BY ts)"
+            ),
+        ),
         of("running_values", "meter_readings", ""),
         of("running_values_by_rows", NARROW, " ROWS UNBOUNDED PRECEDING"),
         of(
