@@ -22,6 +22,24 @@ pub(crate) struct Settings {
     pub(crate) out: Option<String>,
 }
 
+/// The rules that are run: alerts and tables over readings, with windows of minutes, quarters of an hour and days.
+const RULES: [&str; 14] = [
+    "integrity/readings/rd_daily_energy",
+    "integrity/readings/rd_demand_windows",
+    "integrity/readings/rd_line_loss",
+    "integrity/readings/rd_out_of_range",
+    "integrity/readings/rd_register_mismatch",
+    "integrity/readings/rd_unknown_meter",
+    "integrity/readings/rd_voltage_missing",
+    "power_quality/pq_current_unbalance",
+    "power_quality/pq_low_power_factor",
+    "power_quality/pq_voltage_deviation",
+    "power_quality/pq_voltage_qualification",
+    "power_quality/pq_voltage_unbalance",
+    "power_quality/pq_voltage_unbalance_windows",
+    "power_quality/pq_voltage_windows",
+];
+
 impl Settings {
     /// Reads the options; `cargo bench` adds a `--bench` of its own.
     pub(crate) fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self> {
@@ -29,7 +47,7 @@ impl Settings {
             readings: 3_000_000,
             meters: 100_000,
             runs: 3,
-            rules: ["builtin:power_quality", "builtin:integrity/readings"].map(str::to_owned).to_vec(),
+            rules: RULES.map(|rule| format!("builtin:{rule}")).to_vec(),
             memory: "2 GB".to_owned(),
             compression: "lz4".to_owned(),
             out: None,

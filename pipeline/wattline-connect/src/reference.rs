@@ -18,7 +18,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringArray, StringBuilder, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
@@ -40,6 +40,9 @@ const VALIDITY: [&str; 2] = ["valid_from", "valid_to"];
 pub struct ReferenceOptions {
     /// Column to type: `string`, `bigint`, `double`, `decimal(p,s)`, `boolean`, `date` or `timestamp`.
     pub types: BTreeMap<String, String>,
+    /// Columns that are known besides, with their types: they have them unless `types` says otherwise, and are NULL where the
+    /// table does not have them.
+    pub known: BTreeMap<String, String>,
 }
 
 /// A loaded reference table.
@@ -101,15 +104,28 @@ pub fn load_reference(path: &Path, options: &ReferenceOptions) -> Result<Referen
         let batch = mapped(path, &rows, options)?;
         return Ok(ReferenceTable { schema: batch.schema(), batch, version: format!("delta-{version}") });
     }
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
     let content = read(path)?;
-    let version = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let version = version_of(&content);
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
     let batch = match extension.as_str() {
         "csv" => from_csv(path, &content, options)?,
         "parquet" => from_parquet(path, content, options)?,
         _ => return Err(Error::UnknownFormat { path: path.to_owned() }),
     };
     Ok(ReferenceTable { schema: batch.schema(), batch, version })
+}
+
+/// As [`load_reference`], of the text of a CSV file; messages call it `label`.
+///
+/// # Errors
+/// [`Error::Reference`] as for a file.
+pub fn read_reference(label: &str, text: &[u8], options: &ReferenceOptions) -> Result<ReferenceTable> {
+    let batch = from_csv(Path::new(label), text, options)?;
+    Ok(ReferenceTable { schema: batch.schema(), batch, version: version_of(text) })
+}
+
+fn version_of(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read(path: &Path) -> Result<Bytes> {
@@ -153,7 +169,27 @@ fn from_csv(path: &Path, content: &[u8], options: &ReferenceOptions) -> Result<R
         arrays.push(typed(path, name, &texts, &data_type, &lines)?);
         fields.push(Field::new(name, data_type, true));
     }
+    add_known(path, &mut fields, &mut arrays, lines.len(), options)?;
     assemble(Schema::new(fields), arrays, lines.len())
+}
+
+/// Adds the known columns that the table does not have.
+fn add_known(
+    path: &Path,
+    fields: &mut Vec<Field>,
+    arrays: &mut Vec<ArrayRef>,
+    rows: usize,
+    options: &ReferenceOptions,
+) -> Result<()> {
+    for name in options.known.keys() {
+        if fields.iter().any(|field| field.name().eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        let data_type = stated(path, name, options)?.unwrap_or(DataType::Utf8);
+        arrays.push(new_null_array(&data_type, rows));
+        fields.push(Field::new(name, data_type, true));
+    }
+    Ok(())
 }
 
 fn check_header(path: &Path, header: &csv::StringRecord, options: &ReferenceOptions) -> Result<()> {
@@ -190,7 +226,7 @@ fn unknown_types(path: &Path, names: &[&str], options: &ReferenceOptions) -> Res
 }
 
 pub(crate) fn stated(path: &Path, column: &str, options: &ReferenceOptions) -> Result<Option<DataType>> {
-    let Some(text) = options.types.get(column) else { return Ok(None) };
+    let Some(text) = options.types.get(column).or_else(|| options.known.get(column)) else { return Ok(None) };
     match parse_type(text) {
         Some(DataType::Timestamp(_, _)) => Ok(Some(instant())),
         Some(other) if !VALIDITY.contains(&column) => Ok(Some(other)),
@@ -263,6 +299,7 @@ fn mapped(path: &Path, rows: &RecordBatch, options: &ReferenceOptions) -> Result
         fields.push(field.as_ref().clone().with_data_type(data_type));
         arrays.push(values);
     }
+    add_known(path, &mut fields, &mut arrays, mapped.num_rows(), options)?;
     assemble(Schema::new(fields), arrays, mapped.num_rows())
 }
 
@@ -316,7 +353,7 @@ mod tests {
         let path = folder.path().join("meters.csv");
         std::fs::write(&path, text).unwrap();
         let types = types.iter().map(|(column, name)| ((*column).to_owned(), (*name).to_owned())).collect();
-        load_reference(&path, &ReferenceOptions { types })
+        load_reference(&path, &ReferenceOptions { types, ..ReferenceOptions::default() })
     }
 
     #[test]
@@ -395,7 +432,8 @@ mod tests {
         let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), None).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
-        let options = ReferenceOptions { types: BTreeMap::from([("id".to_owned(), "string".to_owned())]) };
+        let types = BTreeMap::from([("id".to_owned(), "string".to_owned())]);
+        let options = ReferenceOptions { types, ..ReferenceOptions::default() };
         let table = load_reference(&path, &options).unwrap();
         assert_eq!(table.schema.field(0).data_type(), &DataType::Utf8);
         assert_eq!(table.schema.field(1).data_type(), &instant());

@@ -84,6 +84,8 @@ pub struct AlertRule {
     pub version: String,
     /// One line for people.
     pub title: String,
+    /// The same in Chinese.
+    pub title_zh: Option<String>,
     /// Severity unless a row says otherwise.
     pub severity: Severity,
     /// The standard and clause behind the limit.
@@ -199,6 +201,8 @@ pub struct AlertRecord {
     pub rule_version: String,
     /// Title of the rule.
     pub title: String,
+    /// The same in Chinese.
+    pub title_zh: Option<String>,
     /// Standard and clause.
     pub standard: Option<String>,
     /// Area of the rule.
@@ -465,6 +469,7 @@ fn record(rule: &AlertRule, row: AlertRow, state: &AlertState, status: Status) -
         rule_id: rule.id.clone(),
         rule_version: rule.version.clone(),
         title: rule.title.clone(),
+        title_zh: rule.title_zh.clone(),
         standard: rule.standard.clone(),
         category: rule.category.clone(),
         entity_id: state.entity_id.clone(),
@@ -553,6 +558,7 @@ mod tests {
             id: "pq_voltage_deviation".into(),
             version: "1.2".into(),
             title: "Supply voltage outside limits".into(),
+            title_zh: None,
             severity: Severity::Warning,
             standard: None,
             category: "power_quality".into(),

@@ -161,7 +161,9 @@ fn role(rule: &CompiledRule, column: usize) -> &'static str {
     }
 }
 
-fn kept(rule: &CompiledRule) -> String {
+/// What a rule keeps, in words.
+#[must_use]
+pub fn kept(rule: &CompiledRule) -> String {
     let mut kept: Vec<String> = Vec::new();
     for feed in &rule.plan.feeds {
         kept.extend(match &feed.hold {

@@ -27,6 +27,7 @@ mod as_of;
 mod coercion;
 mod date_trunc;
 mod distinct;
+mod effect;
 mod held_back;
 mod intervals;
 mod lineage;
@@ -45,6 +46,7 @@ pub(crate) use as_of::{join_as_of_event_time, time_of_output};
 pub(crate) use coercion::Coercions;
 pub(crate) use date_trunc::TruncatedDates;
 pub(crate) use distinct::spell_out_distinct;
+pub(crate) use effect::within_effect;
 pub(crate) use held_back::{hold_back_us, lag_in};
 pub(crate) use intervals::ConstantIntervals;
 pub(crate) use lineage::{

@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use datafusion::catalog::MemTable;
+use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::tree_node::Transformed;
+use datafusion::common::{Column, ScalarValue, plan_datafusion_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result as PlanResult;
-use datafusion::logical_expr::{LogicalPlan, TableScan};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, cast, lit};
+use wattline_core::record::column;
 
-use crate::catalog::StreamSource;
+use crate::catalog::{Stream, StreamSource};
 use crate::error::Error;
 use crate::lane_program::within_delay;
 use crate::operators::{nullable, record_batch};
@@ -34,7 +36,60 @@ pub async fn run_rule(
     streams: &BTreeMap<String, Vec<RecordBatch>>,
 ) -> Result<RecordBatch, Error> {
     let (_, compiled) = set.rule(rule).ok_or_else(|| Error::UnknownRule { rule: rule.to_owned() })?;
-    let plan = read_batches(compiled.logical.clone(), streams, compiled.delay_ms)?;
+    collect(set, read_batches(compiled.logical.clone(), streams, compiled.delay_ms)?).await
+}
+
+/// Runs a rule over tables that hold the events of its streams, as the archive does: columns in other types are cast, those that a table
+/// lacks are NULL. Of each stream only events from `between_us.0` until before `between_us.1` are read.
+///
+/// # Errors
+/// As [`run_rule`], and if a stream has no table.
+pub async fn run_rule_over(
+    set: &RuleSet,
+    rule: &str,
+    tables: &BTreeMap<String, Arc<dyn TableProvider>>,
+    between_us: (i64, i64),
+) -> Result<RecordBatch, Error> {
+    let (_, compiled) = set.rule(rule).ok_or_else(|| Error::UnknownRule { rule: rule.to_owned() })?;
+    let rewritten = compiled.logical.clone().transform_up_with_subqueries(|node| {
+        let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
+        match StreamSource::of(&scan.source).map(|source| source.stream.clone()) {
+            Some(stream) => Ok(Transformed::yes(archived(&scan, &stream, tables, compiled.delay_ms, between_us)?)),
+            None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
+        }
+    })?;
+    collect(set, rewritten.data).await
+}
+
+/// Events of a stream out of its table, as the scan gives them.
+fn archived(
+    scan: &TableScan,
+    stream: &Stream,
+    tables: &BTreeMap<String, Arc<dyn TableProvider>>,
+    delay_ms: i64,
+    (from_us, to_us): (i64, i64),
+) -> PlanResult<LogicalPlan> {
+    let table = tables.get(&stream.name).ok_or_else(|| plan_datafusion_err!("there is no table `{}`", stream.name))?;
+    let held = table.schema();
+    let name = &scan.table_name;
+    let instant = |us: i64| lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())));
+    let column = |name: &str| Expr::Column(Column::new_unqualified(name));
+    let time = column(&stream.event_time);
+    let on_time = column(column::LATENESS_MS).lt_eq(lit(delay_ms));
+    let columns = scan.projected_schema.fields().iter().map(|field| {
+        let value = match held.field_with_name(field.name()) {
+            Ok(_) => column(field.name()),
+            Err(_) => lit(ScalarValue::Null),
+        };
+        cast(value, field.data_type().clone()).alias_qualified(Some(name.clone()), field.name())
+    });
+    LogicalPlanBuilder::scan("archived", provider_as_source(Arc::clone(table)), None)?
+        .filter(on_time.and(time.clone().gt_eq(instant(from_us))).and(time.lt(instant(to_us))))?
+        .project(columns)?
+        .build()
+}
+
+async fn collect(set: &RuleSet, plan: LogicalPlan) -> Result<RecordBatch, Error> {
     let session = set.catalog().session();
     let physical = session.create_physical_plan(&plan).await?;
     let batches = datafusion::physical_plan::collect(physical, session.task_ctx()).await?;

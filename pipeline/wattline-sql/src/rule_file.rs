@@ -3,25 +3,30 @@
 //! The header is read as a spanned TOML document and not through serde, so that every mistake in it
 //! (unknown key, wrong type, bad duration) is reported at its place and all at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use datafusion::sql::sqlparser::ast::Statement;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use wattline_core::time::parse_duration_ms;
 
 use crate::diagnostic::{Diagnostic, code, nearest};
+use crate::logical::{parse, tables_of};
 
 const OPEN: &str = "/*---";
 const CLOSE: &str = "---*/";
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 22] = [
     "id",
     "kind",
     "title",
+    "title_zh",
     "severity",
     "entity",
     "standard",
     "clause",
+    "effective_from",
+    "effective_to",
     "description",
     "owner",
     "version",
@@ -43,6 +48,19 @@ pub struct RuleFile {
     pub path: String,
     /// The whole text.
     pub text: String,
+}
+
+impl RuleFile {
+    /// The streams, reference tables and rules that the query names; none if it cannot be read.
+    #[must_use]
+    pub fn tables_read(&self) -> BTreeSet<String> {
+        let statements = parse(&self.text).unwrap_or_default();
+        let queries = statements.iter().filter_map(|statement| match statement {
+            Statement::Query(query) => Some(tables_of(query)),
+            _ => None,
+        });
+        queries.flatten().collect()
+    }
 }
 
 /// What a rule is for.
@@ -127,14 +145,20 @@ pub struct RuleHeader {
     pub kind: RuleKind,
     /// One line for people.
     pub title: String,
+    /// The same in Chinese.
+    pub title_zh: Option<String>,
     /// Default severity of its alerts.
     pub severity: RuleSeverity,
     /// The output columns that say what the alert is about; empty for tables and views.
     pub entity: Vec<String>,
-    /// The standard the rule follows, such as `GB/T 12325-2008`.
+    /// The standard the rule follows, with its edition, such as `GB/T 12325-2008`; `internal` for one of the house.
     pub standard: Option<String>,
     /// The clause of the standard.
     pub clause: Option<String>,
+    /// The rule judges nothing from before this instant, microseconds since the epoch.
+    pub effective_from_us: Option<i64>,
+    /// The rule judges nothing from this instant on.
+    pub effective_to_us: Option<i64>,
     /// Longer text.
     pub description: Option<String>,
     /// Who answers for the rule.
@@ -221,10 +245,13 @@ impl<'a> HeaderReader<'a> {
         let kind = self.kind();
         RuleHeader {
             title: self.text("title").unwrap_or_else(|| id.clone()),
+            title_zh: self.text("title_zh"),
             severity: self.severity(),
             entity: self.entity(kind),
             standard: self.text("standard"),
             clause: self.text("clause"),
+            effective_from_us: self.instant("effective_from"),
+            effective_to_us: self.instant("effective_to"),
             description: self.text("description"),
             owner: self.text("owner"),
             version: self.version(),
@@ -398,6 +425,23 @@ impl<'a> HeaderReader<'a> {
                 None
             }
         }
+    }
+
+    /// An instant, or a day, which begins in UTC.
+    fn instant(&mut self, key: &str) -> Option<i64> {
+        let value = self.value(key)?;
+        let text = value.get_ref().as_str().unwrap_or_default();
+        let midnight = format!("{text}T00:00:00Z");
+        let text = if text.len() == "2026-01-01".len() { &midnight } else { text };
+        let instant = chrono::DateTime::parse_from_rfc3339(text).ok().map(|instant| instant.timestamp_micros());
+        if instant.is_none() {
+            self.wrong(
+                key,
+                value,
+                format!("write a day or an instant: `{key} = \"2026-01-01\"`, `{key} = \"2026-01-01T00:00:00+08:00\"`"),
+            );
+        }
+        instant
     }
 
     fn resolve_after(&mut self) -> u32 {

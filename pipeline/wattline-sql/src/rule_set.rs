@@ -20,7 +20,7 @@ use crate::final_program::FinalProgram;
 use crate::lane_program::LaneProgram;
 use crate::logical::{
     Anchor, Anchors, Refusal, Scope, all_streams_of, break_ties, join_as_of_event_time, parse, parse_mistake,
-    planning_mistakes, replace_params, span_in, spell_out_distinct, tables_of,
+    planning_mistakes, replace_params, span_in, spell_out_distinct, tables_of, within_effect,
 };
 use crate::output::{OutputColumns, find_columns, project_for_archive};
 use crate::planner::{Feed, Hold, Node, Problem, References, StreamPlan, analyze, lower};
@@ -325,6 +325,7 @@ impl<'a> Compiler<'a> {
     fn plan_one(&mut self, source: Source<'_>, scope: &mut Scope, references: &mut References) -> bool {
         let Source { file, header, query, anchors, reads } = source;
         let planned = self.plan_logical(file, query, &anchors, scope);
+        let planned = planned.and_then(|plan| cut_to_effect(&plan, file, &header));
         let Ok(logical) = planned.map_err(|mistakes| self.diagnostics.extend(mistakes)) else { return false };
         scope.add_view(&header.id, logical.clone());
         let Ok(delay_ms) =
@@ -464,6 +465,21 @@ impl<'a> Compiler<'a> {
                 Err(problems)
             }
         }
+    }
+}
+
+/// What the rule gives while it is in force.
+fn cut_to_effect(plan: &LogicalPlan, file: &RuleFile, header: &RuleHeader) -> Result<LogicalPlan, Vec<Diagnostic>> {
+    let cut = within_effect(plan, header.effective_from_us, header.effective_to_us);
+    let refused = |message: String| {
+        let key = if header.effective_from_us.is_some() { "effective_from" } else { "effective_to" };
+        let diagnostic = Diagnostic::error(code::EVENT_TIME_COLUMN, &file.path, message).at(header.span_of(key));
+        vec![diagnostic.help("add the event time, or `window_start`, to SELECT")]
+    };
+    match cut {
+        Ok(Some(plan)) => Ok(plan),
+        Ok(None) => Err(refused("the output does not say when, so nothing says what is in force".to_owned())),
+        Err(error) => Err(refused(error.strip_backtrace())),
     }
 }
 

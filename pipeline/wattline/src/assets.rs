@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use rust_embed::RustEmbed;
 
@@ -9,8 +10,11 @@ use rust_embed::RustEmbed;
 #[folder = "../../sql"]
 #[include = "*.sql"]
 #[include = "*.test.toml"]
-#[exclude = "drafts/*"]
 struct Sql;
+
+#[derive(RustEmbed)]
+#[folder = "../../sql/reference"]
+struct Tables;
 
 #[derive(RustEmbed)]
 #[folder = "../../schemas"]
@@ -35,6 +39,33 @@ fn text(data: Cow<'static, [u8]>) -> String {
 /// Shipped rule files and their tests by path below `sql/`.
 pub(crate) fn rule_files() -> BTreeMap<String, String> {
     Sql::iter().filter_map(|path| Some((path.to_string(), text(Sql::get(&path)?.data)))).collect()
+}
+
+/// A table that shipped rules read.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KnownTable {
+    /// What a row is.
+    pub(crate) says: String,
+    /// Whether its rows come with the program: limits of standards and the like. Of others it carries an example.
+    #[serde(default)]
+    pub(crate) shipped: bool,
+    /// Type of each column.
+    pub(crate) columns: BTreeMap<String, String>,
+}
+
+/// The tables that shipped rules read, by name.
+pub(crate) fn known_tables() -> &'static BTreeMap<String, KnownTable> {
+    static TABLES: LazyLock<BTreeMap<String, KnownTable>> = LazyLock::new(|| {
+        let text = Tables::get("tables.toml").map(|file| text(file.data)).unwrap_or_default();
+        toml::from_str(&text).expect("the tables of the program are described as they are read")
+    });
+    &TABLES
+}
+
+/// Rows of a known table as CSV: those that come with the program, or an example.
+pub(crate) fn table_rows(name: &str) -> Option<Cow<'static, [u8]>> {
+    Tables::get(&format!("{name}.csv")).map(|file| file.data)
 }
 
 /// A shipped schema by the name of its stream.

@@ -68,6 +68,14 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Query the archive with SQL.
     Query(QueryArgs),
+    /// Look at the rules: what there are, what each does, which verdicts change between two.
+    #[command(subcommand)]
+    Rules(RulesCommand),
+    /// Run a rule over the events of the archive, as plain SQL, and print its rows or what changes against another.
+    Replay(ReplayArgs),
+    /// Look at the alerts of the archive.
+    #[command(subcommand)]
+    Alerts(AlertsCommand),
     /// Look at the tables of the archive.
     #[command(subcommand)]
     Archive(ArchiveCommand),
@@ -90,6 +98,9 @@ pub(crate) struct InitArgs {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
+    /// Refuse rules without description, owner, standard with its edition (or "internal"), or test.
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// What to print.
     #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
     pub(crate) format: OutputFormat,
@@ -135,6 +146,118 @@ pub(crate) struct QueryArgs {
     /// What to print.
     #[arg(long, value_enum, default_value_t = QueryFormat::Text)]
     pub(crate) format: QueryFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlertsCommand {
+    /// What an alert says, how it came to be, by which rule and clause, and the events behind it.
+    Explain(AlertsExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AlertsExplainArgs {
+    /// `alert_id` of a record, or `fingerprint` of an alert: then its newest record.
+    pub(crate) alert: String,
+    #[command(flatten)]
+    pub(crate) place: ArchivePlace,
+    /// Events that are shown of each stream.
+    #[arg(long, default_value_t = 20, value_name = "ROWS")]
+    pub(crate) limit: usize,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+}
+
+/// Which rules: those of a job, or all that come with the program.
+#[derive(Debug, Args)]
+pub(crate) struct RulesOf {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    /// All shipped rules, without a configuration.
+    #[arg(long)]
+    pub(crate) builtin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RulesCommand {
+    /// All rules, one a line.
+    List(RulesListArgs),
+    /// The page of a rule: what it says and why, standard, inputs, parameters, state kept, an example, how to tune it.
+    Show(RulesShowArgs),
+    /// Which verdicts change between two rules, over the events of the archive.
+    Diff(RulesDiffArgs),
+    /// Write the pages of all rules into a folder, as Markdown.
+    Pages(RulesPagesArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RulesListArgs {
+    #[command(flatten)]
+    pub(crate) of: RulesOf,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RulesShowArgs {
+    /// Id of the rule.
+    pub(crate) rule: String,
+    #[command(flatten)]
+    pub(crate) of: RulesOf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RulesPagesArgs {
+    /// The folder; pages in it that are no rule's are left alone.
+    pub(crate) folder: PathBuf,
+    #[command(flatten)]
+    pub(crate) of: RulesOf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RulesDiffArgs {
+    /// Id of a rule of the job, or the path of a rule file.
+    pub(crate) old: String,
+    /// The same; a file takes the place of the job's rule of that id.
+    pub(crate) new: String,
+    #[command(flatten)]
+    pub(crate) stretch: Stretch,
+    #[command(flatten)]
+    pub(crate) place: ArchivePlace,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// Id of a rule of the job, or the path of a rule file, which takes the place of the job's rule of that id.
+    pub(crate) rule: String,
+    /// Print what changes against this rule instead of the rows.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) compare: Option<String>,
+    #[command(flatten)]
+    pub(crate) stretch: Stretch,
+    #[command(flatten)]
+    pub(crate) place: ArchivePlace,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = QueryFormat::Text)]
+    pub(crate) format: QueryFormat,
+}
+
+/// A stretch of event time.
+#[derive(Debug, Args)]
+pub(crate) struct Stretch {
+    /// From this instant or day (UTC) on.
+    #[arg(long, value_name = "INSTANT")]
+    pub(crate) from: Option<String>,
+    /// Before this instant or day (UTC).
+    #[arg(long, value_name = "INSTANT")]
+    pub(crate) to: Option<String>,
+    /// Differences that are shown.
+    #[arg(long, default_value_t = 20, value_name = "ROWS")]
+    pub(crate) limit: usize,
 }
 
 /// Where an archive is.

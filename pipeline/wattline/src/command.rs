@@ -5,14 +5,17 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use wattline_sql::UserFunctions;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, RulesCommand};
 
+mod alerts;
 mod archive;
 mod check;
 mod demo;
 mod explain;
 mod init;
 mod query;
+mod replay;
+mod rules;
 mod run;
 mod test;
 
@@ -23,9 +26,13 @@ pub(crate) fn run(cli: Cli, functions: &UserFunctions) -> Result<ExitCode> {
         Command::Check(args) => check::run(&args, functions),
         Command::Explain(args) => explain::run(&args, functions),
         Command::Test(args) => test::run(&args, functions),
+        Command::Rules(RulesCommand::Diff(args)) => blocking_on(replay::diff(args, functions)),
+        Command::Rules(command) => rules::run(&command, functions),
+        Command::Replay(args) => blocking_on(replay::run(args, functions)),
         Command::Demo(args) => blocking_on(demo::run(args)),
         Command::Run(args) => blocking_on(run::run(args, functions)),
         Command::Query(args) => blocking_on(query::run(args, functions)),
+        Command::Alerts(command) => blocking_on(alerts::run(command, functions)),
         Command::Archive(args) => blocking_on(archive::run(args)),
     }
 }

@@ -116,6 +116,13 @@ pub(crate) struct Reference {
     pub(crate) fresh_within: Option<HumanTime>,
 }
 
+impl Reference {
+    /// A table at a path, with nothing said of its columns.
+    pub(crate) fn of_path(path: String) -> Self {
+        Self { path: Some(path), topic: None, types: BTreeMap::new(), strings: Vec::new(), fresh_within: None }
+    }
+}
+
 /// Where tables and manifests lie.
 #[derive(Debug, Clone, serde::Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -415,6 +415,7 @@ fn alert_plan(rule: &CompiledRule) -> AlertPlan {
             id: header.id.clone(),
             version: header.version.clone(),
             title: header.title.clone(),
+            title_zh: header.title_zh.clone(),
             severity: match header.severity {
                 RuleSeverity::Info => Severity::Info,
                 RuleSeverity::Warning => Severity::Warning,

@@ -3,7 +3,8 @@
 //! Loading reports every mistake of every file at once. What a mistake makes impossible (a rule over a stream
 //! whose schema cannot be read) is left out rather than reported a second time.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,10 +79,18 @@ pub(crate) fn catalog(functions: &UserFunctions) -> Result<Catalog, wattline_sql
 }
 
 /// The types that the configuration states.
-pub(crate) fn reference_options(reference: &config::Reference) -> ReferenceOptions {
+pub(crate) fn reference_options(name: &str, reference: &config::Reference) -> ReferenceOptions {
     let mut types = reference.types.clone();
     types.extend(reference.strings.iter().map(|column| (column.clone(), "string".to_owned())));
-    ReferenceOptions { types }
+    let known = assets::known_tables().get(name).map(|table| table.columns.clone()).unwrap_or_default();
+    if reference.topic.is_some() && !types.is_empty() {
+        // Of a topic the types are all that says which columns there are.
+        known.into_iter().for_each(|(column, of)| {
+            types.entry(column).or_insert(of);
+        });
+        return ReferenceOptions { types, ..ReferenceOptions::default() };
+    }
+    ReferenceOptions { types, known }
 }
 
 /// Reads a reference table; gives it with its version. A topic is not read before a job runs: only its columns are known.
@@ -90,12 +99,23 @@ pub(crate) fn read_reference(
     name: &str,
     reference: &config::Reference,
 ) -> Result<(ReferenceTable, String), wattline_connect::Error> {
-    let options = reference_options(reference);
+    let options = reference_options(name, reference);
+    let carried = reference.path.as_deref().and_then(|path| path.strip_prefix(BUILTIN));
     let table = match (&reference.path, &reference.topic) {
         (None, Some(topic)) => empty_register(topic, &options)?,
+        (Some(path), _) if carried.is_some() => {
+            wattline_connect::reference::read_reference(path, &carried_rows(path)?, &options)?
+        }
         (path, _) => load_reference(&folder.join(path.as_deref().unwrap_or_default()), &options)?,
     };
     Ok(for_rules(name, table))
+}
+
+/// Rows of a table that comes with the program.
+fn carried_rows(path: &str) -> Result<Cow<'static, [u8]>, wattline_connect::Error> {
+    let name = path.strip_prefix(BUILTIN).filter(|name| assets::known_tables().get(*name).is_some_and(|of| of.shipped));
+    let rows = name.and_then(assets::table_rows);
+    rows.ok_or_else(|| wattline_connect::Error::NoSuchFile { path: PathBuf::from(path) })
 }
 
 /// A table as rules see it, with its version.
@@ -118,6 +138,8 @@ pub(crate) struct Project {
     /// Rule files and their tests, by the path shown in messages.
     pub(crate) rule_files: Vec<RuleFile>,
     pub(crate) tests: BTreeMap<String, String>,
+    /// Shipped rules of the folders that the job names which read what it does not have: by that, the rules.
+    pub(crate) left_out: BTreeMap<String, Vec<String>>,
     /// What is suspicious but not refused.
     pub(crate) warnings: Vec<Diagnostic>,
     /// Texts of all files that diagnostics may point into.
@@ -156,6 +178,26 @@ pub(crate) fn load_in(folder: &Path, name: &str, text: String) -> Result<Project
     load_text(loader, name, text)
 }
 
+/// The project of all shipped rules: every shipped stream, with a delay of 2 minutes, and every table that they read, with its example.
+///
+/// # Errors
+/// If there is no room for temporary files.
+pub(crate) fn shipped() -> anyhow::Result<Result<Project, Refused>> {
+    let folder = tempfile::tempdir()?;
+    let mut text = "job = \"shipped\"\n[archive]\nurl = \"archive\"\n".to_owned();
+    for stream in assets::schema_names() {
+        text.push_str(&format!(
+            "[streams.{stream}]\nschema = \"{BUILTIN}{stream}\"\nfiles = \"none/*.ndjson\"\ndelay = \"2 minutes\"\n"
+        ));
+    }
+    for (name, table) in assets::known_tables().iter().filter(|(_, table)| !table.shipped) {
+        debug_assert!(!table.says.is_empty(), "it is said what a row is");
+        std::fs::write(folder.path().join(format!("{name}.csv")), assets::table_rows(name).unwrap_or_default())?;
+        text.push_str(&format!("[reference.{name}]\npath = \"{name}.csv\"\n"));
+    }
+    Ok(load_in(folder.path(), "shipped.toml", text))
+}
+
 /// The folder of the configuration, absolute: lanes of files are named by their paths, however the file is named.
 fn folder_of(path: &Path) -> PathBuf {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
@@ -179,9 +221,10 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
             return Err(loader.refused());
         }
     };
+    let mut config = config;
+    let Found { rule_files, tests, left_out } = loader.rule_files(shown, &mut config);
     let streams = loader.streams(shown, &config, &mut catalog);
     let references = loader.references(shown, &config, &mut catalog);
-    let (rule_files, tests) = loader.rule_files(shown, &config);
     let compiled = RuleSet::compile(&catalog, &rule_files);
     let rules = match compiled {
         Ok(rules) => rules,
@@ -208,7 +251,7 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
     }
     let warnings = rules.warnings().to_vec();
     let Loader { folder, texts, functions, .. } = loader;
-    Ok(Project { config, folder, streams, functions, rules, references, rule_files, tests, warnings, texts })
+    Ok(Project { config, folder, streams, functions, rules, references, rule_files, tests, left_out, warnings, texts })
 }
 
 struct Loader {
@@ -471,8 +514,11 @@ impl Loader {
         versions
     }
 
-    fn rule_files(&mut self, file: &str, config: &Config) -> (Vec<RuleFile>, BTreeMap<String, String>) {
+    /// Finds the rules, and names in the configuration the tables of the program that they read and the job does not name.
+    fn rule_files(&mut self, file: &str, config: &mut Config) -> Found {
         let mut found: BTreeMap<String, String> = BTreeMap::new();
+        // Of a folder of shipped rules the job has those for which it has the streams and tables.
+        let mut of_folders: BTreeSet<String> = BTreeSet::new();
         for entry in &config.rules.paths {
             let path = entry.get_ref();
             let outcome = match path.strip_prefix(BUILTIN) {
@@ -480,20 +526,75 @@ impl Loader {
                 None => files_below(&self.folder.join(path), &self.folder),
             };
             match outcome {
-                Ok(files) => found.extend(files),
+                Ok(files) => {
+                    if path.starts_with(BUILTIN) && !files.contains_key(&format!("{path}.sql")) {
+                        of_folders.extend(files.keys().cloned());
+                    }
+                    found.extend(files);
+                }
                 Err((message, help)) => self.mistake("WL-1140", file, entry.span(), message, help),
+            }
+        }
+        let left_out = leave_out(&mut found, &of_folders, config);
+        for (name, table) in assets::known_tables().iter().filter(|(_, table)| table.shipped) {
+            let is_read = |(path, text): (&String, &String)| {
+                path.ends_with(".sql")
+                    && RuleFile { path: path.clone(), text: text.clone() }.tables_read().contains(name)
+            };
+            if !config.reference.contains_key(name) && !config.streams.contains_key(name) && found.iter().any(is_read) {
+                debug_assert!(!table.columns.is_empty(), "a table has columns");
+                let carried = config::Reference::of_path(format!("{BUILTIN}{name}"));
+                config.reference.insert(name.clone(), Spanned::new(0..0, carried));
             }
         }
         self.texts.extend(found.clone());
         let (tests, rules): (BTreeMap<_, _>, BTreeMap<_, _>) =
             found.into_iter().partition(|(path, _)| path.ends_with(".test.toml"));
-        (rules.into_iter().map(|(path, text)| RuleFile { path, text }).collect(), tests)
+        let rule_files = rules.into_iter().map(|(path, text)| RuleFile { path, text }).collect();
+        Found { rule_files, tests, left_out }
     }
 }
 
-type Found = Result<BTreeMap<String, String>, (String, Option<String>)>;
+/// What the paths of a configuration give.
+struct Found {
+    rule_files: Vec<RuleFile>,
+    tests: BTreeMap<String, String>,
+    left_out: BTreeMap<String, Vec<String>>,
+}
 
-fn builtin_files(below: &str) -> Found {
+/// Takes out the rules `of_folders` that read what neither the job nor the program has, or what was taken out.
+fn leave_out(
+    found: &mut BTreeMap<String, String>,
+    of_folders: &BTreeSet<String>,
+    config: &Config,
+) -> BTreeMap<String, Vec<String>> {
+    let id_of = |path: &str| path.rsplit('/').next().and_then(|name| name.strip_suffix(".sql")).map(str::to_owned);
+    let reads: BTreeMap<String, BTreeSet<String>> = of_folders
+        .iter()
+        .filter(|path| path.ends_with(".sql"))
+        .map(|path| (path.clone(), RuleFile { path: path.clone(), text: found[path].clone() }.tables_read()))
+        .collect();
+    let shipped = assets::known_tables().iter().filter(|(_, table)| table.shipped).map(|(name, _)| name.clone());
+    let own = config.streams.keys().chain(config.reference.keys()).cloned();
+    let system = system_streams().map(|stream| stream.name.to_owned());
+    let tables: BTreeSet<String> = shipped.chain(own).chain(system).collect();
+    let mut left_out: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    loop {
+        let rules: BTreeSet<String> = found.keys().filter_map(|path| id_of(path)).collect();
+        let missing = reads.iter().filter(|(path, _)| found.contains_key(*path)).find_map(|(path, reads)| {
+            let missing = reads.iter().find(|name| !tables.contains(*name) && !rules.contains(*name))?;
+            Some((path.clone(), missing.clone()))
+        });
+        let Some((path, missing)) = missing else { return left_out };
+        found.remove(&path);
+        found.remove(&path.replace(".sql", ".test.toml"));
+        left_out.entry(missing).or_default().extend(id_of(&path));
+    }
+}
+
+type Files = Result<BTreeMap<String, String>, (String, Option<String>)>;
+
+fn builtin_files(below: &str) -> Files {
     let all = assets::rule_files();
     let wanted = |path: &str| {
         below.is_empty()
@@ -513,7 +614,7 @@ fn builtin_files(below: &str) -> Found {
     Ok(found)
 }
 
-fn files_below(path: &Path, folder: &Path) -> Found {
+fn files_below(path: &Path, folder: &Path) -> Files {
     let fail = |error: std::io::Error| (format!("`{}` cannot be read: {error}", path.display()), None);
     let mut found = BTreeMap::new();
     let mut open = vec![path.to_owned()];

@@ -78,14 +78,14 @@ impl Oracle {
         }
         for name in REFERENCE_TABLES {
             let path = folder.path().join(format!("reference/{name}.csv"));
-            let table = load_reference(&path, &ReferenceOptions::default())?;
+            let table = load_reference(&path, &options_of(name)?)?;
             catalog.add_reference(ReferenceTable {
                 name: name.to_owned(),
                 schema: table.schema,
                 batches: vec![table.batch],
             })?;
         }
-        let rules = RuleSet::compile(&catalog, &shipped_rules()?).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
+        let rules = RuleSet::compile(&catalog, &demo_rule_files()?).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
         Ok(Self { rules, events, archive, runtime })
     }
 
@@ -202,6 +202,7 @@ fn alert_plan(rule: &CompiledRule) -> AlertPlan {
             id: header.id.clone(),
             version: header.version.clone(),
             title: header.title.clone(),
+            title_zh: None,
             severity: match header.severity {
                 RuleSeverity::Info => Severity::Info,
                 RuleSeverity::Warning => Severity::Warning,
@@ -234,17 +235,30 @@ fn shipped_stream(stream: &StreamOfTest) -> Result<Stream> {
     })
 }
 
-fn shipped_rules() -> Result<Vec<RuleFile>> {
+/// The rules of the demo, as its configuration names them.
+pub(super) fn demo_rules() -> Result<Vec<String>> {
+    let text = fs::read_to_string(tree::root()?.join("pipeline/wattline/assets/demo.toml"))?;
+    let demo: toml::Table = toml::from_str(&text)?;
+    let paths = demo["rules"]["paths"].as_array().context("a list of rules")?;
+    paths.iter().map(|path| Ok(path.as_str().context("a path")?.to_owned())).collect()
+}
+
+fn demo_rule_files() -> Result<Vec<RuleFile>> {
     let root = tree::root()?;
-    let drafts = root.join("sql/drafts");
-    let mut rules = Vec::new();
-    for path in glob::glob(&root.join("sql/**/*.sql").display().to_string())? {
-        let path = path?;
-        if !path.starts_with(&drafts) {
-            rules.push(RuleFile { text: fs::read_to_string(&path)?, path: path.display().to_string() });
-        }
-    }
-    Ok(rules)
+    let each = demo_rules()?.into_iter().map(|path| {
+        let path = root.join("sql").join(format!("{}.sql", path.trim_start_matches("builtin:")));
+        Ok(RuleFile { text: fs::read_to_string(&path)?, path: path.display().to_string() })
+    });
+    each.collect()
+}
+
+/// How a job reads a reference table of that name.
+fn options_of(table: &str) -> Result<ReferenceOptions> {
+    let text = fs::read_to_string(tree::root()?.join("sql/reference/tables.toml"))?;
+    let tables: toml::Table = toml::from_str(&text)?;
+    let columns = tables[table]["columns"].as_table().context("columns")?;
+    let known = columns.iter().map(|(name, of)| (name.clone(), of.as_str().unwrap_or_default().to_owned())).collect();
+    Ok(ReferenceOptions { known, ..ReferenceOptions::default() })
 }
 
 /// The rows of a raw table within the delay, as batches of the stream's schema.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::counts::text;
 use super::job::JobFolder;
+use super::oracle::demo_rules;
 use crate::s3_server::S3Server;
 use crate::tree;
 
@@ -26,10 +27,10 @@ fn expected() -> Result<BTreeMap<String, Value>> {
 }
 
 /// The demo's job over files: its mappings and reference tables, with `files` in place of topics.
-fn configure(folder: &JobFolder, streams: &[(&str, &str)], rules: &str, archive: &str) -> Result<()> {
+fn configure(folder: &JobFolder, streams: &[(&str, &str)], rules: &[String], archive: &str) -> Result<()> {
     let root = tree::root()?;
     let demo = fs::read_to_string(root.join("pipeline/wattline/assets/demo.toml"))?;
-    let mut job = format!("job = \"sample\"\n[rules]\npaths = [\"{rules}\"]\n[archive]\n{archive}\n");
+    let mut job = format!("job = \"sample\"\n[rules]\npaths = {rules:?}\n[archive]\n{archive}\n");
     let sample = root.join("data/sample/reference/").display().to_string();
     for section in demo.split("\n[").skip(1) {
         let name = section.split(']').next().unwrap_or_default();
@@ -91,7 +92,7 @@ fn sample_reproduces_the_pinned_answers() -> Result<()> {
         ("business_transactions", "transactions/*".to_owned()),
     ];
     let streams: Vec<(&str, &str)> = streams.iter().map(|(name, files)| (*name, files.as_str())).collect();
-    configure(&folder, &streams, "builtin:", "url = \"archive\"")?;
+    configure(&folder, &streams, &demo_rules()?, "url = \"archive\"")?;
     folder.run_until_end(RUN_LIMIT)?;
     assert_eq!(folder.count("SELECT count(*) AS n FROM rule_errors")?, 0);
     assert_eq!(folder.count("SELECT count(*) AS n FROM dead_letters")?, 0);
@@ -169,8 +170,8 @@ fn an_s3_archive_holds_the_same_rows() -> Result<()> {
         S3Server::REGION,
         key = S3Server::KEY,
     );
-    let rules = "builtin:integrity/transactions";
-    configure(&folder, &[("business_transactions", &bills)], rules, &archive)?;
+    let rules: Vec<String> = demo_rules()?.into_iter().filter(|rule| rule.contains("/tx_")).collect();
+    configure(&folder, &[("business_transactions", &bills)], &rules, &archive)?;
     folder.run_until_end(RUN_LIMIT)?;
     assert_eq!(folder.count("SELECT count(*) AS n FROM business_transactions")?, 111);
     let found = folder.query(

@@ -10,6 +10,7 @@ use wattline_connect::kafka::admin::{KeyedMessage, Producer, partition_of_key};
 use wattline_sim::{Counts, Devices, Disorder, Generator, Meters, Subject, Transactions, reference};
 
 use super::job::JobFolder;
+use super::oracle::demo_rules;
 use crate::kafka_broker::TestBroker;
 
 pub(super) const PARTITIONS: i32 = 4;
@@ -141,7 +142,8 @@ impl Traffic {
         for table in REFERENCE_TABLES {
             text.push_str(&format!("[reference.{table}]\npath = \"reference/{table}.csv\"\n"));
         }
-        text.push_str(&format!("[rules]\npaths = [\"builtin:\"]\n[archive]\nurl = \"archive\"\n{run}\n"));
+        let rules = demo_rules()?;
+        text.push_str(&format!("[rules]\npaths = {rules:?}\n[archive]\nurl = \"archive\"\n{run}\n"));
         text.push_str(&format!("[alerts]\ntopic = \"{}\"\n", self.alert_topic));
         folder.write("wattline.toml", &text)
     }

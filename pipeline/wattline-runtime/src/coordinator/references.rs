@@ -147,6 +147,7 @@ fn freshness_rule() -> AlertRule {
         id: FRESHNESS.to_owned(),
         version: "1".to_owned(),
         title: "Reference table is older than it may be".to_owned(),
+        title_zh: None,
         severity: Severity::Warning,
         standard: None,
         category: "operations".to_owned(),

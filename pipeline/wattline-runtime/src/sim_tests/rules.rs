@@ -92,6 +92,7 @@ pub(super) fn alert_rule(id: &str) -> AlertRule {
         id: id.into(),
         version: "1".into(),
         title: id.into(),
+        title_zh: None,
         severity: Severity::Warning,
         standard: None,
         category: "test".into(),

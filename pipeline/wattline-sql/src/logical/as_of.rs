@@ -4,11 +4,16 @@
 //! stream in a join, the condition `valid_from <= t AND t < valid_to` (null bounds are open) joins the ON
 //! clause; t is the event time, or `window_end` once the stream has been aggregated. A query that itself
 //! constrains these columns is left alone. Done on the shared plan, so batch and stream agree by construction.
+//!
+//! EXISTS and IN (SELECT …) over such a table look at the same version: the condition goes into the subquery, above the table.
 
-use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::common::{Column, ScalarValue, TableReference};
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, ExprSchema, ScalarValue, TableReference};
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{Expr, Join, LogicalPlan, lit};
+use datafusion::logical_expr::expr::{Exists, InSubquery};
+use datafusion::logical_expr::{Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, Subquery, lit};
 
 use super::lineage::{is_event_time, lag_us};
 use super::{Anchor, Refusal, contains_stream, resolve_column, streams_of};
@@ -27,6 +32,13 @@ pub(crate) fn join_as_of_event_time(plan: LogicalPlan) -> Result<LogicalPlan, Re
     let rewritten = plan.clone().transform_up_with_subqueries(|node| match node {
         LogicalPlan::Join(join) => match as_of(join, &constrained) {
             Ok(join) => Ok(join),
+            Err(problem) => {
+                refusal.get_or_insert(problem);
+                Err(DataFusionError::Plan(String::new()))
+            }
+        },
+        LogicalPlan::Filter(filter) if contains_stream(&filter.input) => match listed_as_of(filter, &constrained) {
+            Ok(filter) => Ok(filter),
             Err(problem) => {
                 refusal.get_or_insert(problem);
                 Err(DataFusionError::Plan(String::new()))
@@ -53,10 +65,7 @@ fn as_of(mut join: Join, constrained: &[Option<TableReference>]) -> Result<Trans
             continue;
         }
         let time = time_of(stream).ok_or_else(|| no_time(&table))?;
-        let column = |name: &str| Expr::Column(Column::new(table.clone(), name));
-        let from = column(FROM).is_null().or(column(FROM).lt_eq(time.clone()));
-        let to = column(TO).is_null().or(time.lt(column(TO)));
-        let valid = from.and(to);
+        let valid = valid_at(&table, &time);
         added = Some(match added {
             Some(others) => others.and(valid),
             None => valid,
@@ -76,6 +85,135 @@ fn as_of(mut join: Join, constrained: &[Option<TableReference>]) -> Result<Trans
         None => added,
     });
     Ok(Transformed::yes(LogicalPlan::Join(join)))
+}
+
+/// A filter whose subqueries see the versions of the rows that it filters.
+fn listed_as_of(
+    mut filter: Filter,
+    constrained: &[Option<TableReference>],
+) -> Result<Transformed<LogicalPlan>, Refusal> {
+    let input = Arc::clone(&filter.input);
+    let mut refusal = None;
+    let mut changed = false;
+    let mut seen = |subquery: Subquery| {
+        if contains_stream(&subquery.subquery) {
+            return subquery;
+        }
+        match subquery_as_of(&subquery, &input, constrained) {
+            Ok(Some(subquery)) => {
+                changed = true;
+                subquery
+            }
+            Ok(None) => subquery,
+            Err(problem) => {
+                refusal.get_or_insert(problem);
+                subquery
+            }
+        }
+    };
+    let predicate = filter.predicate.clone().transform_up(|expr| {
+        Ok(Transformed::yes(match expr {
+            Expr::Exists(exists) => Expr::Exists(Exists { subquery: seen(exists.subquery), ..exists }),
+            Expr::InSubquery(of) => Expr::InSubquery(InSubquery { subquery: seen(of.subquery), ..of }),
+            other => other,
+        }))
+    });
+    match (refusal, predicate) {
+        (Some(refusal), _) => Err(refusal),
+        (None, Ok(predicate)) if changed => {
+            filter.predicate = predicate.data;
+            Ok(Transformed::yes(LogicalPlan::Filter(filter)))
+        }
+        (None, _) => Ok(Transformed::no(LogicalPlan::Filter(filter))),
+    }
+}
+
+/// The subquery with the versions of the outer row's time; `None` if it has no versions to choose from.
+fn subquery_as_of(
+    subquery: &Subquery,
+    outer: &LogicalPlan,
+    constrained: &[Option<TableReference>],
+) -> Result<Option<Subquery>, Refusal> {
+    let tables = named_scans(&subquery.subquery);
+    let chosen = |table: &&TableReference| !constrained.contains(&Some((*table).clone()));
+    let Some(first) = tables.iter().find(chosen) else { return Ok(None) };
+    if combines_rows(&subquery.subquery) {
+        return Err(Refusal::new(
+            code::AS_OF,
+            Anchor::Subquery,
+            format!("`{first}` is versioned, and a subquery that aggregates it does not know of which time"),
+            "name `valid_from` and `valid_to` in its WHERE, or join the table",
+        ));
+    }
+    let time = time_of(outer).ok_or_else(|| no_time(&Some(first.clone())))?;
+    let schema = outer.schema();
+    let mut columns = subquery.outer_ref_columns.clone();
+    let time = time.transform_up(|expr| {
+        Ok(match expr {
+            Expr::Column(column) => match schema.field_from_column(&column) {
+                Ok(field) => {
+                    let outer = Expr::OuterReferenceColumn(Arc::clone(field), column);
+                    columns.push(outer.clone());
+                    Transformed::yes(outer)
+                }
+                Err(_) => Transformed::no(Expr::Column(column)),
+            },
+            other => Transformed::no(other),
+        })
+    });
+    let Ok(Transformed { data: time, .. }) = time else { return Ok(None) };
+    let plan = subquery.subquery.as_ref().clone().transform_down(|node| {
+        // One filter, and not one above the other: of two that are taken out, the columns of one would be forgotten.
+        let (table, below, predicate) = match &node {
+            LogicalPlan::Filter(filter) => (scan_name(&filter.input), filter.input.as_ref(), Some(&filter.predicate)),
+            other => (scan_name(other), other, None),
+        };
+        let Some(table) = table.filter(|table| chosen(&table)) else { return Ok(Transformed::no(node)) };
+        let valid = valid_at(&Some(table), &time);
+        let valid = predicate.into_iter().fold(valid, |valid, predicate| predicate.clone().and(valid));
+        let plan = LogicalPlanBuilder::from(below.clone()).filter(valid)?.build()?;
+        Ok(Transformed::new(plan, true, TreeNodeRecursion::Jump))
+    });
+    let Ok(plan) = plan else { return Ok(None) };
+    Ok(Some(Subquery { subquery: Arc::new(plan.data), outer_ref_columns: columns, ..subquery.clone() }))
+}
+
+/// The name of a versioned table, if the node is that table.
+fn scan_name(plan: &LogicalPlan) -> Option<TableReference> {
+    match plan {
+        LogicalPlan::TableScan(scan) => {
+            let schema = scan.source.schema();
+            let is_versioned = schema.column_with_name(FROM).is_some() && schema.column_with_name(TO).is_some();
+            is_versioned.then(|| scan.table_name.clone())
+        }
+        LogicalPlan::SubqueryAlias(alias) => scan_name(&alias.input).map(|_| alias.alias.clone()),
+        _ => None,
+    }
+}
+
+/// The versioned tables of a plan, by the names under which it reads them.
+fn named_scans(plan: &LogicalPlan) -> Vec<TableReference> {
+    match scan_name(plan) {
+        Some(table) => vec![table],
+        None => plan.inputs().into_iter().flat_map(named_scans).collect(),
+    }
+}
+
+/// Whether a row of the plan is made of several rows.
+fn combines_rows(plan: &LogicalPlan) -> bool {
+    let combines = matches!(
+        plan,
+        LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) | LogicalPlan::Limit(_) | LogicalPlan::Window(_)
+    );
+    combines || plan.inputs().into_iter().any(combines_rows)
+}
+
+/// That a version is valid at a time.
+fn valid_at(table: &Option<TableReference>, time: &Expr) -> Expr {
+    let column = |name: &str| Expr::Column(Column::new(table.clone(), name));
+    let from = column(FROM).is_null().or(column(FROM).lt_eq(time.clone()));
+    let to = column(TO).is_null().or(time.clone().lt(column(TO)));
+    from.and(to)
 }
 
 fn no_time(table: &Option<TableReference>) -> Refusal {

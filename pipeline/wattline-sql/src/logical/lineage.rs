@@ -3,13 +3,16 @@
 //! Used to recognise the event time and the time bins of windows behind any number of projections, aliases
 //! and joins. Resolution stops at aggregates: their grouping columns go on, their results do not.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, JoinType, ScalarValue, TableReference};
+use datafusion::common::{Column, JoinType, ScalarValue, TableReference, internal_err};
 use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
-use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Union, Unnest, Window, lit};
+use datafusion::logical_expr::{
+    Aggregate, BinaryExpr, ColumnarValue, Expr, LogicalPlan, Operator, ScalarUDF, Union, Unnest, Volatility, Window,
+    create_udf, lit,
+};
 
 use crate::catalog::{Stream, StreamSource, event_time_type};
 
@@ -209,9 +212,28 @@ fn resolve_union(union: &Union, index: usize) -> Option<Expr> {
     };
     let first = (0..index).find(|other| times_of(&of_column(*other)).as_ref() == Some(&times)).unwrap_or(index);
     let time = marked(time_column_of(source), &format!("{UNION}{first}"));
-    let mut replaced = resolved.into_iter().zip(times).map(|(resolved, of_input)| with(&resolved, &of_input, &time));
-    let one = replaced.next()?;
-    replaced.all(|other| other == one).then_some(one)
+    let replaced = resolved.into_iter().zip(times).map(|(resolved, of_input)| with(&resolved, &of_input, &time));
+    let mut replaced: Vec<Expr> = replaced.collect();
+    replaced.dedup();
+    Some(match <[Expr; 1]>::try_from(replaced) {
+        Ok([one]) => one,
+        Err(several) => Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&ONE_OF), several)),
+    })
+}
+
+/// Stands in resolved expressions for an instant that is computed in one of several ways: in each input of a union in its own. It is
+/// never run.
+static ONE_OF: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+    let never = |_args: &[ColumnarValue]| internal_err!("an instant of a union stands for a column");
+    Arc::new(create_udf("__one_of", Vec::new(), event_time_type(), Volatility::Immutable, Arc::new(never)))
+});
+
+/// The ways in which an instant of a union is computed.
+fn ways_of(resolved: &Expr) -> Option<&[Expr]> {
+    match resolved {
+        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == ONE_OF.name() => Some(args),
+        _ => None,
+    }
 }
 
 /// The event time that a resolved expression is of, if it is of one and no side that may be absent.
@@ -368,6 +390,10 @@ pub(crate) fn lag_us(resolved: &Expr, streams: &[&StreamSource]) -> Option<i64> 
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => {
             lag_us(left, streams)?.checked_add(interval_us(right)?)
         }
+        _ if let Some(ways) = ways_of(resolved) => {
+            let lags = ways.iter().map(|way| lag_us(way, streams));
+            lags.collect::<Option<Vec<i64>>>()?.into_iter().max()
+        }
         // The time of whichever side of a FULL join is there.
         _ if let Some([first, second]) = sides_of(resolved) => {
             let lag_us = |side: &Expr| lag_us(&as_if_present(side)?, streams);
@@ -392,6 +418,10 @@ pub(crate) fn lead_us(resolved: &Expr, streams: &[&StreamSource]) -> Option<i64>
         }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => {
             lead_us(left, streams)?.checked_sub(interval_us(right)?)
+        }
+        _ if let Some(ways) = ways_of(resolved) => {
+            let leads = ways.iter().map(|way| lead_us(way, streams));
+            leads.collect::<Option<Vec<i64>>>()?.into_iter().max()
         }
         Expr::ScalarFunction(ScalarFunction { func, args }) => {
             let bin = time_bin_of(resolved, streams)?;
@@ -506,8 +536,8 @@ pub(crate) fn find_time_bins(resolved: &Expr, streams: &[&StreamSource]) -> Vec<
     let mut found = Vec::new();
     let walked = resolved.apply(|expr| {
         found.extend(time_bin_of(expr, streams));
-        // What a session is made of says nothing of when it is over.
-        let opaque = matches!(expr, Expr::WindowFunction(_));
+        // What a session is made of says nothing of when it is over; no group is of only one way.
+        let opaque = matches!(expr, Expr::WindowFunction(_)) || ways_of(expr).is_some();
         Ok(if opaque { TreeNodeRecursion::Jump } else { TreeNodeRecursion::Continue })
     });
     debug_assert!(walked.is_ok(), "walking an expression does not fail");

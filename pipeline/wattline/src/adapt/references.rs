@@ -10,6 +10,7 @@ use wattline_connect::reference::reference_stamp;
 use wattline_runtime::port::{Freshness, References, ReferencesSeen};
 use wattline_sql::{ReferenceTable, RuleFile, RuleSet, UserFunctions};
 
+use crate::assets::BUILTIN;
 use crate::config;
 use crate::job::{RunPrograms, kafka_properties};
 use crate::project::{LoadedStream, Project, catalog, for_rules, read_reference, reference_options};
@@ -86,6 +87,9 @@ impl ReferenceFiles {
             return Ok(Stamp { changed_ms: register.changed_ms(), state: register.version() });
         }
         let path = self.configured.get(name).and_then(|reference| reference.path.clone()).unwrap_or_default();
+        if path.starts_with(BUILTIN) {
+            return Ok(Stamp { changed_ms: i64::MAX, state: "comes with the program".to_owned() });
+        }
         let stamp = reference_stamp(&self.folder.join(path))?;
         Ok(Stamp { changed_ms: stamp.changed_ms, state: stamp.size.to_string() })
     }
@@ -96,7 +100,7 @@ impl ReferenceFiles {
         reference: &config::Reference,
     ) -> Result<(ReferenceTable, String), wattline_connect::Error> {
         match self.registers.get(name) {
-            Some(register) => Ok(for_rules(name, register.table(&reference_options(reference))?)),
+            Some(register) => Ok(for_rules(name, register.table(&reference_options(name, reference))?)),
             None => read_reference(&self.folder, name, reference),
         }
     }

@@ -43,7 +43,7 @@ pub(super) async fn run(args: QueryArgs, functions: &UserFunctions) -> Result<Ex
     }
 }
 
-fn format(batches: &[RecordBatch], format: QueryFormat) -> Result<String> {
+pub(super) fn format(batches: &[RecordBatch], format: QueryFormat) -> Result<String> {
     Ok(match format {
         QueryFormat::Text => format!("{}\n", pretty_format_batches(batches)?),
         QueryFormat::Json => {

@@ -3,9 +3,12 @@
 //! Rows are decoded by the same decoder as in production, so a test also tests the payload; alerts are folded by
 //! the same lifecycle. Each case runs at several batch sizes and numbers of lanes.
 
+use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -27,7 +30,7 @@ use wattline_sql::{TestOutcome, UserFunctions, run_rule_test};
 
 use crate::cli::{OutputFormat, TestArgs};
 use crate::project::Project;
-use crate::{assets, job, project, report};
+use crate::{job, project, report};
 
 /// How one case went.
 struct Verdict {
@@ -38,35 +41,30 @@ struct Verdict {
 }
 
 pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode> {
-    let loaded = if args.builtin { shipped()? } else { project::load(&args.config.config, functions) };
+    let loaded = if args.builtin { project::shipped()? } else { project::load(&args.config.config, functions) };
     let project = match loaded {
         Ok(project) => project,
         Err(refused) => return Ok(super::refuse(&refused)),
     };
-    let mut verdicts = Vec::new();
+    let mut files = Vec::new();
     let mut mistakes = Vec::new();
     for (path, text) in &project.tests {
-        let rule = rule_of(path);
-        let file = match TestFile::parse(path, text, project.rules.catalog()) {
-            Ok(file) => file,
-            Err(diagnostics) => {
-                mistakes.extend(diagnostics);
-                continue;
-            }
-        };
-        for case in &file.cases {
-            let name = format!("{rule}::{}", case.name);
-            let wanted = |part: &String| name.contains(part.as_str());
-            if !args.filter.is_empty() && !args.filter.iter().any(wanted) {
-                continue;
-            }
-            let verdict = judge(&project, &rule, case)?;
-            if args.format == OutputFormat::Text {
-                report::print(&line(&verdict));
-            }
-            verdicts.push(verdict);
+        match TestFile::parse(path, text, project.rules.catalog()) {
+            Ok(file) => files.push((rule_of(path), file)),
+            Err(diagnostics) => mistakes.extend(diagnostics),
         }
     }
+    let cases = files.iter().flat_map(|(rule, file)| file.cases.iter().map(move |case| (rule.as_str(), case)));
+    let wanted = |(rule, case): &(&str, &TestCase)| {
+        let name = format!("{rule}::{}", case.name);
+        args.filter.is_empty() || args.filter.iter().any(|part| name.contains(part.as_str()))
+    };
+    let cases: Vec<(&str, &TestCase)> = cases.filter(wanted).collect();
+    let verdicts = judge_all(&project, &cases, |verdict| {
+        if args.format == OutputFormat::Text {
+            report::print(&line(verdict));
+        }
+    })?;
     report::diagnostics(&mistakes, &project.texts);
     if verdicts.is_empty() && mistakes.is_empty() && !args.filter.is_empty() {
         bail!(
@@ -89,15 +87,6 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
     Ok(if failed == 0 && mistakes.is_empty() { ExitCode::SUCCESS } else { report::answer_is_no() })
 }
 
-/// The project of all shipped rules, with the reference tables of the sample.
-fn shipped() -> Result<Result<Project, project::Refused>> {
-    let folder = tempfile::tempdir().context("making a temporary folder")?;
-    for path in assets::sample_paths().iter().filter(|path| path.starts_with("reference/")) {
-        super::init::write(&folder.path().join(path), &assets::sample(path).unwrap_or_default())?;
-    }
-    Ok(project::load_in(folder.path(), "demo.toml", assets::demo_config()))
-}
-
 fn rule_of(path: &str) -> String {
     let name = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     name.trim_end_matches(".test.toml").to_owned()
@@ -107,6 +96,41 @@ fn untested(project: &Project) -> Vec<String> {
     let tested: Vec<String> = project.tests.keys().map(|path| rule_of(path)).collect();
     let rules = project.rules.rules().iter().map(|rule| rule.header.id.clone());
     rules.filter(|id| !tested.contains(id)).collect()
+}
+
+/// Judges the cases, as many at once as there are processors; tells of each in their order.
+fn judge_all(project: &Project, cases: &[(&str, &TestCase)], mut tell: impl FnMut(&Verdict)) -> Result<Vec<Verdict>> {
+    let next = AtomicUsize::new(0);
+    let (send, verdicts) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
+            let (send, next) = (send.clone(), &next);
+            scope.spawn(move || {
+                while let Some((at, (rule, case))) = take(cases, next) {
+                    // Whoever no longer listens has met an error.
+                    if send.send((at, judge(project, rule, case))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(send);
+        let (mut early, mut judged) = (BTreeMap::new(), Vec::with_capacity(cases.len()));
+        for (at, verdict) in verdicts {
+            early.insert(at, verdict?);
+            while let Some(verdict) = early.remove(&judged.len()) {
+                tell(&verdict);
+                judged.push(verdict);
+            }
+        }
+        Ok(judged)
+    })
+}
+
+/// The next of the items, with its number.
+fn take<'a, T>(items: &'a [T], next: &AtomicUsize) -> Option<(usize, &'a T)> {
+    let at = next.fetch_add(1, Ordering::Relaxed);
+    Some((at, items.get(at)?))
 }
 
 fn judge(project: &Project, rule: &str, case: &TestCase) -> Result<Verdict> {

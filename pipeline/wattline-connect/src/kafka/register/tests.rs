@@ -29,7 +29,7 @@ fn register(broker: &EmbeddedBroker) -> Register {
 fn rows(register: &Register) -> Vec<String> {
     let types = [("item", "string"), ("price", "string")];
     let types = types.map(|(name, of)| (name.to_owned(), of.to_owned()));
-    let options = ReferenceOptions { types: types.into() };
+    let options = ReferenceOptions { types: types.into(), ..ReferenceOptions::default() };
     let batch = register.table(&options).expect("a table").batch;
     let [item, price] = [0, 1].map(|at| arrow::array::cast::AsArray::as_string::<i32>(batch.column(at)).clone());
     let mut rows: Vec<String> =

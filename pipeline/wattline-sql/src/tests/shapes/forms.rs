@@ -30,6 +30,24 @@ fn exists_in_larger_conditions() -> Vec<RuleFile> {
             "SELECT ts, meter_id FROM meter_readings WHERE seq_no = 3 OR meter_id IN (SELECT meter_id FROM meters WHERE feeder = 'F2')",
         ),
         of(
+            "exists_of_versions",
+            "SELECT ts, meter_id, seq_no FROM meter_readings r WHERE EXISTS (SELECT 1 FROM installations i WHERE i.meter_id = r.meter_id AND i.ct_ratio > 10)",
+        ),
+        of(
+            "exists_of_no_version",
+            "SELECT ts, meter_id, seq_no FROM meter_readings r WHERE NOT EXISTS (SELECT 1 FROM installations WHERE installations.meter_id = r.meter_id)",
+        ),
+        of(
+            "exists_of_versions_or",
+            "SELECT ts, meter_id, seq_no FROM meter_readings r WHERE seq_no = 3 OR meter_id IN (SELECT meter_id FROM installations)",
+        ),
+        of(
+            "exists_of_versions_of_windows",
+            &format!(
+                "SELECT meter_id, window_start, window_end, n FROM {counted} c WHERE NOT EXISTS (SELECT 1 FROM installations i WHERE i.meter_id = c.meter_id)"
+            ),
+        ),
+        of(
             "exists_or_in_what_has_no_name",
             "SELECT ts, meter_id FROM meter_readings WHERE seq_no = 3 OR meter_id IN (SELECT least(f, 'M2') FROM (SELECT max(meter_id) AS f FROM meters GROUP BY feeder))\n\
              OR u_a_v IN (SELECT un_v FROM meters UNION ALL SELECT un_v + 1 FROM meters)",

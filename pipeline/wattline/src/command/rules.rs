@@ -1,0 +1,251 @@
+//! `wattline rules list|show|pages`: what rules there are, and what each does.
+//!
+//! A page is made of what the program knows of the rule: header, compiled plan, first test. So it cannot drift from the rule.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use wattline_core::time::HumanDuration;
+use wattline_runtime::alerting::rfc3339;
+use wattline_sql::explain::kept;
+use wattline_sql::{CompiledRule, LatePolicy, RuleFile, RuleHeader, RuleKind, UserFunctions};
+
+use crate::assets::BUILTIN;
+use crate::cli::{OutputFormat, RulesCommand, RulesListArgs, RulesOf, RulesPagesArgs, RulesShowArgs};
+use crate::project::{self, Project};
+use crate::table_text::table;
+use crate::{config, report};
+
+pub(super) fn run(command: &RulesCommand, functions: &UserFunctions) -> Result<ExitCode> {
+    match command {
+        RulesCommand::List(args) => list(args, functions),
+        RulesCommand::Show(args) => show(args, functions),
+        RulesCommand::Pages(args) => pages(args, functions),
+        RulesCommand::Diff(_) => Ok(report::could_not_run()),
+    }
+}
+
+fn load(of: &RulesOf, functions: &UserFunctions) -> Result<Result<Project, ExitCode>> {
+    let loaded = if of.builtin { project::shipped()? } else { project::load(&of.config.config, functions) };
+    Ok(loaded.map_err(|refused| super::refuse(&refused)))
+}
+
+/// The headers of all rules and views, by id.
+fn headers(project: &Project) -> BTreeMap<&str, &RuleHeader> {
+    let rules = project.rules.rules().iter().map(|rule| &rule.header);
+    rules.chain(project.rules.views()).map(|header| (header.id.as_str(), header)).collect()
+}
+
+fn list(args: &RulesListArgs, functions: &UserFunctions) -> Result<ExitCode> {
+    let project = match load(&args.of, functions)? {
+        Ok(project) => project,
+        Err(code) => return Ok(code),
+    };
+    let standard = |header: &RuleHeader| standard_of(header).unwrap_or_default();
+    if args.format == OutputFormat::Json {
+        let each = |header: &&RuleHeader| {
+            serde_json::json!({"id": header.id, "kind": kind_of(header), "title": header.title, "title_zh": header.title_zh,
+                "severity": header.severity.as_str(), "category": header.category, "standard": header.standard,
+                "clause": header.clause, "owner": header.owner, "version": header.version})
+        };
+        let all: serde_json::Value = headers(&project).values().map(each).collect();
+        report::print(&format!("{all}\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let row = |(id, header): (&str, &RuleHeader)| {
+        let severity = if header.kind == RuleKind::Alert { header.severity.as_str() } else { "" };
+        let owner = header.owner.clone().unwrap_or_default();
+        vec![
+            id.to_owned(),
+            kind_of(header).to_owned(),
+            severity.to_owned(),
+            standard(header),
+            owner,
+            header.title.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = headers(&project).into_iter().map(row).collect();
+    report::print(&table(&["rule", "kind", "severity", "standard", "owner", "says"], &rows));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(args: &RulesShowArgs, functions: &UserFunctions) -> Result<ExitCode> {
+    let project = match load(&args.of, functions)? {
+        Ok(project) => project,
+        Err(code) => return Ok(code),
+    };
+    let headers = headers(&project);
+    if let Some(header) = headers.get(args.rule.as_str()) {
+        report::print(&page(&project, header)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let known: Vec<&str> = headers.keys().copied().collect();
+    let help = config::nearest(&args.rule, &known).unwrap_or_else(|| "`wattline rules list` names them".to_owned());
+    report::print_error(&format!("error: there is no rule `{}`; {help}\n", args.rule));
+    Ok(report::answer_is_no())
+}
+
+fn pages(args: &RulesPagesArgs, functions: &UserFunctions) -> Result<ExitCode> {
+    let project = match load(&args.of, functions)? {
+        Ok(project) => project,
+        Err(code) => return Ok(code),
+    };
+    let write = |name: &str, text: &str| {
+        let path = args.folder.join(name);
+        super::init::write(&path, text.as_bytes()).with_context(|| format!("writing `{}`", path.display()))
+    };
+    let mut by_folder: BTreeMap<String, Vec<&RuleHeader>> = BTreeMap::new();
+    for header in headers(&project).into_values() {
+        write(&format!("{}.md", header.id), &page(&project, header)?)?;
+        by_folder.entry(folder_of(&project, &header.id)).or_default().push(header);
+    }
+    let mut index = "# Rules\n".to_owned();
+    for (folder, headers) in by_folder {
+        writeln!(index, "\n## {folder}\n\n| rule | kind | severity | says | standard |\n|---|---|---|---|---|")?;
+        for header in headers {
+            let severity = if header.kind == RuleKind::Alert { header.severity.as_str() } else { "" };
+            let (id, kind, standard) = (&header.id, kind_of(header), standard_of(header).unwrap_or_default());
+            writeln!(index, "| [`{id}`]({id}.md) | {kind} | {severity} | {} | {standard} |", header.title)?;
+        }
+    }
+    write("README.md", &index)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn kind_of(header: &RuleHeader) -> &'static str {
+    match header.kind {
+        RuleKind::Alert => "alert",
+        RuleKind::Table => "table",
+        RuleKind::View => "view",
+    }
+}
+
+fn standard_of(header: &RuleHeader) -> Option<String> {
+    let standard = header.standard.as_ref()?;
+    Some(match &header.clause {
+        Some(clause) => format!("{standard}, {clause}"),
+        None => standard.clone(),
+    })
+}
+
+fn file_of<'a>(project: &'a Project, id: &str) -> Option<&'a RuleFile> {
+    let name = format!("{id}.sql");
+    project.rule_files.iter().find(|file| file.path.rsplit(['/', ':']).next() == Some(&name))
+}
+
+fn folder_of(project: &Project, id: &str) -> String {
+    let path = file_of(project, id).map(|file| file.path.trim_start_matches(BUILTIN)).unwrap_or_default();
+    path.rsplit_once('/').map(|(folder, _)| folder.to_owned()).unwrap_or_default()
+}
+
+/// The page of a rule, as Markdown.
+fn page(project: &Project, header: &RuleHeader) -> Result<String> {
+    let mut text = String::new();
+    let compiled = project.rules.rule(&header.id).map(|(_, rule)| rule);
+    writeln!(text, "# {}\n\n**{}**", header.id, header.title)?;
+    if let Some(title) = &header.title_zh {
+        writeln!(text, "· {title}")?;
+    }
+    if let Some(description) = &header.description {
+        writeln!(text, "\n{}", description.trim())?;
+    }
+    writeln!(text, "\n| | |\n|---|---|")?;
+    for (what, value) in facts(project, header, compiled) {
+        writeln!(text, "| {what} | {} |", value.replace('|', "\\|"))?;
+    }
+    if !header.params.is_empty() {
+        writeln!(text, "\n## Parameters\n\n| name | value |\n|---|---|")?;
+        for (name, param) in &header.params {
+            writeln!(text, "| `{name}` | `{}` |", param.value)?;
+        }
+    }
+    if let Some(rule) = compiled {
+        writeln!(text, "\n## What it gives\n\n| column | type | |\n|---|---|---|")?;
+        for (at, field) in rule.output_schema.fields().iter().enumerate() {
+            let role = match at {
+                _ if at == rule.event_time_column => "event time",
+                _ if rule.entity_columns.contains(&at) => "what it is about",
+                _ if Some(at) == rule.firing_column => "whether it fires",
+                _ => "",
+            };
+            writeln!(text, "| `{}` | {} | {role} |", field.name(), field.data_type())?;
+        }
+    }
+    if let Some(example) = example(project, &header.id) {
+        writeln!(text, "\n## Example\n\n```toml\n{}\n```", example.trim())?;
+    }
+    writeln!(text, "\n## Tune or silence\n\n{}", tuning(project, header))?;
+    Ok(text)
+}
+
+fn facts(project: &Project, header: &RuleHeader, compiled: Option<&CompiledRule>) -> Vec<(&'static str, String)> {
+    let mut facts = vec![("kind", kind_of(header).to_owned())];
+    let mut add = |what: &'static str, value: Option<String>| facts.extend(value.map(|value| (what, value)));
+    if header.kind == RuleKind::Alert {
+        add("severity", Some(header.severity.as_str().to_owned()));
+        add("about", Some(header.entity.join(", ")));
+        add(
+            "resolves",
+            Some(format!("after {} good rows in a row", header.resolve_after)).filter(|_| header.resolve_after > 1),
+        );
+        add("told again", header.renotify_ms.map(|ms| format!("every {}", HumanDuration(ms))));
+    }
+    add("standard", standard_of(header));
+    add("in force from", header.effective_from_us.map(rfc3339));
+    add("in force until", header.effective_to_us.map(rfc3339));
+    add("category", header.category.clone());
+    add("unit", header.unit.clone());
+    add("owner", header.owner.clone());
+    add("version", Some(header.version.clone()));
+    add("runbook", header.runbook.clone());
+    let reads = file_of(project, &header.id).map(RuleFile::tables_read).unwrap_or_default();
+    add(
+        "reads",
+        (!reads.is_empty()).then(|| reads.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
+    );
+    let readers = project.rule_files.iter().filter(|file| file.tables_read().contains(&header.id));
+    let readers: Vec<String> =
+        readers.filter_map(|file| Some(format!("`{}`", file.path.rsplit('/').next()?.strip_suffix(".sql")?))).collect();
+    add("read by", (!readers.is_empty()).then(|| readers.join(", ")));
+    if let Some(rule) = compiled {
+        add("delay", Some(HumanDuration(rule.delay_ms).to_string()));
+        add("rows are final", Some(rule.final_at.clone()));
+        add("keeps", Some(kept(rule)));
+        let late = if header.late == LatePolicy::Update { "corrects what is out" } else { "is in the raw table only" };
+        add("what comes later", Some(late.to_owned()));
+    }
+    facts
+}
+
+/// The first case of its tests.
+fn example(project: &Project, id: &str) -> Option<String> {
+    const CASE: &str = "[[test]]";
+    let name = format!("{id}.test.toml");
+    let (_, text) = project.tests.iter().find(|(path, _)| path.rsplit(['/', ':']).next() == Some(&name))?;
+    let start = text.find(CASE)?;
+    let end = text[start + CASE.len()..].find(CASE).map_or(text.len(), |at| start + CASE.len() + at);
+    Some(text[start..end].to_owned())
+}
+
+fn tuning(project: &Project, header: &RuleHeader) -> String {
+    let path = file_of(project, &header.id).map_or("", |file| file.path.as_str());
+    let copy = match path.strip_prefix(BUILTIN) {
+        Some(path) => {
+            format!("Copy `sql/{path}` and its tests into a folder of the job's own, under another name and `id`, and")
+        }
+        None => format!("In `{path}`,"),
+    };
+    let what = if header.params.is_empty() { "change the query" } else { "change `params`, or the query" };
+    let silence = match header.kind {
+        RuleKind::Alert => {
+            " To silence it, name in `[rules] paths` the rules that are to run, without it; to hear of it less often, raise `resolve_after` or leave out `renotify`."
+        }
+        RuleKind::Table | RuleKind::View => "",
+    };
+    format!(
+        "{copy} {what}; raise `version` if the meaning changes. `wattline test {0}` tries it, `wattline rules diff {0} FILE` says which verdicts change over the archive.{silence}",
+        header.id
+    )
+}
