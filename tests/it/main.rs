@@ -9,6 +9,7 @@ mod dependency_graph;
 mod e2e;
 mod kafka_broker;
 mod kafka_broker_tests;
+mod library;
 mod nab;
 mod readers;
 mod readers_tests;

@@ -10,7 +10,7 @@
 //! Only optimiser rules that keep the tree readable are used: no empty relations, no split of distinct
 //! aggregates, no limits. The reference side of a join is run once by DataFusion and kept in memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -216,7 +216,7 @@ impl Node {
 /// times in its rows are known to be there.
 pub(crate) fn analyze(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = session.analyzer().execute_and_check(plan, session.config_options(), |_, _| {})?;
-    apply(session, plan, vec![Arc::new(EliminateOuterJoin::new())])
+    apply(session, plan, vec![Arc::new(EliminateOuterJoin::new())], 1)
 }
 
 /// Lowers an analysed plan. `in_order`: rows that would be final at once wait, to come out in the order of event time.
@@ -224,7 +224,7 @@ pub(crate) fn lower(
     session: &SessionState,
     plan: LogicalPlan,
     in_order: bool,
-    references: &mut References,
+    references: &Mutex<References>,
 ) -> std::result::Result<StreamPlan, Problem> {
     check_streams(&plan)?;
     check_values(&plan)?;
@@ -293,27 +293,35 @@ fn subquery_outside_where() -> Refusal {
     )
 }
 
+/// First until nothing changes any more; what is computed twice is looked for, and what nobody asks for left out, in the end.
 fn optimize(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
-    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
-        Arc::new(SimplifyExpressions::new()),
-        Arc::new(DecorrelatePredicateSubquery::new()),
-        Arc::new(ExtractEquijoinPredicate::new()),
-        Arc::new(EliminateDuplicatedExpr::new()),
-        Arc::new(EliminateCrossJoin::new()),
-        Arc::new(EliminateOuterJoin::new()),
-        Arc::new(PushDownFilter::new()),
-        Arc::new(CommonSubexprEliminate::new()),
-        Arc::new(OptimizeProjections::new()),
-    ];
-    apply(session, plan, rules)
+    let plan = apply(
+        session,
+        plan,
+        vec![
+            Arc::new(SimplifyExpressions::new()),
+            Arc::new(DecorrelatePredicateSubquery::new()),
+            Arc::new(ExtractEquijoinPredicate::new()),
+            Arc::new(EliminateDuplicatedExpr::new()),
+            Arc::new(EliminateCrossJoin::new()),
+            Arc::new(EliminateOuterJoin::new()),
+            Arc::new(PushDownFilter::new()),
+        ],
+        PASSES_MAX,
+    )?;
+    apply(session, plan, vec![Arc::new(CommonSubexprEliminate::new()), Arc::new(OptimizeProjections::new())], 1)
 }
+
+const PASSES_MAX: u8 = 3;
 
 fn apply(
     session: &SessionState,
     plan: LogicalPlan,
     rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
+    passes_max: u8,
 ) -> Result<LogicalPlan> {
     let context = OptimizerContext::new_with_config_options(Arc::clone(session.config_options()))
+        .with_max_passes(passes_max)
         .without_query_execution_start_time()
         .with_skip_failing_rules(false);
     Optimizer::with_rules(rules).optimize(plan, &context, |_, _| {})
@@ -321,7 +329,7 @@ fn apply(
 
 struct Lowering<'a> {
     session: &'a SessionState,
-    references: &'a mut References,
+    references: &'a Mutex<References>,
     feeds: Vec<Feed>,
 }
 
@@ -457,7 +465,8 @@ impl Lowering<'_> {
             None => None,
         };
         let null_matches_null = join.null_equality == NullEquality::NullEqualsNull;
-        let table = self.references.table(self.session, table, &table_on, &table_keys, null_matches_null)?;
+        let mut references = self.references.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = references.table(self.session, table, &table_on, &table_keys, null_matches_null)?;
         let schema = nullable(join.schema.as_arrow());
         let join = RefJoin::new(table, kind, stream_keys, condition, stream_is_left, schema);
         Ok(input.with(Operator::RefJoin(Arc::new(join))))

@@ -5,7 +5,10 @@
 //! right, so a process never starts with half of its rules.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
@@ -274,16 +277,37 @@ impl<'a> Compiler<'a> {
         None
     }
 
+    /// Queries are planned one after the other, as they read each other; then each rule is compiled by itself, as many at once as there
+    /// are processors.
     fn plan_all(&mut self) {
         let mut scope = Scope::new(Arc::clone(self.catalog.session()), self.catalog.sources());
-        let mut references = References::default();
         let order = self.reading_order();
         let mut sources = std::mem::take(&mut self.sources);
+        let mut planned = Vec::new();
         for id in order {
             let Some(source) = sources.remove(&id) else { continue };
             let blocked = self.broken.contains(&id) || source.reads.iter().any(|read| self.broken.contains(read));
-            if blocked || !self.plan_one(source, &mut scope, &mut references) {
-                self.broken.insert(id);
+            match if blocked { None } else { self.plan_one(source, &mut scope) } {
+                Some(of_rule) => planned.push(of_rule),
+                None => {
+                    self.broken.insert(id);
+                }
+            }
+        }
+        let compiled = compile_all(self.catalog, &scope, &planned);
+        for (Planned { header, reads, .. }, compiled) in planned.into_iter().zip(compiled) {
+            // What reads a rule with a mistake is not judged.
+            if reads.iter().any(|read| self.broken.contains(read)) {
+                self.broken.insert(header.id);
+                continue;
+            }
+            match compiled {
+                Ok(Some(rule)) => self.rules.push(rule),
+                Ok(None) => self.views.push(header),
+                Err(mistakes) => {
+                    self.diagnostics.extend(mistakes);
+                    self.broken.insert(header.id);
+                }
             }
         }
     }
@@ -321,35 +345,21 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Plans a rule and makes it readable for others; `false` if it has a mistake.
-    fn plan_one(&mut self, source: Source<'_>, scope: &mut Scope, references: &mut References) -> bool {
+    /// Plans a rule and makes it readable for others; `None` if it has a mistake.
+    fn plan_one(&mut self, source: Source<'a>, scope: &mut Scope) -> Option<Planned<'a>> {
         let Source { file, header, query, anchors, reads } = source;
         let planned = self.plan_logical(file, query, &anchors, scope);
         let planned = planned.and_then(|plan| cut_to_effect(&plan, file, &header));
-        let Ok(logical) = planned.map_err(|mistakes| self.diagnostics.extend(mistakes)) else { return false };
+        let logical = planned.map_err(|mistakes| self.diagnostics.extend(mistakes)).ok()?;
         scope.add_view(&header.id, logical.clone());
-        let Ok(delay_ms) =
-            self.delay(file, &header, &logical, &reads).map_err(|mistake| self.diagnostics.push(*mistake))
-        else {
-            return false;
-        };
+        let delay = self.delay(file, &header, &logical, &reads);
+        let delay_ms = delay.map_err(|mistake| self.diagnostics.push(*mistake)).ok()?;
         self.delays.insert(header.id.clone(), delay_ms);
         if let Err(mistake) = self.late_policy(file, &header, &reads) {
             self.diagnostics.push(*mistake);
-            return false;
+            return None;
         }
-        let result = match header.kind {
-            RuleKind::View => analyze(self.catalog.session(), logical)
-                .map(|_analyzed| self.views.push(header))
-                .map_err(|error| planning_mistakes(file, &error, scope, &anchors)),
-            RuleKind::Alert | RuleKind::Table => self
-                .compile_rule(file, header, logical, delay_ms.unwrap_or(0), references)
-                .map(|rule| self.rules.push(rule))
-                .map_err(|problems| {
-                    problems.into_iter().flat_map(|problem| describe(problem, file, scope, &anchors)).collect()
-                }),
-        };
-        result.map_err(|mistakes: Vec<Diagnostic>| self.diagnostics.extend(mistakes)).is_ok()
+        Some(Planned { file, header, anchors, reads, logical, delay_ms: delay_ms.unwrap_or(0) })
     }
 
     fn plan_logical(
@@ -425,45 +435,88 @@ impl<'a> Compiler<'a> {
         }
         Ok(())
     }
+}
 
-    fn compile_rule(
-        &self,
-        file: &RuleFile,
-        header: RuleHeader,
-        logical: LogicalPlan,
-        delay_ms: i64,
-        references: &mut References,
-    ) -> Result<CompiledRule, Vec<Problem>> {
-        let refused = |refusals: Vec<Refusal>| refusals.into_iter().map(Problem::from).collect::<Vec<_>>();
-        let session = self.catalog.session();
-        let analyzed = analyze(session, logical).map_err(|error| vec![error.into()])?;
-        let projected = match project_for_archive(analyzed.clone()) {
-            Ok(projected) => projected.map_err(|error| vec![error.into()])?,
-            Err(refusals) => {
-                let mut problems = refused(refusals);
-                problems.extend(lower(session, analyzed, false, references).err());
-                return Err(problems);
+/// A rule whose query is planned.
+struct Planned<'a> {
+    file: &'a RuleFile,
+    header: RuleHeader,
+    anchors: Anchors,
+    reads: BTreeSet<String>,
+    logical: LogicalPlan,
+    delay_ms: i64,
+}
+
+/// A compiled rule, nothing of a view, or the mistakes.
+type Compiled = Result<Option<CompiledRule>, Vec<Diagnostic>>;
+
+fn compile_all(catalog: &Catalog, scope: &Scope, planned: &[Planned<'_>]) -> Vec<Compiled> {
+    let references = Mutex::new(References::default());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(of) = planned.get(next.fetch_add(1, Ordering::Relaxed)) {
+            done.push((of.header.id.as_str(), compile_one(catalog, scope, of, &references)));
+        }
+        done
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(planned.len());
+    let mut done: BTreeMap<&str, Compiled> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let joined = running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        joined.flatten().collect()
+    });
+    planned.iter().map(|of| done.remove(of.header.id.as_str()).unwrap_or(Ok(None))).collect()
+}
+
+fn compile_one(catalog: &Catalog, scope: &Scope, of: &Planned<'_>, references: &Mutex<References>) -> Compiled {
+    let Planned { file, header, anchors, logical, .. } = of;
+    match header.kind {
+        RuleKind::View => match analyze(catalog.session(), logical.clone()) {
+            Ok(_analyzed) => Ok(None),
+            Err(error) => Err(planning_mistakes(file, &error, scope, anchors)),
+        },
+        RuleKind::Alert | RuleKind::Table => compile_rule(catalog, of, references).map(Some).map_err(|problems| {
+            problems.into_iter().flat_map(|problem| describe(problem, file, scope, anchors)).collect()
+        }),
+    }
+}
+
+fn compile_rule(
+    catalog: &Catalog,
+    of: &Planned<'_>,
+    references: &Mutex<References>,
+) -> Result<CompiledRule, Vec<Problem>> {
+    let Planned { file, header, logical, delay_ms, .. } = of;
+    let refused = |refusals: Vec<Refusal>| refusals.into_iter().map(Problem::from).collect::<Vec<_>>();
+    let session = catalog.session();
+    let analyzed = analyze(session, logical.clone()).map_err(|error| vec![error.into()])?;
+    let projected = match project_for_archive(analyzed.clone()) {
+        Ok(projected) => projected.map_err(|error| vec![error.into()])?,
+        Err(refusals) => {
+            let mut problems = refused(refusals);
+            problems.extend(lower(session, analyzed, false, references).err());
+            return Err(problems);
+        }
+    };
+    let columns = find_columns(&projected, header);
+    let in_order = columns.as_ref().is_ok_and(|columns| columns.firing.is_some());
+    match (columns, lower(session, projected.clone(), in_order, references)) {
+        (Ok(columns), Ok(plan)) => {
+            let reach_us = reach_us(header, &plan).map_err(|refusal| refused(vec![refusal]))?;
+            Ok(assemble(file, header.clone(), projected, plan, columns, (*delay_ms, reach_us)))
+        }
+        (columns, plan) => {
+            let mut refusals = columns.err().unwrap_or_default();
+            // Without a stream, or with a window that is none, there is no time to select.
+            if let Err(Problem::Refused(first)) = &plan
+                && [code::NO_STREAM, code::TUMBLE].contains(&first.code)
+            {
+                refusals.retain(|refusal| refusal.code != code::EVENT_TIME_COLUMN);
             }
-        };
-        let columns = find_columns(&projected, &header);
-        let in_order = columns.as_ref().is_ok_and(|columns| columns.firing.is_some());
-        match (columns, lower(session, projected.clone(), in_order, references)) {
-            (Ok(columns), Ok(plan)) => {
-                let reach_us = reach_us(&header, &plan).map_err(|refusal| refused(vec![refusal]))?;
-                Ok(assemble(file, header, projected, plan, columns, (delay_ms, reach_us)))
-            }
-            (columns, plan) => {
-                let mut refusals = columns.err().unwrap_or_default();
-                // Without a stream, or with a window that is none, there is no time to select.
-                if let Err(Problem::Refused(first)) = &plan
-                    && [code::NO_STREAM, code::TUMBLE].contains(&first.code)
-                {
-                    refusals.retain(|refusal| refusal.code != code::EVENT_TIME_COLUMN);
-                }
-                let mut problems = refused(refusals);
-                problems.extend(plan.err());
-                Err(problems)
-            }
+            let mut problems = refused(refusals);
+            problems.extend(plan.err());
+            Err(problems)
         }
     }
 }

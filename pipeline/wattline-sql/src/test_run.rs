@@ -50,7 +50,8 @@ pub fn run_rule_test(
     given_rows: GivenRows<'_>,
 ) -> Result<TestOutcome, Error> {
     let mut outcome = TestOutcome::default();
-    let set = match with_references(set, files, case) {
+    let (number, _) = set.rule(rule).ok_or_else(|| Error::UnknownRule { rule: rule.to_owned() })?;
+    let set = match set_of(set, files, rule, case) {
         Ok(set) => set,
         Err(problem) => {
             outcome.failures.push(problem);
@@ -86,6 +87,7 @@ pub fn run_rule_test(
             run_all_cuts(&set, index, &given, case, None, &mut outcome)?;
         }
     }
+    outcome.rows.iter_mut().for_each(|rows| rows.rule = number);
     Ok(outcome)
 }
 
@@ -230,10 +232,8 @@ fn collect_final(
     Ok(())
 }
 
-fn with_references(set: &RuleSet, files: &[RuleFile], case: &TestCase) -> Result<RuleSet, String> {
-    if case.reference.is_empty() {
-        return Ok(set.clone());
-    }
+/// The rule and those that it reads, with the reference tables of the case.
+fn set_of(set: &RuleSet, files: &[RuleFile], rule: &str, case: &TestCase) -> Result<RuleSet, String> {
     let mut tables = Vec::new();
     for (name, csv) in &case.reference {
         let table = set
@@ -244,8 +244,22 @@ fn with_references(set: &RuleSet, files: &[RuleFile], case: &TestCase) -> Result
         tables.push(read_reference(table, csv).map_err(|problem| format!("reference table `{name}`: {problem}"))?);
     }
     let catalog = set.catalog().with_references(tables).map_err(|error| error.to_string())?;
-    RuleSet::compile(&catalog, files)
+    RuleSet::compile(&catalog, &read_by(files, rule))
         .map_err(|mistakes| mistakes.iter().map(|mistake| mistake.message.clone()).collect::<Vec<_>>().join("; "))
+}
+
+/// The file of a rule, and of all that it reads, directly or through others.
+fn read_by(files: &[RuleFile], rule: &str) -> Vec<RuleFile> {
+    let id_of = |file: &RuleFile| Some(file.path.rsplit(['/', ':']).next()?.strip_suffix(".sql")?.to_owned());
+    let by_id: BTreeMap<String, &RuleFile> = files.iter().filter_map(|file| Some((id_of(file)?, file))).collect();
+    let (mut wanted, mut found) = (vec![rule.to_owned()], BTreeMap::new());
+    while let Some(id) = wanted.pop() {
+        if let Some(file) = by_id.get(&id).filter(|_| !found.contains_key(&id)) {
+            wanted.extend(file.tables_read());
+            found.insert(id, (*file).clone());
+        }
+    }
+    found.into_values().collect()
 }
 
 /// Columns that the text leaves out are null.

@@ -10,7 +10,13 @@ use rust_embed::RustEmbed;
 #[folder = "../../sql"]
 #[include = "*.sql"]
 #[include = "*.test.toml"]
+#[exclude = "reports/*"]
 struct Sql;
+
+#[derive(RustEmbed)]
+#[folder = "../../sql/reports"]
+#[include = "*.sql"]
+struct Reports;
 
 #[derive(RustEmbed)]
 #[folder = "../../sql/reference"]
@@ -66,6 +72,11 @@ pub(crate) fn known_tables() -> &'static BTreeMap<String, KnownTable> {
 /// Rows of a known table as CSV: those that come with the program, or an example.
 pub(crate) fn table_rows(name: &str) -> Option<Cow<'static, [u8]>> {
     Tables::get(&format!("{name}.csv")).map(|file| file.data)
+}
+
+/// Shipped reports by file name.
+pub(crate) fn reports() -> BTreeMap<String, String> {
+    Reports::iter().filter_map(|path| Some((path.to_string(), text(Reports::get(&path)?.data)))).collect()
 }
 
 /// A shipped schema by the name of its stream.

@@ -76,6 +76,9 @@ pub(crate) enum Command {
     /// Look at the alerts of the archive.
     #[command(subcommand)]
     Alerts(AlertsCommand),
+    /// Ask the archive what is asked again and again: reports that come with the program.
+    #[command(subcommand)]
+    Reports(ReportsCommand),
     /// Look at the tables of the archive.
     #[command(subcommand)]
     Archive(ArchiveCommand),
@@ -166,6 +169,45 @@ pub(crate) struct AlertsExplainArgs {
     /// What to print.
     #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
     pub(crate) format: OutputFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReportsCommand {
+    /// All reports, one a line.
+    List(ReportsListArgs),
+    /// The SQL of a report.
+    Show(ReportsShowArgs),
+    /// Run a report over the archive.
+    Run(ReportsRunArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportsListArgs {
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportsShowArgs {
+    /// Id of the report.
+    pub(crate) report: String,
+    /// As a script for DuckDB, with views over the files of the archive.
+    #[arg(long)]
+    pub(crate) duckdb: bool,
+    #[command(flatten)]
+    pub(crate) place: ArchivePlace,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportsRunArgs {
+    /// Id of the report.
+    pub(crate) report: String,
+    #[command(flatten)]
+    pub(crate) place: ArchivePlace,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = QueryFormat::Text)]
+    pub(crate) format: QueryFormat,
 }
 
 /// Which rules: those of a job, or all that come with the program.

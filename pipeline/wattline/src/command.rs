@@ -15,6 +15,7 @@ mod explain;
 mod init;
 mod query;
 mod replay;
+mod reports;
 mod rules;
 mod run;
 mod test;
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: Cli, functions: &UserFunctions) -> Result<ExitCode> {
         Command::Run(args) => blocking_on(run::run(args, functions)),
         Command::Query(args) => blocking_on(query::run(args, functions)),
         Command::Alerts(command) => blocking_on(alerts::run(command, functions)),
+        Command::Reports(command) => blocking_on(reports::run(command, functions)),
         Command::Archive(args) => blocking_on(archive::run(args)),
     }
 }

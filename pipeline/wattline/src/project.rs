@@ -178,6 +178,29 @@ pub(crate) fn load_in(folder: &Path, name: &str, text: String) -> Result<Project
     load_text(loader, name, text)
 }
 
+/// The reference tables of a job that can be read, and those that come with the program; none of topics.
+pub(crate) fn reference_tables(path: &Path) -> Vec<ReferenceTable> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let configured =
+        config::parse(&path.display().to_string(), &text).map(|config| config.reference).unwrap_or_default();
+    let mut references: BTreeMap<String, config::Reference> =
+        configured.into_iter().map(|(name, of)| (name, of.into_inner())).collect();
+    for (name, _) in assets::known_tables().iter().filter(|(_, table)| table.shipped) {
+        references.entry(name.clone()).or_insert_with(|| config::Reference::of_path(format!("{BUILTIN}{name}")));
+    }
+    let folder = folder_of(path);
+    let files = references.iter().filter(|(_, reference)| reference.topic.is_none());
+    files.filter_map(|(name, reference)| Some(read_reference(&folder, name, reference).ok()?.0)).collect()
+}
+
+/// The CSV file of a job's reference table, if it is one.
+pub(crate) fn reference_file(path: &Path, name: &str) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let mut config = config::parse(&path.display().to_string(), &text).ok()?;
+    let file = config.reference.remove(name)?.into_inner().path?;
+    file.ends_with(".csv").then(|| folder_of(path).join(file))
+}
+
 /// The project of all shipped rules: every shipped stream, with a delay of 2 minutes, and every table that they read, with its example.
 ///
 /// # Errors
@@ -536,13 +559,11 @@ impl Loader {
             }
         }
         let left_out = leave_out(&mut found, &of_folders, config);
-        for (name, table) in assets::known_tables().iter().filter(|(_, table)| table.shipped) {
-            let is_read = |(path, text): (&String, &String)| {
-                path.ends_with(".sql")
-                    && RuleFile { path: path.clone(), text: text.clone() }.tables_read().contains(name)
-            };
-            if !config.reference.contains_key(name) && !config.streams.contains_key(name) && found.iter().any(is_read) {
-                debug_assert!(!table.columns.is_empty(), "a table has columns");
+        let rules = found.iter().filter(|(path, _)| path.ends_with(".sql"));
+        let read: BTreeSet<String> =
+            rules.flat_map(|(path, text)| RuleFile { path: path.clone(), text: text.clone() }.tables_read()).collect();
+        for (name, _) in assets::known_tables().iter().filter(|(_, table)| table.shipped) {
+            if read.contains(name) && !config.reference.contains_key(name) && !config.streams.contains_key(name) {
                 let carried = config::Reference::of_path(format!("{BUILTIN}{name}"));
                 config.reference.insert(name.clone(), Spanned::new(0..0, carried));
             }

@@ -219,14 +219,17 @@ fn facts(project: &Project, header: &RuleHeader, compiled: Option<&CompiledRule>
     facts
 }
 
-/// The first case of its tests.
+/// A case that is long needs patience.
+const EXAMPLE_LINES: usize = 60;
+
+/// The first case of its tests that is not long, else the shortest.
 fn example(project: &Project, id: &str) -> Option<String> {
     const CASE: &str = "[[test]]";
     let name = format!("{id}.test.toml");
     let (_, text) = project.tests.iter().find(|(path, _)| path.rsplit(['/', ':']).next() == Some(&name))?;
-    let start = text.find(CASE)?;
-    let end = text[start + CASE.len()..].find(CASE).map_or(text.len(), |at| start + CASE.len() + at);
-    Some(text[start..end].to_owned())
+    let cases: Vec<String> = text.split(CASE).skip(1).map(|case| format!("{CASE}{case}")).collect();
+    let short = cases.iter().find(|case| case.lines().count() <= EXAMPLE_LINES);
+    short.or_else(|| cases.iter().min_by_key(|case| case.len())).cloned()
 }
 
 fn tuning(project: &Project, header: &RuleHeader) -> String {
