@@ -13,6 +13,7 @@ mod library;
 mod nab;
 mod readers;
 mod readers_tests;
+mod reports;
 mod s3_server;
 mod s3_server_tests;
 mod scratch;

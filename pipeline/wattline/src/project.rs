@@ -193,14 +193,6 @@ pub(crate) fn reference_tables(path: &Path) -> Vec<ReferenceTable> {
     files.filter_map(|(name, reference)| Some(read_reference(&folder, name, reference).ok()?.0)).collect()
 }
 
-/// The CSV file of a job's reference table, if it is one.
-pub(crate) fn reference_file(path: &Path, name: &str) -> Option<PathBuf> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let mut config = config::parse(&path.display().to_string(), &text).ok()?;
-    let file = config.reference.remove(name)?.into_inner().path?;
-    file.ends_with(".csv").then(|| folder_of(path).join(file))
-}
-
 /// The project of all shipped rules: every shipped stream, with a delay of 2 minutes, and every table that they read, with its example.
 ///
 /// # Errors

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use arrow::datatypes::DataType;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use wattline_connect::archive::Archive;
-use wattline_sql::{RuleFile, UserFunctions};
+use wattline_sql::{ReferenceTable, RuleFile, UserFunctions};
 
-use crate::cli::{OutputFormat, ReportsCommand, ReportsListArgs, ReportsRunArgs, ReportsShowArgs};
+use crate::cli::{ArchivePlace, OutputFormat, ReportsCommand, ReportsListArgs, ReportsRunArgs, ReportsShowArgs};
 use crate::table_text::table;
-use crate::{assets, config, report};
+use crate::{assets, config, project, report};
 
 /// What the header of a report says.
 #[derive(Debug, Clone, serde::Deserialize)]
@@ -98,7 +100,7 @@ async fn show(args: &ReportsShowArgs) -> Result<ExitCode> {
         bail!("report `{}` uses functions that DuckDB does not have: `wattline reports run {0}`", args.report);
     }
     let archive = super::archive::open(&args.place).await?;
-    let mut out = String::new();
+    let mut out = "SET TimeZone = 'UTC';\n".to_owned();
     for name in tables_of(&report) {
         out.push_str(&view_of(&archive, &args.place, &name).await?);
     }
@@ -106,23 +108,78 @@ async fn show(args: &ReportsShowArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A table of the archive, or a reference table in a CSV file, as DuckDB sees it.
-async fn view_of(archive: &Archive, place: &crate::cli::ArchivePlace, name: &str) -> Result<String> {
-    let quoted = |path: &String| format!("'{}'", path.replace('\'', "''"));
+/// A table of the archive, or a reference table, as DuckDB sees it.
+async fn view_of(archive: &Archive, place: &ArchivePlace, name: &str) -> Result<String> {
     if let Ok(files) = archive.files(name).await {
-        let files: Vec<String> = files.iter().map(quoted).collect();
-        return Ok(match files.is_empty() {
-            true => String::new(),
-            false => format!(
-                "CREATE VIEW {name} AS SELECT * FROM read_parquet([{}], union_by_name = true);\n",
-                files.join(", ")
-            ),
-        });
+        let files: Vec<String> = files.iter().map(|path| quoted(path)).collect();
+        if !files.is_empty() {
+            let files = files.join(", ");
+            return Ok(format!(
+                "CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}], hive_partitioning = true, union_by_name = true);\n"
+            ));
+        }
+        // A table that nothing was written to has columns all the same.
+        let schema = archive.schema(name).await?;
+        let columns =
+            schema.fields().iter().map(|field| format!("NULL::{} AS {}", duckdb_type(field.data_type()), field.name()));
+        let columns: Vec<String> = columns.collect();
+        return Ok(format!("CREATE VIEW {name} AS SELECT {} WHERE false;\n", columns.join(", ")));
     }
-    let Some(path) = crate::project::reference_file(&place.config.config, name) else {
-        bail!("neither the archive nor the job has a table `{name}` in files");
-    };
-    Ok(format!("CREATE VIEW {name} AS SELECT * FROM read_csv({});\n", quoted(&path.display().to_string())))
+    let table = project::reference_tables(&place.config.config).into_iter().find(|table| table.name == name);
+    let Some(table) = table else { bail!("neither the archive nor the job has a table `{name}`") };
+    rows_as_view(&table)
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A reference table is small enough to be part of the script.
+fn rows_as_view(table: &ReferenceTable) -> Result<String> {
+    let fields = table.schema.fields();
+    let typed = fields
+        .iter()
+        .enumerate()
+        .map(|(at, field)| format!("CAST(c{at} AS {}) AS {}", duckdb_type(field.data_type()), field.name()));
+    let typed: Vec<String> = typed.collect();
+    let names: Vec<String> = (0..fields.len()).map(|at| format!("c{at}")).collect();
+    let options = FormatOptions::default();
+    let mut rows = vec![format!("({})", vec!["NULL"; fields.len()].join(", "))];
+    for batch in &table.batches {
+        let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options));
+        let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
+        for row in 0..batch.num_rows() {
+            let cells = columns.iter().zip(batch.columns()).map(|(shown, column)| match column.is_null(row) {
+                true => "NULL".to_owned(),
+                false => quoted(&shown.value(row).to_string()),
+            });
+            rows.push(format!("({})", cells.collect::<Vec<_>>().join(", ")));
+        }
+    }
+    // The first row is there so that an empty table has columns too.
+    Ok(format!(
+        "CREATE VIEW {} AS SELECT {} FROM (VALUES {}) AS rows({}) OFFSET 1;\n",
+        table.name,
+        typed.join(", "),
+        rows.join(", "),
+        names.join(", ")
+    ))
+}
+
+fn duckdb_type(of: &DataType) -> String {
+    match of {
+        DataType::Boolean => "BOOLEAN".to_owned(),
+        DataType::Int32 => "INTEGER".to_owned(),
+        DataType::Int64 => "BIGINT".to_owned(),
+        DataType::Float32 => "FLOAT".to_owned(),
+        DataType::Float64 => "DOUBLE".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::Date32 => "DATE".to_owned(),
+        DataType::Timestamp(..) => "TIMESTAMPTZ".to_owned(),
+        DataType::List(item) => format!("{}[]", duckdb_type(item.data_type())),
+        DataType::Binary => "BLOB".to_owned(),
+        _ => "VARCHAR".to_owned(),
+    }
 }
 
 async fn answer(args: &ReportsRunArgs, functions: &UserFunctions) -> Result<ExitCode> {
