@@ -157,7 +157,7 @@ fn whole_job() -> Result<String> {
     for (name, table) in &tables {
         let path = root.join(format!("sql/reference/{name}.csv"));
         ensure!(path.is_file(), "there are no rows of `{name}`");
-        if !table.get("shipped").is_some_and(|shipped| shipped.as_bool() == Some(true)) {
+        if table.get("shipped").and_then(toml::Value::as_bool) != Some(true) {
             job.push_str(&format!("[reference.{name}]\npath = \"{}\"\n", path.display()));
         }
     }

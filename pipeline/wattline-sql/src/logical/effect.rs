@@ -21,9 +21,9 @@ pub(crate) fn within_effect(
     let columns = plan.schema().columns();
     let streams = streams_of(plan);
     let is_start = |column: &Expr| lag_us(&resolve(plan, column), &streams).is_some();
-    let start =
+    let mut start =
         columns.iter().filter(|column| column.name == "window_start").map(|column| Expr::Column(column.clone()));
-    let time = start.filter(is_start).next();
+    let time = start.find(is_start);
     let time = time.or_else(|| Some(Expr::Column(columns.get(time_of_output(plan)?)?.clone())));
     let Some(time) = time else { return Ok(None) };
     let instant = |us: i64| lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())));

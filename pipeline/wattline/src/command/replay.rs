@@ -120,12 +120,15 @@ async fn replayed(project: &Project, rule: &str, place: &ArchivePlace, stretch: 
 /// Rows of a rule by what they are about, each as its columns in text.
 type Rows = BTreeMap<Vec<String>, Vec<BTreeMap<String, String>>>;
 
+/// A column that differs, and both values.
+type ChangedColumn = (String, String, String);
+
 /// How rows of two rules differ.
 #[derive(Debug, Default)]
 struct Differences {
     alike: usize,
-    /// What it is about, and for each column that differs both values.
-    changed: Vec<(Vec<String>, Vec<(String, String, String)>)>,
+    /// What it is about, and the columns that differ.
+    changed: Vec<(Vec<String>, Vec<ChangedColumn>)>,
     only_old: Vec<Vec<String>>,
     only_new: Vec<Vec<String>>,
 }

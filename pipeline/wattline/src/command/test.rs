@@ -101,7 +101,7 @@ fn untested(project: &Project) -> Vec<String> {
 /// Judges the cases, as many at once as there are processors; tells of each in their order.
 fn judge_all(project: &Project, cases: &[(&str, &TestCase)], mut tell: impl FnMut(&Verdict)) -> Result<Vec<Verdict>> {
     let next = AtomicUsize::new(0);
-    let (send, verdicts) = std::sync::mpsc::channel();
+    let (send, verdicts) = std::sync::mpsc::sync_channel(cases.len());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
             let (send, next) = (send.clone(), &next);

@@ -192,6 +192,41 @@ pub(super) fn running() -> Vec<RuleFile> {
     ]
 }
 
+/// Unions of times that are computed in several ways.
+fn held_by_unions() -> Vec<RuleFile> {
+    let of = |id: &str, sql: &str| rule(id, TABLE, sql);
+    let minutes = "(SELECT meter_id, window_end AS at, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_start, window_end)";
+    let both = format!(
+        "(SELECT meter_id, at, n FROM {minutes} UNION ALL SELECT meter_id, ts AS at, seq_no AS n FROM other_readings)"
+    );
+    let windows = format!(
+        "(SELECT meter_id, at, n FROM {minutes} UNION ALL SELECT meter_id, window_start, count(*) FROM HOP(other_readings, ts, INTERVAL '1 minute', INTERVAL '3 minutes') GROUP BY meter_id, window_start, window_end)"
+    );
+    vec![
+        of("held_by_either", &format!("SELECT * FROM {both}")),
+        of("held_by_either_window", &format!("SELECT * FROM {windows}")),
+        of(
+            "held_by_either_before",
+            &format!(
+                "SELECT *, sum(n) OVER (PARTITION BY meter_id ORDER BY at RANGE INTERVAL '2 minutes' PRECEDING) AS lately FROM {both}"
+            ),
+        ),
+        of(
+            "held_by_either_again",
+            &format!(
+                "SELECT window_end, meter_id, sum(n) AS n, max(at) AS at FROM TUMBLE({windows}, at, INTERVAL '2 minutes') GROUP BY meter_id, window_start, window_end"
+            ),
+        ),
+        of(
+            "held_by_either_joined",
+            &format!(
+                "SELECT a.at, a.n, b.seq_no FROM {both} a LEFT JOIN meter_readings b ON b.meter_id = a.meter_id AND b.ts BETWEEN a.at AND a.at + INTERVAL '20 seconds'"
+            ),
+        ),
+        of("held_by_either_grouped", &format!("SELECT at, count(*) AS n FROM {both} GROUP BY at")),
+    ]
+}
+
 /// Stages over rows that come later than an instant in them says.
 pub(super) fn held_by_stages() -> Vec<RuleFile> {
     let of = |id: &str, sql: &str| rule(id, TABLE, sql);
@@ -203,30 +238,7 @@ pub(super) fn held_by_stages() -> Vec<RuleFile> {
     let cumulate = "CUMULATE(meter_readings, ts, INTERVAL '1 minute', INTERVAL '4 minutes')";
     let day = "TUMBLE(meter_readings, ts, INTERVAL '1 day', 'UTC')";
     let mut rules = Vec::new();
-    let minutes = "(SELECT meter_id, window_end AS at, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute') GROUP BY meter_id, window_start, window_end)";
-    let both = format!(
-        "(SELECT meter_id, at, n FROM {minutes} UNION ALL SELECT meter_id, ts AS at, seq_no AS n FROM other_readings)"
-    );
-    let windows = format!(
-        "(SELECT meter_id, at, n FROM {minutes} UNION ALL SELECT meter_id, window_start, count(*) FROM HOP(other_readings, ts, INTERVAL '1 minute', INTERVAL '3 minutes') GROUP BY meter_id, window_start, window_end)"
-    );
-    rules.extend([
-        of("held_by_either", &format!("SELECT * FROM {both}")),
-        of("held_by_either_window", &format!("SELECT * FROM {windows}")),
-        of(
-            "held_by_either_before",
-            &format!("SELECT *, sum(n) OVER (PARTITION BY meter_id ORDER BY at RANGE INTERVAL '2 minutes' PRECEDING) AS lately FROM {both}"),
-        ),
-        of(
-            "held_by_either_again",
-            &format!("SELECT window_end, meter_id, sum(n) AS n, max(at) AS at FROM TUMBLE({windows}, at, INTERVAL '2 minutes') GROUP BY meter_id, window_start, window_end"),
-        ),
-        of(
-            "held_by_either_joined",
-            &format!("SELECT a.at, a.n, b.seq_no FROM {both} a LEFT JOIN meter_readings b ON b.meter_id = a.meter_id AND b.ts BETWEEN a.at AND a.at + INTERVAL '20 seconds'"),
-        ),
-        of("held_by_either_grouped", &format!("SELECT at, count(*) AS n FROM {both} GROUP BY at")),
-    ]);
+    rules.extend(held_by_unions());
     for (name, header, window) in [
         ("cumulate", TABLE, cumulate),
         ("hop", TABLE, "HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '3 minutes')"),
