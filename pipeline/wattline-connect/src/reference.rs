@@ -173,7 +173,7 @@ fn from_csv(path: &Path, content: &[u8], options: &ReferenceOptions) -> Result<R
     assemble(Schema::new(fields), arrays, lines.len())
 }
 
-/// Adds the known columns that the table does not have.
+/// Adds the known columns that the table does not have. Whether it has versions is for the table to say.
 fn add_known(
     path: &Path,
     fields: &mut Vec<Field>,
@@ -182,7 +182,8 @@ fn add_known(
     options: &ReferenceOptions,
 ) -> Result<()> {
     for name in options.known.keys() {
-        if fields.iter().any(|field| field.name().eq_ignore_ascii_case(name)) {
+        let is_there = fields.iter().any(|field| field.name().eq_ignore_ascii_case(name));
+        if is_there || VALIDITY.contains(&name.as_str()) {
             continue;
         }
         let data_type = stated(path, name, options)?.unwrap_or(DataType::Utf8);
