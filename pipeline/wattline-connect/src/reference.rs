@@ -442,4 +442,23 @@ mod tests {
             load_reference(&folder.path().join("none.csv"), &options).unwrap_err().to_string().contains("none.csv")
         );
     }
+
+    #[test]
+    fn known_columns_have_their_types_and_are_null_where_the_table_lacks_them() {
+        let known = [("rated_v", "decimal(9,3)"), ("area", "string"), ("valid_from", "timestamp")];
+        let known = known.map(|(name, of)| (name.to_owned(), of.to_owned())).into();
+        let options = ReferenceOptions { known, types: BTreeMap::from([("phases".into(), "bigint".into())]) };
+        let table = read_reference("meters", b"meter_id,rated_v,phases\nM1,220,3\n", &options).unwrap();
+        let fields = table.schema.fields().iter();
+        let fields: Vec<(&str, &DataType)> = fields.map(|field| (field.name().as_str(), field.data_type())).collect();
+        let rated = DataType::Decimal128(9, 3);
+        let expected = [
+            ("meter_id", &DataType::Utf8),
+            ("rated_v", &rated),
+            ("phases", &DataType::Int64),
+            ("area", &DataType::Utf8),
+        ];
+        assert_eq!(fields, expected, "a table without versions stays one");
+        assert_eq!(table.batch.column(3).null_count(), 1);
+    }
 }
