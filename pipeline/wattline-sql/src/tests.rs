@@ -2,6 +2,7 @@
 
 mod corrections;
 mod diagnostics;
+mod effect;
 mod equivalence;
 mod fleet;
 mod nexmark;
