@@ -50,6 +50,13 @@ pub struct RuleFile {
     pub text: String,
 }
 
+/// The id that the path of a rule file, or of its tests, says.
+#[must_use]
+pub fn rule_of(path: &str) -> Option<&str> {
+    let name = path.rsplit(['/', ':']).next()?;
+    name.strip_suffix(".sql").or_else(|| name.strip_suffix(".test.toml"))
+}
+
 impl RuleFile {
     /// The streams, reference tables and rules that the query names; none if it cannot be read.
     #[must_use]

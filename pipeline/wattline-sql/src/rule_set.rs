@@ -27,7 +27,7 @@ use crate::logical::{
 };
 use crate::output::{OutputColumns, find_columns, project_for_archive};
 use crate::planner::{Feed, Hold, Node, Problem, References, StreamPlan, analyze, lower};
-use crate::rule_file::{LatePolicy, RuleFile, RuleHeader, RuleKind, parse_header};
+use crate::rule_file::{LatePolicy, RuleFile, RuleHeader, RuleKind, parse_header, rule_of};
 use crate::shared_state::SharedState;
 
 /// A rule that gives rows: kind alert or table.
@@ -226,7 +226,7 @@ impl<'a> Compiler<'a> {
                 Ok(header) => header,
                 Err(mistakes) => {
                     self.diagnostics.extend(mistakes);
-                    self.broken.extend(stem_of(&file.path));
+                    self.broken.extend(rule_of(&file.path).map(str::to_owned));
                     self.parse_query(file);
                     continue;
                 }
@@ -629,8 +629,4 @@ fn describe(problem: Problem, file: &RuleFile, scope: &Scope, anchors: &Anchors)
         Problem::Refused(refusal) => vec![refusal.into_diagnostic(file, anchors)],
         Problem::Failed(error) => planning_mistakes(file, &error, scope, anchors),
     }
-}
-
-fn stem_of(path: &str) -> Option<String> {
-    Some(path.rsplit('/').next()?.strip_suffix(".sql")?.to_owned())
 }

@@ -19,7 +19,7 @@ use crate::catalog::{ReferenceTable, event_time_type};
 use crate::error::Error;
 use crate::oracle;
 use crate::program::{RuleRows, StateDelta};
-use crate::rule_file::{LatePolicy, RuleFile};
+use crate::rule_file::{LatePolicy, RuleFile, rule_of};
 use crate::rule_set::RuleSet;
 use crate::test_file::{Expected, ExpectedRow, TestCase};
 
@@ -250,7 +250,7 @@ fn set_of(set: &RuleSet, files: &[RuleFile], rule: &str, case: &TestCase) -> Res
 
 /// The file of a rule, and of all that it reads, directly or through others.
 fn read_by(files: &[RuleFile], rule: &str) -> Vec<RuleFile> {
-    let id_of = |file: &RuleFile| Some(file.path.rsplit(['/', ':']).next()?.strip_suffix(".sql")?.to_owned());
+    let id_of = |file: &RuleFile| rule_of(&file.path).map(str::to_owned);
     let by_id: BTreeMap<String, &RuleFile> = files.iter().filter_map(|file| Some((id_of(file)?, file))).collect();
     let (mut wanted, mut found) = (vec![rule.to_owned()], BTreeMap::new());
     while let Some(id) = wanted.pop() {

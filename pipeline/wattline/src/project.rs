@@ -18,7 +18,7 @@ use wattline_runtime::port::Position;
 use wattline_runtime::stream_schema;
 use wattline_runtime::table::{SystemStream, system_streams, system_tables};
 use wattline_sql::diagnostic::code;
-use wattline_sql::{Catalog, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream, UserFunctions};
+use wattline_sql::{Catalog, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream, UserFunctions, rule_of};
 
 use crate::assets::{self, BUILTIN};
 use crate::config::{self, Config};
@@ -581,7 +581,7 @@ fn leave_out(
     of_folders: &BTreeSet<String>,
     config: &Config,
 ) -> BTreeMap<String, Vec<String>> {
-    let id_of = |path: &str| path.rsplit('/').next().and_then(|name| name.strip_suffix(".sql")).map(str::to_owned);
+    let id_of = |path: &str| rule_of(path).filter(|_| path.ends_with(".sql")).map(str::to_owned);
     let reads: BTreeMap<String, BTreeSet<String>> = of_folders
         .iter()
         .filter(|path| path.ends_with(".sql"))

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use wattline_sql::diagnostic::code;
-use wattline_sql::{Diagnostic, RuleKind, UserFunctions};
+use wattline_sql::{Diagnostic, RuleKind, UserFunctions, rule_of};
 
 use crate::cli::{CheckArgs, OutputFormat};
 use crate::project::Project;
@@ -65,12 +65,6 @@ fn ungoverned(project: &Project) -> Vec<Diagnostic> {
         }
     }
     mistakes
-}
-
-/// The id of the rule that a file or its tests are of.
-fn rule_of(path: &str) -> Option<&str> {
-    let name = path.rsplit(['/', ':']).next()?;
-    name.strip_suffix(".sql").or_else(|| name.strip_suffix(".test.toml"))
 }
 
 fn has_year(standard: &str) -> bool {

@@ -14,7 +14,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::TableProvider;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 use wattline_sql::oracle::run_rule_over;
-use wattline_sql::{CompiledRule, RuleFile, RuleKind, RuleSet, UserFunctions};
+use wattline_sql::{CompiledRule, RuleFile, RuleKind, RuleSet, UserFunctions, rule_of};
 
 use crate::cli::{ArchivePlace, OutputFormat, QueryFormat, ReplayArgs, RulesDiffArgs, Stretch};
 use crate::project::{self, Project};
@@ -71,13 +71,12 @@ fn find(project: &Project, rule: &str) -> Result<Option<(RuleSet, String)>> {
         bail!("the job has no rule `{rule}`, and it is no path of a rule file; {help}");
     }
     let text = std::fs::read_to_string(rule).with_context(|| format!("reading `{rule}`"))?;
-    let name = |path: &str| path.rsplit(['/', ':']).next().map(str::to_owned);
     let mut files: Vec<RuleFile> = project.rule_files.clone();
-    files.retain(|file| name(&file.path) != name(rule));
+    files.retain(|file| rule_of(&file.path) != rule_of(rule));
     files.push(RuleFile { path: rule.to_owned(), text: text.clone() });
     match RuleSet::compile(project.rules.catalog(), &files) {
         Ok(rules) => {
-            let id = name(rule).and_then(|name| Some(name.strip_suffix(".sql")?.to_owned())).unwrap_or_default();
+            let id = rule_of(rule).unwrap_or_default().to_owned();
             Ok(Some((rules, id)))
         }
         Err(mistakes) => {

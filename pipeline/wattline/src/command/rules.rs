@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use wattline_core::time::HumanDuration;
 use wattline_runtime::alerting::rfc3339;
 use wattline_sql::explain::kept;
-use wattline_sql::{CompiledRule, LatePolicy, RuleFile, RuleHeader, RuleKind, UserFunctions};
+use wattline_sql::{CompiledRule, LatePolicy, RuleFile, RuleHeader, RuleKind, UserFunctions, rule_of};
 
 use crate::assets::BUILTIN;
 use crate::cli::{OutputFormat, RulesCommand, RulesListArgs, RulesOf, RulesPagesArgs, RulesShowArgs};
@@ -131,8 +131,7 @@ fn standard_of(header: &RuleHeader) -> Option<String> {
 }
 
 fn file_of<'a>(project: &'a Project, id: &str) -> Option<&'a RuleFile> {
-    let name = format!("{id}.sql");
-    project.rule_files.iter().find(|file| file.path.rsplit(['/', ':']).next() == Some(&name))
+    project.rule_files.iter().find(|file| rule_of(&file.path) == Some(id))
 }
 
 fn folder_of(project: &Project, id: &str) -> String {
@@ -206,8 +205,7 @@ fn facts(project: &Project, header: &RuleHeader, compiled: Option<&CompiledRule>
         (!reads.is_empty()).then(|| reads.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
     );
     let readers = project.rule_files.iter().filter(|file| file.tables_read().contains(&header.id));
-    let readers: Vec<String> =
-        readers.filter_map(|file| Some(format!("`{}`", file.path.rsplit('/').next()?.strip_suffix(".sql")?))).collect();
+    let readers: Vec<String> = readers.filter_map(|file| Some(format!("`{}`", rule_of(&file.path)?))).collect();
     add("read by", (!readers.is_empty()).then(|| readers.join(", ")));
     if let Some(rule) = compiled {
         add("delay", Some(HumanDuration(rule.delay_ms).to_string()));
@@ -225,8 +223,7 @@ const EXAMPLE_LINES: usize = 60;
 /// The first case of its tests that is not long, else the shortest.
 fn example(project: &Project, id: &str) -> Option<String> {
     const CASE: &str = "[[test]]";
-    let name = format!("{id}.test.toml");
-    let (_, text) = project.tests.iter().find(|(path, _)| path.rsplit(['/', ':']).next() == Some(&name))?;
+    let (_, text) = project.tests.iter().find(|(path, _)| rule_of(path) == Some(id))?;
     let cases: Vec<String> = text.split(CASE).skip(1).map(|case| format!("{CASE}{case}")).collect();
     let short = cases.iter().find(|case| case.lines().count() <= EXAMPLE_LINES);
     short.or_else(|| cases.iter().min_by_key(|case| case.len())).cloned()

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +25,7 @@ use wattline_runtime::port::RuleRows;
 use wattline_runtime::table::{SystemStream, system_streams};
 use wattline_runtime::{RulePlan, stream_schema};
 use wattline_sql::test_file::{Expected, ExpectedRow, TestCase, TestFile};
-use wattline_sql::{TestOutcome, UserFunctions, run_rule_test};
+use wattline_sql::{TestOutcome, UserFunctions, rule_of, run_rule_test};
 
 use crate::cli::{OutputFormat, TestArgs};
 use crate::project::Project;
@@ -50,7 +49,7 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
     let mut mistakes = Vec::new();
     for (path, text) in &project.tests {
         match TestFile::parse(path, text, project.rules.catalog()) {
-            Ok(file) => files.push((rule_of(path), file)),
+            Ok(file) => files.push((rule_of(path).unwrap_or_default().to_owned(), file)),
             Err(diagnostics) => mistakes.extend(diagnostics),
         }
     }
@@ -87,15 +86,10 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
     Ok(if failed == 0 && mistakes.is_empty() { ExitCode::SUCCESS } else { report::answer_is_no() })
 }
 
-fn rule_of(path: &str) -> String {
-    let name = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    name.trim_end_matches(".test.toml").to_owned()
-}
-
 fn untested(project: &Project) -> Vec<String> {
-    let tested: Vec<String> = project.tests.keys().map(|path| rule_of(path)).collect();
+    let tested: Vec<&str> = project.tests.keys().filter_map(|path| rule_of(path)).collect();
     let rules = project.rules.rules().iter().map(|rule| rule.header.id.clone());
-    rules.filter(|id| !tested.contains(id)).collect()
+    rules.filter(|id| !tested.contains(&id.as_str())).collect()
 }
 
 /// Judges the cases, as many at once as there are processors; tells of each in their order.
