@@ -24,12 +24,14 @@ use crate::limits::Limits;
 use crate::mapping::{Constant, Mapping};
 use crate::rows::{Decoded, TZ_OFFSET_MIN};
 use crate::schema::{FieldType, StreamSchema};
+use crate::shift::Shifts;
 
 /// Turns typed batches into batches of one stream.
 #[derive(Debug)]
 pub struct ColumnDecoder {
     schema: Arc<StreamSchema>,
     mapping: Mapping,
+    shifts: Shifts,
     limits: Limits,
     /// For each field, the column of the input it comes from.
     sources: Vec<Option<usize>>,
@@ -90,7 +92,8 @@ impl ColumnDecoder {
                 return Err(column_error(&schema, &field.name, what.to_owned()));
             }
         }
-        Ok(Self { schema, mapping: mapping.clone(), limits, sources, unknown })
+        let shifts = Shifts::new(mapping, &schema);
+        Ok(Self { schema, mapping: mapping.clone(), shifts, limits, sources, unknown })
     }
 
     /// Decodes a batch: every row of it is a row of the result or a dead letter.
@@ -106,6 +109,7 @@ impl ColumnDecoder {
         let batch = columns
             .and_then(|columns| RecordBatch::try_new(Arc::new(ArrowSchema::new(nullable)), columns))
             .and_then(|batch| self.keep_good(batch, &mut refusals))
+            .and_then(|batch| self.shifts.apply(batch))
             .expect("columns are made from the schema and checked row by row");
         let rows = 0..u32::try_from(input.num_rows()).unwrap_or(u32::MAX);
         let record: Vec<u32> = rows.filter(|row| !refusals.by_row.contains_key(&(*row as usize))).collect();

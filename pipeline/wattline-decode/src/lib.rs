@@ -26,6 +26,7 @@ mod records;
 mod rows;
 mod scan;
 mod schema;
+mod shift;
 
 pub use columns::ColumnDecoder;
 pub use csv::CsvDecoder;
@@ -37,3 +38,4 @@ pub use mapping::{Constant, Factor, Mapping, MappingProblem};
 pub use records::Records;
 pub use rows::Decoded;
 pub use schema::{Field, FieldType, SchemaProblem, StreamSchema};
+pub use shift::{Later, Shift, ShiftBy};

@@ -1,6 +1,6 @@
 //! The optional mapping from a payload to the canonical schema of its stream.
 //!
-//! A mapping can rename, scale, explode, fill and round; it cannot compute. What needs an expression belongs in a rule
+//! A mapping can rename, scale, shift, explode, fill and round; it cannot compute. What needs an expression belongs in a rule
 //! or a view, where it is tested.
 //!
 //! Paths are names joined by dots, seen from the event or from any object around it. With `explode`, a path may also be
@@ -17,6 +17,7 @@ use crate::json::write_cell;
 use crate::limits::Limits;
 use crate::number::{Exact, Number};
 use crate::schema::{FieldType, StreamSchema};
+use crate::shift::{Shift, ShiftBy};
 
 /// How a payload becomes the canonical schema.
 #[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
@@ -26,6 +27,8 @@ pub struct Mapping {
     pub rename: BTreeMap<String, String>,
     /// Field → what its numbers are multiplied by.
     pub scale: BTreeMap<String, Factor>,
+    /// Instant field → how much later it is than the payload says.
+    pub shift: BTreeMap<String, Shift>,
     /// Path of the array whose elements are the events; `.` if the message itself is the array.
     /// Arrays of objects on the way are walked too. The element's fields overlay those of the objects around it.
     pub explode: Option<String>,
@@ -91,6 +94,7 @@ impl Mapping {
                 problems.push(problem("round", name, "only decimals are rounded", Some("remove it from `round`")));
             }
         }
+        self.check_shifts(schema, &mut problems);
         self.check_constants(schema, &mut problems);
         problems
     }
@@ -133,6 +137,21 @@ impl Mapping {
                     "write names joined by dots"
                 };
                 problems.push(problem(table, path, "a name in the path is empty", Some(help)));
+            }
+        }
+    }
+
+    fn check_shifts(&self, schema: &StreamSchema, problems: &mut Vec<MappingProblem>) {
+        for (name, shift) in &self.shift {
+            let Some(index) = known(schema, "shift", name, problems) else { continue };
+            if schema.fields[index].field_type != FieldType::Instant {
+                problems.push(problem("shift", name, "the field is no instant", Some("remove the shift")));
+            }
+            let Shift::By(ShiftBy { by, .. }) = shift else { continue };
+            let Some(index) = known(schema, "shift", by, problems) else { continue };
+            if !matches!(schema.fields[index].field_type, FieldType::Text | FieldType::Symbol(_)) {
+                let message = format!("`{by}` is no text");
+                problems.push(problem("shift", name, &message, Some("write `by` with a field of texts")));
             }
         }
     }
@@ -238,6 +257,7 @@ mod tests {
             "explode = 'data.readings'\nround = ['energy_imp_kwh']\nignore = ['debug']\n\
              [rename]\nv_a = 'u_a_v'\n'head.id' = 'concentrator_id'\n\
              [scale]\nu_a_v = 0.1\nenergy_imp_kwh = '0.001'\n\
+             [shift]\nts = { by = 'source', values = { 'head-end 3' = '15 minutes' } }\n\
              [constants]\nsource = 'head-end 3'\ninterval_s = 900\nu_h = '[1.5, 2]'\npq_flagged = false\n",
         )
         .unwrap();
@@ -252,6 +272,7 @@ mod tests {
             "explode = 'a..b'\nround = ['u_a_v']\nignore = ['v_b']\n\
              [rename]\nv_a = 'u_a_vv'\nv_b = 'u_b_v'\n'v_b.x' = 'u_c_v'\n\
              [scale]\nmeter_id = 2\np_kw = 0\n\
+             [shift]\nu_a_v = '1 hour'\nts = { by = 'interval_s', values = {} }\n\
              [constants]\ninterval_s = 'quarter'\nnothing_like_it_zz = 1\n",
         )
         .unwrap();
@@ -267,6 +288,8 @@ mod tests {
                 "scale.meter_id",
                 "scale.p_kw",
                 "round.u_a_v",
+                "shift.ts",
+                "shift.u_a_v",
                 "constants.interval_s",
                 "constants.nothing_like_it_zz",
             ]
@@ -278,5 +301,6 @@ mod tests {
     fn unknown_keys_and_bad_factors_are_refused() {
         assert!(toml::from_str::<Mapping>("renam = {}").is_err());
         assert!(toml::from_str::<Mapping>("scale = { u_a_v = 'a tenth' }").is_err());
+        assert!(toml::from_str::<Mapping>("shift = { ts = 'a while' }").is_err());
     }
 }

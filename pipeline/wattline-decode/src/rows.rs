@@ -13,6 +13,7 @@ use crate::dead_letter::{DeadLetter, Reason, Refusal, excerpt};
 use crate::limits::Limits;
 use crate::mapping::{Constant, Mapping};
 use crate::schema::{FieldType, StreamSchema};
+use crate::shift::Shifts;
 
 /// Name of the field that is filled with the zone of the event time's text.
 pub(crate) const TZ_OFFSET_MIN: &str = "tz_offset_min";
@@ -38,6 +39,7 @@ pub(crate) struct Rows {
     schema: Arc<StreamSchema>,
     columns: Vec<Column>,
     treatments: Vec<Treatment>,
+    shifts: Shifts,
     constants: Vec<(usize, Constant)>,
     required: Vec<usize>,
     /// Where the zone of the event time goes.
@@ -76,6 +78,7 @@ impl Rows {
         Self {
             columns: fields.iter().map(|field| Column::new(&field.field_type, !field.required)).collect(),
             treatments: fields.iter().map(|field| mapping.treatment(&field.name)).collect(),
+            shifts: Shifts::new(mapping, &schema),
             constants,
             required: (0..fields.len()).filter(|index| fields[*index].required).collect(),
             tz_offset,
@@ -208,6 +211,7 @@ impl Rows {
         let columns: Result<Vec<_>, _> = self.columns.iter_mut().map(|column| column.finish(rows)).collect();
         let batch = columns
             .and_then(|columns| RecordBatch::try_new(Arc::clone(&self.schema.arrow), columns))
+            .and_then(|batch| self.shifts.apply(batch))
             .expect("columns are made from the schema and checked row by row");
         Decoded {
             batch,

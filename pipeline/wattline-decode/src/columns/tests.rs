@@ -42,6 +42,14 @@ fn columns_of_the_right_type_are_not_copied() {
 }
 
 #[test]
+fn instants_are_shifted_as_in_json() {
+    let source: ArrayRef = Arc::new(StringArray::from(vec![Some("north"), None, Some("south")]));
+    let input = batch(vec![("meter_id", ids(3)), ("ts", instants(3)), ("source", source)]);
+    let decoded = decode("shift.ts = { by = 'source', values = { south = '1 minute' } }", &input).unwrap();
+    assert_eq!(decoded.batch["ts"].as_primitive::<TimestampMicrosecondType>().values(), &[0, 1, 60_000_002]);
+}
+
+#[test]
 fn other_types_are_converted_exactly_or_refused() {
     let input = batch(vec![
         (

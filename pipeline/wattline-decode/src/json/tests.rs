@@ -175,6 +175,19 @@ fn mapping_renames_scales_rounds_and_fills() {
 }
 
 #[test]
+fn instants_are_shifted_for_all_or_for_those_who_stamp_the_start() {
+    let records = [with(r#""kind": "a""#), with(r#""kind": "b""#), with("")];
+    let times = |mapping: &str| {
+        let batch = decode_all(&mut decoder(mapping), &records).batch;
+        let times = batch["ts"].as_primitive::<TimestampMicrosecondType>().values().to_vec();
+        times.into_iter().map(|us| (us - 1_772_380_800_000_000) / 60_000_000).collect::<Vec<_>>()
+    };
+    assert_eq!(times(""), [0, 0, 0]);
+    assert_eq!(times("shift = { ts = '15 minutes' }"), [15, 15, 15]);
+    assert_eq!(times("shift.ts = { by = 'kind', values = { b = '15 minutes', c = '1 hour' } }"), [0, 15, 0]);
+}
+
+#[test]
 fn explode_overlays_the_fields_around() {
     let mut decoder = decoder("explode = 'blocks.readings'\nrename = { v = 'u_v', 'head.day' = 'day' }");
     let decoded = decode_all(
