@@ -8,10 +8,12 @@
 //! | `page_hinkley(x, slack)` | the same of what values were above their own mean so far by more than `slack` | 4 numbers |
 //! | `hampel_z(x, n)` | how many robust standard deviations (1.4826 MAD) the value is off the median of the last `n`, itself among them | n numbers, at most 1,024 |
 //! | `seasonal_z(x, ts, alpha)` | as `ewma_z`, against values of the same hour of the week in UTC | 504 numbers |
+//! | `holt_winters(x, ts, alpha, beta, gamma, season_hours, slot_minutes)` | what level, trend and season so far forecast for the value; nothing in the first season: [`holt_winters`] | 5 numbers and one of each slot, at most 1,029 |
+//! | `spectral_residual(x, n)` | how much the value stands out from what repeats in the last `n`: [`spectral_residual`] | n numbers, at most 1,024 |
 //! | `anomaly_score(x, ts)` | how unusual the value is, 0 to 1, an anomaly from 0.5 on: [`anomaly`] | 1,059 numbers |
 //!
 //! They are aggregates whose result is that of the last value, and whose state is numbers: so a stream keeps them up as it does any
-//! running aggregate. A NULL or NaN has no result and changes nothing. Two states cannot be merged into one, so there is no GROUP BY
+//! running aggregate. A NULL or NaN value has no result and changes nothing. Two states cannot be merged into one, so there is no GROUP BY
 //! of them.
 
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -25,6 +27,8 @@ use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatil
 use crate::catalog::event_time_type;
 
 mod anomaly;
+mod holt_winters;
+mod spectral_residual;
 
 use anomaly::Detector;
 
@@ -44,11 +48,13 @@ enum Kind {
     PageHinkley,
     HampelZ,
     SeasonalZ,
+    HoltWinters,
+    SpectralResidual,
     AnomalyScore,
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Ewma,
         Self::EwmaZ,
         Self::CusumHigh,
@@ -56,6 +62,8 @@ impl Kind {
         Self::PageHinkley,
         Self::HampelZ,
         Self::SeasonalZ,
+        Self::HoltWinters,
+        Self::SpectralResidual,
         Self::AnomalyScore,
     ];
 
@@ -68,6 +76,8 @@ impl Kind {
             Self::PageHinkley => "page_hinkley",
             Self::HampelZ => "hampel_z",
             Self::SeasonalZ => "seasonal_z",
+            Self::HoltWinters => "holt_winters",
+            Self::SpectralResidual => "spectral_residual",
             Self::AnomalyScore => "anomaly_score",
         }
     }
@@ -75,14 +85,15 @@ impl Kind {
     fn arguments(self) -> Vec<DataType> {
         let float = DataType::Float64;
         match self {
-            Self::Ewma | Self::EwmaZ | Self::PageHinkley | Self::HampelZ => vec![float; 2],
+            Self::Ewma | Self::EwmaZ | Self::PageHinkley | Self::HampelZ | Self::SpectralResidual => vec![float; 2],
             Self::CusumHigh | Self::CusumLow => vec![float; 3],
             Self::SeasonalZ => vec![float.clone(), event_time_type(), float],
+            Self::HoltWinters => [vec![float.clone(), event_time_type()], vec![float; 5]].concat(),
             Self::AnomalyScore => vec![float, event_time_type()],
         }
     }
 
-    /// Takes in a value; `memory` is empty before the first one.
+    /// Takes in a value and gives its result, NaN for none; `memory` is empty before the first one.
     fn step(self, memory: &mut Memory, x: f64, more: &Arguments) -> Result<f64> {
         let memory = match memory {
             Memory::Numbers(numbers) => numbers,
@@ -113,13 +124,15 @@ impl Kind {
                 *lowest = lowest.min(*sum);
                 Ok(*sum - *lowest)
             }
-            Self::HampelZ => hampel_z(memory, x, more.count(self, HAMPEL_MAX)?),
+            Self::HampelZ => hampel_z(memory, x, more.count(self, 1, HAMPEL_MAX)?),
             Self::SeasonalZ => {
                 let alpha = more.share(self, 0)?;
                 memory.resize(HOURS_OF_WEEK * Weighted::NUMBERS, 0.0);
                 let slot = more.hour_of_week() * Weighted::NUMBERS;
                 Ok(Weighted(&mut memory[slot..slot + Weighted::NUMBERS]).z(x, alpha))
             }
+            Self::HoltWinters => holt_winters::step(memory, x, more),
+            Self::SpectralResidual => spectral_residual::step(memory, x, more),
             Self::AnomalyScore => Err(internal_datafusion_err!("the memory of anomaly_score is a detector")),
         }
     }
@@ -191,10 +204,10 @@ impl Arguments {
         clippy::cast_precision_loss,
         reason = "in bounds"
     )]
-    fn count(&self, kind: Kind, max: usize) -> Result<usize> {
+    fn count(&self, kind: Kind, min: usize, max: usize) -> Result<usize> {
         match self.0[0] {
-            count if count >= 1.0 && count <= max as f64 => Ok(count as usize),
-            count => exec_err!("{} is of {count} values; it can be of 1 to {max}", kind.name()),
+            count if count >= min as f64 && count <= max as f64 => Ok(count as usize),
+            count => exec_err!("{} is of {count} values; it can be of {min} to {max}", kind.name()),
         }
     }
 
@@ -320,7 +333,7 @@ impl Accumulator for State {
                 }
             }
             self.is_new = false;
-            self.value = Some(self.kind.step(&mut self.memory, x, &more)?);
+            self.value = Some(self.kind.step(&mut self.memory, x, &more)?).filter(|result| !result.is_nan());
         }
         Ok(())
     }
