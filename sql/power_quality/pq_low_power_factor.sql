@@ -10,8 +10,8 @@ owner         = "power-quality"
 resolve_after = 2
 description   = """
 Power factor of the active and reactive energy of an hour; reactive energy counts in both directions. Only readings above
-`min_power_kw` count, and an hour with fewer than `min_samples` of them is not judged. `low_samples` of `samples`
-readings were below `sample_limit` on their own.
+`min_power_kw` count, and an hour with fewer than `min_samples` of them is not judged (`firing` is null), so an open alert
+stays. `low_samples` of `samples` readings were below `sample_limit` on their own.
 """
 params        = { limit = 0.85, sample_limit = 0.9, min_power_kw = 0.1, min_samples = 30 }
 ---*/
@@ -19,7 +19,7 @@ SELECT
     meter_id,
     window_start,
     window_end,
-    power_factor < $limit AND samples >= $min_samples AS firing,
+    CASE WHEN samples >= $min_samples THEN power_factor < $limit END AS firing,
     power_factor AS measured,
     $limit AS limit_low,
     samples,

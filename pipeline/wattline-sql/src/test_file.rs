@@ -18,6 +18,8 @@
 //!
 //! Rows arrive in the order of their event time, however they are grouped in the file, so none is late.
 //! `arrival = "as_given"` lets them arrive as written, on one lane, and so shows what the rule's delay does.
+//!
+//! `shows = ["firing", "boundary"]` says which [kinds](CaseKind) of case it is, so that one can ask which kinds a rule lacks.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -30,7 +32,7 @@ use toml::de::{DeTable, DeValue};
 use crate::catalog::Catalog;
 use crate::diagnostic::{Diagnostic, code, nearest};
 
-const KEYS: [&str; 6] = ["name", "arrival", "given", "reference", "expect", "alerts"];
+const KEYS: [&str; 7] = ["name", "shows", "arrival", "given", "reference", "expect", "alerts"];
 
 /// The cases of one test file.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,8 @@ pub struct TestFile {
 pub struct TestCase {
     /// What it shows.
     pub name: String,
+    /// Kinds of case that it is, as far as the file says.
+    pub shows: Vec<CaseKind>,
     /// Whether rows arrive as written rather than in the order of their event time.
     pub as_given: bool,
     /// Rows by stream, as JSON objects.
@@ -54,6 +58,41 @@ pub struct TestCase {
     pub expect: Option<Vec<ExpectedRow>>,
     /// Alerts after the lifecycle; `None` if the case does not say.
     pub alerts: Option<Vec<ExpectedRow>>,
+}
+
+/// What a case shows of its rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CaseKind {
+    /// A violation: an alert opens, or a row is given.
+    Firing,
+    /// No violation, if only just.
+    Quiet,
+    /// A value, a count or an instant exactly on the limit.
+    Boundary,
+    /// What is not there: NULL, absent rows, an entity that no register knows.
+    Missing,
+    /// An event that comes late.
+    Late,
+    /// An alert resolves.
+    Resolved,
+}
+
+impl CaseKind {
+    /// In the order in which one writes them.
+    pub const ALL: [Self; 6] = [Self::Firing, Self::Quiet, Self::Boundary, Self::Missing, Self::Late, Self::Resolved];
+
+    /// As it is written in a test file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Quiet => "quiet",
+            Self::Boundary => "boundary",
+            Self::Missing => "missing",
+            Self::Late => "late",
+            Self::Resolved => "resolved",
+        }
+    }
 }
 
 /// Expected values by column.
@@ -120,6 +159,7 @@ impl Reader<'_> {
         };
         let mut case = TestCase {
             name: String::new(),
+            shows: Vec::new(),
             as_given: false,
             given: BTreeMap::new(),
             reference: BTreeMap::new(),
@@ -129,6 +169,7 @@ impl Reader<'_> {
         for (key, value) in table {
             match (key.get_ref().as_ref(), value.get_ref()) {
                 ("name", DeValue::String(name)) => case.name = name.to_string(),
+                ("shows", kinds) => case.shows = self.kinds(value.span(), kinds),
                 ("arrival", DeValue::String(order)) if order == "as_given" || order == "by_time" => {
                     case.as_given = order == "as_given";
                 }
@@ -151,7 +192,45 @@ impl Reader<'_> {
         if case.name.is_empty() {
             self.refuse(test.span(), "the test has no name", "add `name = \"what it shows\"`");
         }
+        self.check_kinds(test.span(), &case);
         Some(case)
+    }
+
+    fn kinds(&mut self, span: Range<usize>, value: &DeValue<'_>) -> Vec<CaseKind> {
+        let kind = |item: &Spanned<DeValue<'_>>| {
+            let name = item.get_ref().as_str()?;
+            CaseKind::ALL.into_iter().find(|kind| kind.name() == name)
+        };
+        let kinds = value.as_array().and_then(|items| items.iter().map(kind).collect());
+        kinds.unwrap_or_else(|| {
+            let names = CaseKind::ALL.map(CaseKind::name).join(", ");
+            self.refuse(span, "`shows` is a list of kinds of case", format!("the kinds are {names}"));
+            Vec::new()
+        })
+    }
+
+    /// A case has to expect what it says it shows.
+    fn check_kinds(&mut self, span: Range<usize>, case: &TestCase) {
+        let has_alert = |status: &str| {
+            let is = |alert: &ExpectedRow| alert.get("status") == Some(&Expected::Text(status.to_owned()));
+            case.alerts.iter().flatten().any(is)
+        };
+        for kind in &case.shows {
+            let (holds, wanted) = match kind {
+                CaseKind::Firing => (
+                    has_alert("open") || (case.alerts.is_none() && case.expect.iter().flatten().next().is_some()),
+                    "expect an alert with `status = \"open\"`, or, of a rule without alerts, a row",
+                ),
+                CaseKind::Resolved => (has_alert("resolved"), "expect an alert with `status = \"resolved\"`"),
+                CaseKind::Late => {
+                    (case.as_given, "write `arrival = \"as_given\"` and rows in the order of their arrival")
+                }
+                CaseKind::Quiet | CaseKind::Boundary | CaseKind::Missing => continue,
+            };
+            if !holds {
+                self.refuse(span.clone(), format!("the case does not show `{}`", kind.name()), wanted);
+            }
+        }
     }
 
     fn given(&mut self, streams: &DeTable<'_>) -> BTreeMap<String, Vec<Value>> {

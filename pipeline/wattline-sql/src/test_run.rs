@@ -25,6 +25,9 @@ use crate::test_file::{Expected, ExpectedRow, TestCase};
 
 const BATCH_SIZES: [usize; 3] = [1, 7, usize::MAX];
 const LANES: [usize; 2] = [1, 3];
+const BATCH: &str = "batch (plain DataFusion)";
+/// Each cut of the stream, and batch.
+const RUNS: usize = BATCH_SIZES.len() * LANES.len() + 1;
 
 /// Turns JSON rows into a batch of a stream: its columns and the system columns, as one lane would carry them.
 pub type GivenRows<'a> = &'a dyn Fn(&str, &[Value]) -> Result<RecordBatch, String>;
@@ -77,16 +80,19 @@ pub fn run_rule_test(
         given.push(Given { stream: stream.clone(), time_column, rows });
     }
     let streams = given.iter().map(|of| (of.stream.clone(), vec![of.rows.clone()])).collect();
-    match oracle::run_rule_blocking(&set, rule, &streams) {
+    let mut findings = Findings::default();
+    let batch = match oracle::run_rule_blocking(&set, rule, &streams) {
         Ok(batch) => {
-            compare(&mut outcome.failures, "batch (plain DataFusion)", case.expect.as_deref(), &batch)?;
-            run_all_cuts(&set, index, &given, case, Some(&batch), &mut outcome)?;
+            findings.add(BATCH, compare(case.expect.as_deref(), &batch)?);
+            Some(batch)
         }
         Err(error) => {
-            outcome.failures.push(format!("batch (plain DataFusion): {error}"));
-            run_all_cuts(&set, index, &given, case, None, &mut outcome)?;
+            findings.add(BATCH, Some(error.to_string()));
+            None
         }
-    }
+    };
+    outcome.rows = run_all_cuts(&set, index, &given, case, batch.as_ref(), &mut findings)?;
+    outcome.failures.extend(findings.into_texts());
     outcome.rows.iter_mut().for_each(|rows| rows.rule = number);
     Ok(outcome)
 }
@@ -129,14 +135,37 @@ fn none_late(rows: &RecordBatch) -> Result<RecordBatch, Error> {
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
+/// What is wrong, and in which runs. What is wrong in all of them alike is told once.
+#[derive(Default)]
+struct Findings(Vec<(String, Vec<String>)>);
+
+impl Findings {
+    fn add(&mut self, run: &str, finding: Option<String>) {
+        let Some(finding) = finding else { return };
+        match self.0.iter_mut().find(|(known, _)| *known == finding) {
+            Some((_, runs)) => runs.push(run.to_owned()),
+            None => self.0.push((finding, vec![run.to_owned()])),
+        }
+    }
+
+    fn into_texts(self) -> impl Iterator<Item = String> {
+        self.0.into_iter().map(|(finding, runs)| match runs.len() {
+            RUNS => format!("batch and stream:\n{finding}"),
+            _ => format!("{}:\n{finding}", runs.join(", ")),
+        })
+    }
+}
+
+/// The rows of the last cut.
 fn run_all_cuts(
     set: &RuleSet,
     rule: usize,
     given: &[Given],
     case: &TestCase,
     batch_result: Option<&RecordBatch>,
-    outcome: &mut TestOutcome,
-) -> Result<(), Error> {
+    findings: &mut Findings,
+) -> Result<Vec<RuleRows>, Error> {
+    let mut last = Vec::new();
     for lanes in LANES {
         for size in BATCH_SIZES {
             let cut = match size {
@@ -144,19 +173,16 @@ fn run_all_cuts(
                 size => format!("stream of {lanes} lanes in batches of {size}"),
             };
             let run = stream(set, rule, given, lanes, size)?;
-            outcome.failures.extend(run.errors.iter().map(|error| format!("{cut}: {error}")));
+            run.errors.into_iter().for_each(|error| findings.add(&cut, Some(error)));
             let schema = &set.rules()[rule].output_schema;
             let rows = concat_batches(schema, run.rows.iter().map(|rows| &rows.batch))?;
-            compare(&mut outcome.failures, &cut, case.expect.as_deref(), &rows)?;
-            if let Some(batch) = batch_result
-                && let Some(difference) = difference(batch, &rows)?
-            {
-                outcome.failures.push(format!("{cut} differs from batch:\n{difference}"));
-            }
-            outcome.rows = run.rows;
+            findings.add(&cut, compare(case.expect.as_deref(), &rows)?);
+            let difference = batch_result.map_or(Ok(None), |batch| difference(batch, &rows))?;
+            findings.add(&cut, difference.map(|lines| format!("{lines}\n  (- batch, + stream)")));
+            last = run.rows;
         }
     }
-    Ok(())
+    Ok(last)
 }
 
 struct StreamRun {
@@ -295,35 +321,26 @@ fn read_reference(table: &ReferenceTable, csv: &str) -> Result<ReferenceTable, S
     Ok(ReferenceTable { name: table.name.clone(), schema: crate::operators::nullable(&table.schema), batches })
 }
 
-fn compare(
-    failures: &mut Vec<String>,
-    run: &str,
-    expect: Option<&[ExpectedRow]>,
-    rows: &RecordBatch,
-) -> Result<(), Error> {
-    let Some(expect) = expect else { return Ok(()) };
-    for name in expect.iter().flat_map(|row| row.keys()) {
-        if rows.column_by_name(name).is_none() {
-            let problem = format!("the expected rows name `{name}`, which the rule does not give");
-            if !failures.contains(&problem) {
-                failures.push(problem);
-            }
-            return Ok(());
-        }
+/// What differs, a line a row.
+fn compare(expect: Option<&[ExpectedRow]>, rows: &RecordBatch) -> Result<Option<String>, Error> {
+    let Some(expect) = expect else { return Ok(None) };
+    if let Some(name) = expect.iter().flat_map(|row| row.keys()).find(|name| rows.column_by_name(name).is_none()) {
+        return Ok(Some(format!("the expected rows name `{name}`, which the rule does not give")));
     }
     let (missing, surplus) = unmatched(expect, rows);
     if missing.is_empty() && surplus.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let texts = text_rows(rows)?;
+    let schema = rows.schema();
     let missing = missing.into_iter().map(|row| {
-        let cells: Vec<String> = expect[row].iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let cell = |name: &String| Some(format!("{name}={}", expect[row].get(name)?));
+        let cells: Vec<String> = schema.fields().iter().filter_map(|field| cell(field.name())).collect();
         format!("  - {}", cells.join(" "))
     });
-    let surplus = surplus.into_iter().map(|row| format!("  + {}", texts[row]));
-    let lines: Vec<String> = missing.chain(surplus).collect();
-    failures.push(format!("{run}:\n{}", lines.join("\n")));
-    Ok(())
+    let mut surplus: Vec<String> = surplus.into_iter().map(|row| format!("  + {}", texts[row])).collect();
+    surplus.sort_unstable();
+    Ok(Some(missing.chain(surplus).collect::<Vec<_>>().join("\n")))
 }
 
 /// Expected and given rows that have no partner, by augmenting paths, as expected rows may be partial.

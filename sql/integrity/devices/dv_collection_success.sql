@@ -10,7 +10,8 @@ standard    = "internal"
 owner       = "operations"
 description = """
 Readings that a concentrator or head end received in time (`collect_ok`) over those it should have received
-(`collect_expected`), summed over the local day. A rate equal to the limit is good. Days are those of UTC+8.
+(`collect_expected`), summed over the local day. A rate equal to the limit is good. Days are those of UTC+8. Samples with a
+count that is missing, negative or above 10^9 are left out.
 """
 params      = { limit_pct = 99.5 }
 ---*/
@@ -32,7 +33,7 @@ FROM (
         sum(collect_ok) AS received,
         sum(collect_expected) AS expected
     FROM TUMBLE(device_metrics, ts, INTERVAL '1 day', TIMESTAMP '1970-01-01T16:00:00Z')
-    WHERE collect_ok IS NOT NULL AND collect_expected IS NOT NULL
+    WHERE collect_ok BETWEEN 0 AND 1000000000 AND collect_expected BETWEEN 0 AND 1000000000
     GROUP BY device_id, window_start, window_end
 ) d
 WHERE expected > 0

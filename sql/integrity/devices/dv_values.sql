@@ -40,7 +40,16 @@ FROM (
                     named_struct('metric', 'snr_db', 'value', r.snr_db),
                     named_struct('metric', 'loss_pct', 'value', CASE WHEN r.loss_pct BETWEEN 0 AND 100 THEN r.loss_pct END),
                     named_struct('metric', 'clock_offset_ms', 'value', r.clock_offset_ms),
-                    named_struct('metric', r.metric_name, 'value', r.value)
+                    named_struct(
+                        'metric', r.metric_name,
+                        'value', CASE
+                            WHEN r.metric_name IN ('cpu_pct', 'mem_pct', 'disk_pct', 'loss_pct')
+                                THEN CASE WHEN r.value BETWEEN 0 AND 100 THEN r.value END
+                            WHEN r.metric_name = 'temp_c' THEN CASE WHEN r.value BETWEEN -60 AND 150 THEN r.value END
+                            WHEN r.metric_name = 'rssi_dbm' THEN CASE WHEN r.value BETWEEN -200 AND -1 THEN r.value END
+                            ELSE r.value
+                        END
+                    )
                 ] AS samples
             FROM device_metrics r
             LEFT JOIN devices d ON d.device_id = r.device_id

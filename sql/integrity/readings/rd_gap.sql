@@ -41,7 +41,10 @@ slots AS (
         s.window_end,
         s.second_of_day / CASE WHEN i.interval_s BETWEEN 1 AND 86400 THEN i.interval_s ELSE $interval_s END AS slot
     FROM seconds s
-    LEFT JOIN meter_installations i ON i.meter_id = s.meter_id
+    LEFT JOIN meter_installations i
+        ON i.meter_id = s.meter_id
+        AND (i.valid_from IS NULL OR i.valid_from < s.window_end)
+        AND (i.valid_to IS NULL OR i.valid_to >= s.window_end)
 ),
 gaps AS (
     SELECT
@@ -75,7 +78,10 @@ expected AS (
         86400 / CASE WHEN i.interval_s BETWEEN 1 AND 86400 THEN i.interval_s ELSE $interval_s END AS slots_per_day
     FROM days d
     CROSS JOIN meters m
-    LEFT JOIN meter_installations i ON i.meter_id = m.meter_id
+    LEFT JOIN meter_installations i
+        ON i.meter_id = m.meter_id
+        AND (i.valid_from IS NULL OR i.valid_from < d.window_end)
+        AND (i.valid_to IS NULL OR i.valid_to >= d.window_end)
     WHERE (m.valid_from IS NULL OR m.valid_from <= d.window_start)
         AND (m.valid_to IS NULL OR m.valid_to >= d.window_end)
 )

@@ -53,7 +53,7 @@ FROM (
             TRY_CAST(r.p_kw AS DECIMAL(15, 6)) * coalesce(r.interval_s, $sample_s) AS energy_kws
         FROM TUMBLE(meter_readings, ts, INTERVAL '1 day', TIMESTAMP '1970-01-01T16:00:00Z') r
         JOIN meters m ON m.meter_id = r.meter_id
-        WHERE r.p_kw IS NOT NULL
+        WHERE TRY_CAST(r.p_kw AS DECIMAL(15, 6)) IS NOT NULL
     ) e
     WHERE feeder IS NOT NULL AND feeder <> ''
     GROUP BY feeder, window_start, window_end

@@ -12,9 +12,9 @@ owner       = "billing"
 description = """
 At the end of each calendar month (Asia/Shanghai) looks at each account of `customer_accounts`, also those of which
 nothing was heard, and fires if no bill was issued to it within its `cycle_days` before. Resolves at the end of a month
-with a bill. A month in which nothing at all happened in the stream is not looked at. Not judged: accounts whose row is
-younger than their cycle, that ended within it, or have no `cycle_days`. Cycles of more than `longest` are not seen
-whole: lengthen it. Reversed bills count as bills.
+with a bill within them. A month in which nothing at all happened in the stream is not looked at. Not judged: accounts
+whose row is younger than their cycle, that ended within it, or have no `cycle_days`. Cycles of more than `longest` are
+not seen whole: lengthen it. Reversed bills count as bills.
 """
 params      = { process = "billing", step = "bill_issued", longest = "190 days" }
 ---*/
@@ -41,6 +41,17 @@ owed AS (
         ON a.cycle_days > 0
         AND (a.valid_from IS NULL OR a.valid_from <= m.window_end - CAST(a.cycle_days || ' days' AS INTERVAL))
         AND (a.valid_to IS NULL OR m.window_end <= a.valid_to)
+),
+billed AS (
+    SELECT
+        account_id,
+        window_start,
+        window_end,
+        count(*) AS bills_of_month,
+        max(event_ts) AS last_ts,
+        max(customer_id) AS customer_id
+    FROM TUMBLE(bills, event_ts, INTERVAL '1 month', 'Asia/Shanghai')
+    GROUP BY account_id, window_start, window_end
 )
 SELECT
     o.account_id,
@@ -62,15 +73,22 @@ WHERE NOT EXISTS (
 )
 UNION ALL
 SELECT
-    account_id,
-    window_start,
-    window_end,
+    b.account_id,
+    b.window_start,
+    b.window_end,
     FALSE AS firing,
     CAST(NULL AS BIGINT) AS limit_high,
     'days' AS unit,
     CAST(NULL AS TIMESTAMP) AT TIME ZONE 'UTC' AS since_ts,
-    count(*) AS bills_of_month,
-    max(customer_id) AS customer_id,
+    b.bills_of_month,
+    b.customer_id,
     CAST(NULL AS VARCHAR) AS meter_id
-FROM TUMBLE(bills, event_ts, INTERVAL '1 month', 'Asia/Shanghai')
-GROUP BY account_id, window_start, window_end
+FROM billed b
+WHERE NOT EXISTS (
+    SELECT 1
+    FROM customer_accounts a
+    WHERE a.account_id = b.account_id AND a.cycle_days > 0
+        AND b.last_ts < b.window_end - CAST(a.cycle_days || ' days' AS INTERVAL)
+        AND (a.valid_from IS NULL OR a.valid_from <= b.window_end - CAST(a.cycle_days || ' days' AS INTERVAL))
+        AND (a.valid_to IS NULL OR b.window_end <= a.valid_to)
+)

@@ -10,16 +10,17 @@ unit        = "yuan"
 standard    = "internal"
 owner       = "billing"
 description = """
-Recomputes the amount of each bill under a tariff of `tariffs_tiered` in exact decimals, rounded half up to a cent once at
-the end; a difference of up to `tolerance_yuan`, that included, is accepted. Tiers begin anew with each bill, or with each
-calendar year, if `tier_period` is `year`. `kwh_before` is what the year had used before: the attribute `year_kwh_before`
-of the bill if it has one, else the sum of the bills of the account since January, less those that were reversed, if they
-are as many as the period says (`months_per_bill`). If prices or tiers change within the period (`period_start` to
-`period_end`), the energy is split at that instant, by the attribute `kwh_before_change` of the bill if it has one, else
-by time, and tiers count on. A bill without a period is priced as of its own time. Verdict `insufficient_data` (says
-nothing): bills of the year are missing or came twice, or the tariff changed more than once within the period. Not judged:
-bills without energy, amount or a known tariff. A corrected bill under the same number resolves. Not seen: whether the
-account belongs under this tariff (tx_tariff_mapping); larger tiers of large households are a tariff of their own.
+Recomputes the amount of each bill under a tariff of `tariffs_tiered` in exact decimals, rounded half up to a cent once
+at the end; a difference of up to `tolerance_yuan`, that included, is accepted. Tiers begin anew with each bill, or with
+each calendar year, if `tier_period` is `year`. `kwh_before` is what the year had used before: the attribute
+`year_kwh_before` of the bill if it has one, else the sum of the bills of the account since January, less those that
+were reversed, if they are as many as the period says (`months_per_bill`). If prices or tiers change within the period
+(`period_start` to `period_end`), the energy is split at that instant, by the attribute `kwh_before_change` of the bill
+if it has one, else by time, and tiers count on. A bill without a period is priced as of its own time. Verdict
+`insufficient_data` (says nothing): bills of the year are missing or came twice, the tariff changed more than once
+within the period, or a tier is missing or ends before the first. Not judged: bills without energy, amount or a known
+tariff. A corrected bill under the same number resolves. Not seen: whether the account belongs under this tariff
+(tx_tariff_mapping); larger tiers of large households are a tariff of their own.
 """
 [params]
 tolerance_yuan  = 0.01
@@ -102,7 +103,8 @@ charged AS (
     SELECT
         *,
         CASE
-            WHEN kwh_before IS NOT NULL AND kwh_old IS NOT NULL THEN CAST(
+            WHEN kwh_before IS NOT NULL AND kwh_old IS NOT NULL
+                AND old_tier1 <= old_tier2 AND tier1_kwh <= tier2_kwh THEN CAST(
                 (least(kwh_change, old_tier1) - least(kwh_before, old_tier1)) * old_price1
                     + (
                         greatest(least(kwh_change, old_tier2), old_tier1)

@@ -10,7 +10,8 @@ owner       = "billing"
 description = """
 Follows each case of one process from its first step to its payment, and fires with a payment that no approval came
 before. Steps may repeat; what counts is that none between a first step and the payment is the approval. A case that
-takes longer than `within` is not judged.
+takes longer than `within` is not judged. It needs no table; tx_incomplete_case asks the same of all processes and
+required steps of `workflow_steps`, and resolves.
 """
 [params]
 process       = "domestic"

@@ -11,14 +11,15 @@ owner       = "billing"
 description = """
 Fires for a payment of an account that was cut off within `cut_within` before it and not reconnected since, if no
 reconnection comes within `within` after the payment, that included; told when that time has passed, without any event.
-The payment must be at least the `amount` that the disconnection names. Resolves when the account is reconnected. Not
-seen: a debt that several payments pay together, a reconnection that was booked and not done (tx_negative_balance knows
-the relay of prepaid meters), and accounts that were cut off longer ago.
+The payment must be at least the `amount` that the disconnection names, and not undone within that time. Resolves when
+the account is reconnected. Not seen: a debt that several payments pay together, a reconnection that was booked and not
+done (tx_negative_balance knows the relay of prepaid meters), and accounts that were cut off longer ago.
 """
 [params]
 cut_step    = "disconnected"
 back_step   = "reconnected"
 pay_step    = "payment_received"
+pay_undone  = "^payment_(reversed|refunded|cancelled)$"
 within      = "24 hours"
 cut_within  = "90 days"
 ---*/
@@ -59,6 +60,12 @@ WHERE NOT EXISTS (
     WHERE b.step = $back_step AND b.account_id = p.account_id AND b.event_ts >= p.cut_ts
         AND b.event_ts BETWEEN p.event_ts - INTERVAL $cut_within AND p.event_ts + INTERVAL $within
 )
+    AND NOT EXISTS (
+        SELECT 1
+        FROM business_transactions u
+        WHERE regexp_like(u.step, $pay_undone) AND u.payment_id = p.payment_id
+            AND u.event_ts BETWEEN p.event_ts AND p.event_ts + INTERVAL $within
+    )
 UNION ALL
 SELECT
     account_id,

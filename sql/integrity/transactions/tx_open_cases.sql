@@ -11,7 +11,7 @@ description = """
 At midnight (UTC+8) counts the cases by the step that came last, if that does not end their process (`last` or `aborted`
 in `workflow_steps`): where work piles up, and how long it lies there. `waiting` is by the last step, `oldest` by the
 first one. Cases of which nothing was heard for `within` are left out, as are processes that are not in the table. Steps
-of one instant go by their `txn_id`. What is late against its limits is in tx_sla_days and tx_sla_minutes.
+of one instant go by their `txn_id`. What is late against its limits is told by tx_sla_due.
 """
 params      = { within = "100 days" }
 ---*/

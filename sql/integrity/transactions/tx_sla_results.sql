@@ -10,9 +10,8 @@ owner       = "customer service"
 description = """
 One row for each clock of tx_sla_marks that was stopped: how much of its limit was used and whether it was kept. A stop
 on the last day, or exactly so many minutes after the start, is in time. `stopped_by` is the step that did it, which is
-the end of the case if that came before `until_step`. Clocks that still run are not here: see tx_sla_days and
-tx_sla_minutes. Clocks that ran for longer than `within` are left out. Shares of the kept by month or organisation are a
-query over this table.
+the end of the case if that came before `until_step`. Clocks that still run are not here: see tx_sla_due. Clocks that
+ran for longer than `within` are left out. Shares of the kept by month or organisation are a query over this table.
 """
 params      = { zone = "Asia/Shanghai", within = "180 days" }
 ---*/

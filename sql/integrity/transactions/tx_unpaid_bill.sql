@@ -12,8 +12,8 @@ description = """
 Fires for an issued bill of more than nothing on which no payment came from its issue to `within` later, that instant
 included; told when that time has passed. A later payment resolves it, told in turn `within` after the payment, as
 results come in the order of their times. A bill that was reversed in time (a step that matches `reversal_steps` with
-its `bill_id`) is settled. Not seen: what is still owed, as a payment of a part counts as a payment; payments before the
-issue; payments that name only the account.
+its `bill_id`) is settled. Not seen: what is still owed, as a payment of a part counts as a payment, and one that was
+undone later too; payments before the issue; payments that name only the account.
 """
 [params]
 process        = "billing"

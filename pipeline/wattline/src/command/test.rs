@@ -24,7 +24,7 @@ use wattline_runtime::alerting::{Candidates, fold_in_order, payload};
 use wattline_runtime::port::RuleRows;
 use wattline_runtime::table::{SystemStream, system_streams};
 use wattline_runtime::{RulePlan, stream_schema};
-use wattline_sql::test_file::{Expected, ExpectedRow, TestCase, TestFile};
+use wattline_sql::test_file::{CaseKind, Expected, ExpectedRow, TestCase, TestFile};
 use wattline_sql::{TestOutcome, UserFunctions, rule_of, run_rule_test};
 
 use crate::cli::{OutputFormat, TestArgs};
@@ -35,6 +35,7 @@ use crate::{job, project, report};
 struct Verdict {
     rule: String,
     case: String,
+    shows: Vec<CaseKind>,
     failures: Vec<String>,
     took_ms: u128,
 }
@@ -136,7 +137,8 @@ fn judge(project: &Project, rule: &str, case: &TestCase) -> Result<Verdict> {
     if let Some(expected) = &case.alerts {
         failures.extend(compare_alerts(project, &outcome, expected)?);
     }
-    Ok(Verdict { rule: rule.to_owned(), case: case.name.clone(), failures, took_ms: started.elapsed().as_millis() })
+    let took_ms = started.elapsed().as_millis();
+    Ok(Verdict { rule: rule.to_owned(), case: case.name.clone(), shows: case.shows.clone(), failures, took_ms })
 }
 
 /// Decodes rows as one lane would, without the mapping: test rows use the canonical names.
@@ -234,16 +236,28 @@ fn with_identity(stream: &str, time: usize, schema: &SchemaRef, batch: &RecordBa
 fn compare_alerts(project: &Project, outcome: &TestOutcome, expected: &[ExpectedRow]) -> Result<Vec<String>> {
     let plans = job::rule_plans(&project.rules, &project.stream_names());
     let got = fold(&plans, outcome)?;
+    let got = got.iter().map(|record| Ok(serde_json::from_slice(&payload(record))?)).collect::<Result<Vec<Value>>>()?;
     let mut failures = Vec::new();
     for (k, row) in expected.iter().enumerate() {
-        match got.get(k) {
-            Some(record) if matches(row, record)? => {}
-            Some(record) => failures.push(format!("- alert {}\n+ alert {}", shown(row), summary(record))),
-            None => failures.push(format!("- alert {}", shown(row))),
+        let Some(alert) = got.get(k) else {
+            failures.push(format!("- alert {}", shown(row)));
+            continue;
+        };
+        if let Some(name) = row.keys().find(|name| alert.get(key_of(name)).is_none()) {
+            failures.push(format!("the expected alerts name `{name}`, which no alert has"));
+        } else if !matches(row, alert) {
+            failures.push(format!("- alert {}\n+ alert {}", shown(row), summary(alert, row)));
         }
     }
-    failures.extend(got.iter().skip(expected.len()).map(|record| format!("+ alert {}", summary(record))));
+    failures.extend(
+        got.iter().skip(expected.len()).map(|alert| format!("+ alert {}", summary(alert, &ExpectedRow::new()))),
+    );
     Ok(failures)
+}
+
+/// `entity` is short for the entity id.
+fn key_of(name: &str) -> &str {
+    if name == "entity" { "entity_id" } else { name }
 }
 
 /// Folds the rows as a job does with those that one watermark makes final.
@@ -259,10 +273,9 @@ fn fold(plans: &[RulePlan], outcome: &TestOutcome) -> Result<Vec<AlertRecord>> {
     Ok(fold_in_order(&candidates, &mut Lifecycle::default())?)
 }
 
-fn matches(expected: &ExpectedRow, record: &AlertRecord) -> Result<bool> {
-    let payload: Value = serde_json::from_slice(&payload(record))?;
-    Ok(expected.iter().all(|(name, value)| {
-        let got = if name == "entity" { &payload["entity_id"] } else { &payload[name.as_str()] };
+fn matches(expected: &ExpectedRow, alert: &Value) -> bool {
+    expected.iter().all(|(name, value)| {
+        let got = &alert[key_of(name)];
         match value {
             Expected::Text(text) => got.as_str() == Some(text) || (text == "null" && got.is_null()),
             Expected::Boolean(flag) => got.as_bool() == Some(*flag),
@@ -271,18 +284,22 @@ fn matches(expected: &ExpectedRow, record: &AlertRecord) -> Result<bool> {
                 _ => false,
             },
         }
-    }))
+    })
 }
 
 fn shown(row: &ExpectedRow) -> String {
     row.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
-fn summary(record: &AlertRecord) -> String {
-    format!(
-        "entity={} status={} severity={} revision={}",
-        record.entity_id, record.status, record.severity, record.revision
-    )
+/// What tells an alert from others, and what is expected of it.
+fn summary(alert: &Value, expected: &ExpectedRow) -> String {
+    let always = ["entity", "status", "severity", "revision"];
+    let also = expected.keys().map(String::as_str).filter(|name| !always.contains(name));
+    let shown = always.into_iter().chain(also).map(|name| match &alert[key_of(name)] {
+        Value::String(text) => format!("{name}={text}"),
+        other => format!("{name}={other}"),
+    });
+    shown.collect::<Vec<_>>().join(" ")
 }
 
 fn line(verdict: &Verdict) -> String {
@@ -297,6 +314,10 @@ fn line(verdict: &Verdict) -> String {
 }
 
 fn json(verdicts: &[Verdict]) -> Value {
-    let each = |v: &Verdict| serde_json::json!({"rule": v.rule, "test": v.case, "passed": v.failures.is_empty(), "failures": v.failures, "took_ms": u64::try_from(v.took_ms).unwrap_or(u64::MAX)});
+    let each = |v: &Verdict| {
+        let shows: Vec<&str> = v.shows.iter().map(|kind| kind.name()).collect();
+        let took_ms = u64::try_from(v.took_ms).unwrap_or(u64::MAX);
+        serde_json::json!({"rule": v.rule, "test": v.case, "shows": shows, "passed": v.failures.is_empty(), "failures": v.failures, "took_ms": took_ms})
+    };
     verdicts.iter().map(each).collect()
 }
