@@ -22,6 +22,7 @@ mod measured_child;
 mod produce;
 mod report;
 #[path = "../../tests/it/scratch.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod scratch;
 mod settings;
 #[path = "../../tests/it/tree.rs"]

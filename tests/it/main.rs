@@ -4,6 +4,7 @@
 //! `deltalake` package) as children of this process; each has a test that shows what it promises. A component that cannot be
 //! started fails its test: nothing here is skipped. [`slt`] runs the suites in `tests/slt`. `scripts/test setup` fetches what they need.
 
+mod answers;
 mod child_process;
 mod dependency_graph;
 mod e2e;

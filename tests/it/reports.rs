@@ -20,19 +20,6 @@ fn wattline(args: &[&str], folder: &Path) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-fn copy_all(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        match entry.file_type()?.is_dir() {
-            true => copy_all(&entry.path(), &target)?,
-            false => fs::copy(entry.path(), target).map(drop)?,
-        }
-    }
-    Ok(())
-}
-
 /// What of an answer is the same wherever and whenever the job ran: not the paths of files and what is named after them, nor the day
 /// on which records were refused.
 fn lasting(report: &str, answer: &str) -> Vec<String> {
@@ -51,9 +38,8 @@ fn lasting(report: &str, answer: &str) -> Vec<String> {
 
 #[test]
 fn reports_give_what_was_counted() -> Result<()> {
-    let folder = Scratch::new("reports")?;
     let job = tree::root()?.join("tests/reports");
-    copy_all(&job, folder.path())?;
+    let folder = Scratch::copy_of("reports", &job)?;
     wattline(&["run", "--until-end"], folder.path())?;
     let reports: Value = serde_json::from_str(&wattline(&["reports", "list", "--format", "json"], folder.path())?)?;
     let reports: Vec<&str> = reports.as_array().into_iter().flatten().filter_map(|of| of["id"].as_str()).collect();

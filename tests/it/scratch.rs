@@ -30,6 +30,13 @@ impl Scratch {
         Ok(Self { path })
     }
 
+    /// Creates a folder with all that is in another.
+    pub(crate) fn copy_of(purpose: &str, folder: &Path) -> Result<Self> {
+        let scratch = Self::new(purpose)?;
+        copy_all(folder, scratch.path())?;
+        Ok(scratch)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -46,6 +53,19 @@ impl Drop for Scratch {
             eprintln!("cannot remove `{}`: {error}", self.path.display());
         }
     }
+}
+
+fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy_all(&entry.path(), &target)?,
+            false => fs::copy(entry.path(), target).map(drop)?,
+        }
+    }
+    Ok(())
 }
 
 /// Removes folders of processes that are no more. What cannot be read or removed is left for `cargo clean`.
