@@ -15,6 +15,7 @@
 //! | `session_start(instant, gap)`, `session_end(instant, gap)` | window functions: the session of a row |
 //! | `rms_mean(x)` | √(mean of squares): how rms values are averaged over time (IEC 61000-4-30, 4.4) |
 //! | `gb_percentile_95(x)`, `nearest_rank_percentile(x, p)` | exact percentiles as GB/T 14549 and as EN 50160 and IEEE 519 count them |
+//! | `percentile_cont(p) WITHIN GROUP (ORDER BY x)` | the percentile between two values in exact proportion, in place of DataFusion's |
 //! | `min(x)`, `max(x)` | DataFusion's, with floats in their total order: NaN above all numbers |
 //! | `plt(pst)` | long-term flicker of twelve short-term values (IEC 61000-4-15) |
 //! | `register_delta_kwh(previous, current, digits)` | energy between two readings of a register, over its end |

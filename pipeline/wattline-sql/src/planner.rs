@@ -216,7 +216,10 @@ impl Node {
 /// times in its rows are known to be there.
 pub(crate) fn analyze(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = session.analyzer().execute_and_check(plan, session.config_options(), |_, _| {})?;
-    apply(session, plan, vec![Arc::new(EliminateOuterJoin::new())], 1)
+    match Shape::of(&plan)?.outer_join {
+        true => apply(session, plan, vec![Arc::new(EliminateOuterJoin::new())], 1),
+        false => Ok(plan),
+    }
 }
 
 /// Lowers an analysed plan. `in_order`: rows that would be final at once wait, to come out in the order of event time.
@@ -293,22 +296,62 @@ fn subquery_outside_where() -> Refusal {
     )
 }
 
+/// What of a plan some optimiser rules are there for. A rule that has nothing to do still rebuilds the whole plan, and there are
+/// hundreds of plans to check.
+#[derive(Default)]
+struct Shape {
+    subquery: bool,
+    outer_join: bool,
+    /// A join without any condition, at least not in its ON.
+    cross_join: bool,
+    /// A join with a condition beyond columns that are equal.
+    join_condition: bool,
+}
+
+impl Shape {
+    fn of(plan: &LogicalPlan) -> Result<Self> {
+        let mut shape = Self::default();
+        plan.apply_with_subqueries(|node| {
+            node.apply_expressions(|expr| {
+                shape.subquery |= has_subquery(expr);
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+            if let LogicalPlan::Join(join) = node {
+                shape.outer_join |= matches!(join.join_type, JoinType::Left | JoinType::Right | JoinType::Full);
+                shape.cross_join |= join.on.is_empty() && join.filter.is_none();
+                shape.join_condition |= join.filter.is_some();
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(shape)
+    }
+
+    /// Whether each rule finds all that it can do in one pass: none makes work for one before it.
+    fn is_plain(&self) -> bool {
+        !(self.subquery || self.outer_join || self.cross_join)
+    }
+}
+
 /// First until nothing changes any more; what is computed twice is looked for, and what nobody asks for left out, in the end.
 fn optimize(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = apply(
-        session,
-        plan,
-        vec![
-            Arc::new(SimplifyExpressions::new()),
-            Arc::new(DecorrelatePredicateSubquery::new()),
-            Arc::new(ExtractEquijoinPredicate::new()),
-            Arc::new(EliminateDuplicatedExpr::new()),
-            Arc::new(EliminateCrossJoin::new()),
-            Arc::new(EliminateOuterJoin::new()),
-            Arc::new(PushDownFilter::new()),
-        ],
-        PASSES_MAX,
-    )?;
+    let shape = Shape::of(&plan)?;
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(SimplifyExpressions::new())];
+    if shape.subquery {
+        rules.push(Arc::new(DecorrelatePredicateSubquery::new()));
+    }
+    // A subquery becomes a join.
+    if shape.join_condition || shape.subquery {
+        rules.push(Arc::new(ExtractEquijoinPredicate::new()));
+    }
+    rules.push(Arc::new(EliminateDuplicatedExpr::new()));
+    if shape.cross_join || shape.subquery {
+        rules.push(Arc::new(EliminateCrossJoin::new()));
+    }
+    if shape.outer_join {
+        rules.push(Arc::new(EliminateOuterJoin::new()));
+    }
+    rules.push(Arc::new(PushDownFilter::new()));
+    let plan = apply(session, plan, rules, if shape.is_plain() { 1 } else { PASSES_MAX })?;
     apply(session, plan, vec![Arc::new(CommonSubexprEliminate::new()), Arc::new(OptimizeProjections::new())], 1)
 }
 

@@ -326,7 +326,7 @@ impl<'a> HeaderReader<'a> {
 
     fn id(&mut self) -> String {
         let Some(value) = self.value("id") else {
-            self.missing("id", "id = \"pq_voltage_deviation\"");
+            self.missing("id", &format!("id = \"{}\"", rule_of(&self.file.path).unwrap_or("pq_voltage_deviation")));
             return String::new();
         };
         let id = self.text("id").unwrap_or_default();

@@ -277,20 +277,30 @@ impl<'a> Compiler<'a> {
         None
     }
 
-    /// Queries are planned one after the other, as they read each other; then each rule is compiled by itself, as many at once as there
-    /// are processors.
+    /// Queries are planned after those that they read; then each rule is compiled by itself. As many at once as there are processors.
     fn plan_all(&mut self) {
         let mut scope = Scope::new(Arc::clone(self.catalog.session()), self.catalog.sources());
         let order = self.reading_order();
         let mut sources = std::mem::take(&mut self.sources);
         let mut planned = Vec::new();
-        for id in order {
-            let Some(source) = sources.remove(&id) else { continue };
-            let blocked = self.broken.contains(&id) || source.reads.iter().any(|read| self.broken.contains(read));
-            match if blocked { None } else { self.plan_one(source, &mut scope) } {
-                Some(of_rule) => planned.push(of_rule),
-                None => {
-                    self.broken.insert(id);
+        for ids in order {
+            let mut ready = Vec::new();
+            for source in ids.iter().filter_map(|id| sources.remove(id)) {
+                if self.broken.contains(&source.header.id) || source.reads.iter().any(|read| self.broken.contains(read))
+                {
+                    self.broken.insert(source.header.id);
+                } else {
+                    ready.push(source);
+                }
+            }
+            let plans = in_parallel(&ready, |source| plan_query(self.catalog, source, &scope));
+            for (source, plan) in ready.into_iter().zip(plans) {
+                let id = source.header.id.clone();
+                match self.take_in(source, plan, &mut scope) {
+                    Some(of_rule) => planned.push(of_rule),
+                    None => {
+                        self.broken.insert(id);
+                    }
                 }
             }
         }
@@ -312,20 +322,22 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Ids such that a rule comes after the rules it reads; reports circles.
-    fn reading_order(&mut self) -> Vec<String> {
+    /// Ids such that a rule comes after the rules it reads, together those that can be planned at once; reports circles.
+    fn reading_order(&mut self) -> Vec<Vec<String>> {
         let mut order = Vec::new();
+        let mut known = BTreeSet::new();
         let mut waiting: Vec<String> = self.sources.keys().cloned().collect();
         while !waiting.is_empty() {
             let (ready, blocked): (Vec<String>, Vec<String>) = waiting.into_iter().partition(|id| {
                 let reads = &self.sources[id].reads;
-                reads.iter().all(|read| !self.sources.contains_key(read) || order.contains(read))
+                reads.iter().all(|read| !self.sources.contains_key(read) || known.contains(read))
             });
             if ready.is_empty() {
                 self.report_circle(&blocked);
                 break;
             }
-            order.extend(ready);
+            known.extend(ready.iter().cloned());
+            order.push(ready);
             waiting = blocked;
         }
         order
@@ -345,11 +357,14 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Plans a rule and makes it readable for others; `None` if it has a mistake.
-    fn plan_one(&mut self, source: Source<'a>, scope: &mut Scope) -> Option<Planned<'a>> {
-        let Source { file, header, query, anchors, reads } = source;
-        let planned = self.plan_logical(file, query, &anchors, scope);
-        let planned = planned.and_then(|plan| cut_to_effect(&plan, file, &header));
+    /// Makes a planned rule readable for others; `None` if it has a mistake.
+    fn take_in(
+        &mut self,
+        source: Source<'a>,
+        planned: Result<LogicalPlan, Vec<Diagnostic>>,
+        scope: &mut Scope,
+    ) -> Option<Planned<'a>> {
+        let Source { file, header, anchors, reads, .. } = source;
         let logical = planned.map_err(|mistakes| self.diagnostics.extend(mistakes)).ok()?;
         scope.add_view(&header.id, logical.clone());
         let delay = self.delay(file, &header, &logical, &reads);
@@ -360,20 +375,6 @@ impl<'a> Compiler<'a> {
             return None;
         }
         Some(Planned { file, header, anchors, reads, logical, delay_ms: delay_ms.unwrap_or(0) })
-    }
-
-    fn plan_logical(
-        &self,
-        file: &RuleFile,
-        query: Query,
-        anchors: &Anchors,
-        scope: &Scope,
-    ) -> Result<LogicalPlan, Vec<Diagnostic>> {
-        let plan = scope.plan(query).map_err(|error| planning_mistakes(file, &error, scope, anchors))?;
-        let plan = spell_out_distinct(self.catalog.session(), plan)
-            .map_err(|error| planning_mistakes(file, &error, scope, anchors))?;
-        let plan = join_as_of_event_time(plan).map_err(|refusal| vec![refusal.into_diagnostic(file, anchors)])?;
-        break_ties(plan).map_err(|error| planning_mistakes(file, &error, scope, anchors))
     }
 
     /// The delay of the rule that is read, else the header's, else the stream's; `None` without a stream.
@@ -450,23 +451,40 @@ struct Planned<'a> {
 /// A compiled rule, nothing of a view, or the mistakes.
 type Compiled = Result<Option<CompiledRule>, Vec<Diagnostic>>;
 
+fn plan_query(catalog: &Catalog, source: &Source<'_>, scope: &Scope) -> Result<LogicalPlan, Vec<Diagnostic>> {
+    let Source { file, header, anchors, .. } = source;
+    let plan = scope.plan(source.query.clone()).map_err(|error| planning_mistakes(file, &error, scope, anchors))?;
+    let plan =
+        spell_out_distinct(catalog.session(), plan).map_err(|error| planning_mistakes(file, &error, scope, anchors))?;
+    let plan = join_as_of_event_time(plan).map_err(|refusal| vec![refusal.into_diagnostic(file, anchors)])?;
+    let plan = break_ties(plan).map_err(|error| planning_mistakes(file, &error, scope, anchors))?;
+    cut_to_effect(&plan, file, header)
+}
+
 fn compile_all(catalog: &Catalog, scope: &Scope, planned: &[Planned<'_>]) -> Vec<Compiled> {
     let references = Mutex::new(References::default());
+    in_parallel(planned, |of| compile_one(catalog, scope, of, &references))
+}
+
+/// Works on as many items at once as there are processors; results are in the order of the items.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
-    let work = || {
+    let work_on = || {
         let mut done = Vec::new();
-        while let Some(of) = planned.get(next.fetch_add(1, Ordering::Relaxed)) {
-            done.push((of.header.id.as_str(), compile_one(catalog, scope, of, &references)));
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return done };
+            done.push((at, work(item)));
         }
-        done
     };
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(planned.len());
-    let mut done: BTreeMap<&str, Compiled> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(items.len());
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work_on)).collect();
         let joined = running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
         joined.flatten().collect()
     });
-    planned.iter().map(|of| done.remove(of.header.id.as_str()).unwrap_or(Ok(None))).collect()
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 fn compile_one(catalog: &Catalog, scope: &Scope, of: &Planned<'_>, references: &Mutex<References>) -> Compiled {

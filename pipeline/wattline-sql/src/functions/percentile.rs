@@ -2,7 +2,8 @@
 //!
 //! `gb_percentile_95(x)`: the 95 % value of GB/T 14549 and GB/T 15543: sorted from the largest, the first 5 % (rounded down)
 //! are left out, and the next one is it. `nearest_rank_percentile(x, p)`: the smallest value that at least the share p of
-//! all values do not exceed (EN 50160, IEEE 519). NULLs are left out; no value, NULL.
+//! all values do not exceed (EN 50160, IEEE 519). `percentile_cont(p) WITHIN GROUP (ORDER BY x)`: between two values in
+//! proportion, in place of DataFusion's, which keeps six digits of the proportion. NULLs are left out; no value, NULL.
 //!
 //! State: all values, 8 bytes each. It is bounded by the window; `state_bytes` of the status shows it.
 
@@ -24,18 +25,26 @@ const GB_LEFT_OUT_OF: usize = 20;
 enum Rule {
     Gb95,
     NearestRank,
+    /// With the share counted from the other end, if the values are in descending order.
+    Continuous {
+        descending: bool,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Percentile {
     rule: Rule,
     signature: Signature,
+    aliases: Vec<String>,
 }
 
-pub(super) fn all() -> [Percentile; 2] {
-    [(Rule::Gb95, 1), (Rule::NearestRank, 2)].map(|(rule, args)| Percentile {
-        rule,
-        signature: Signature::exact(vec![DataType::Float64; args], Volatility::Immutable),
+pub(super) fn all() -> [Percentile; 3] {
+    [(Rule::Gb95, 1), (Rule::NearestRank, 2), (Rule::Continuous { descending: false }, 2)].map(|(rule, args)| {
+        Percentile {
+            rule,
+            signature: Signature::exact(vec![DataType::Float64; args], Volatility::Immutable),
+            aliases: matches!(rule, Rule::Continuous { .. }).then(|| "quantile_cont".to_owned()).into_iter().collect(),
+        }
     })
 }
 
@@ -48,7 +57,16 @@ impl AggregateUDFImpl for Percentile {
         match self.rule {
             Rule::Gb95 => "gb_percentile_95",
             Rule::NearestRank => "nearest_rank_percentile",
+            Rule::Continuous { .. } => "percentile_cont",
         }
+    }
+
+    fn aliases(&self) -> &[String] {
+        &self.aliases
+    }
+
+    fn supports_within_group_clause(&self) -> bool {
+        matches!(self.rule, Rule::Continuous { .. })
     }
 
     fn signature(&self) -> &Signature {
@@ -61,7 +79,12 @@ impl AggregateUDFImpl for Percentile {
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         super::refuse_distinct(self.name(), &args)?;
-        Ok(Box::new(State { rule: self.rule, values: Vec::new(), share: None }))
+        let descending = args.order_bys.first().is_some_and(|order| order.options.descending);
+        let rule = match self.rule {
+            Rule::Continuous { .. } => Rule::Continuous { descending },
+            rule => rule,
+        };
+        Ok(Box::new(State { rule, values: Vec::new(), share: None }))
     }
 
     fn state_fields(&self, _args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
@@ -82,17 +105,41 @@ struct State {
 
 impl State {
     fn note_share(&mut self, shares: &Float64Array) -> Result<()> {
+        let (name, low) = match self.rule {
+            Rule::Continuous { .. } => ("percentile_cont", "at least"),
+            _ => ("nearest_rank_percentile", "above"),
+        };
         for share in shares.iter().flatten() {
-            if !(share > 0.0 && share <= 1.0) {
-                return exec_err!(
-                    "the share of `nearest_rank_percentile` is {share}: it lies above 0 and is at most 1"
-                );
+            let is_none = share < 0.0 || (share == 0.0 && low == "above");
+            if is_none || share > 1.0 || share.is_nan() {
+                return exec_err!("the share of `{name}` is {share}: it is {low} 0 and at most 1");
             }
             if *self.share.get_or_insert(share) != share {
-                return exec_err!("the share of `nearest_rank_percentile` must be the same for all rows");
+                return exec_err!("the share of `{name}` must be the same for all rows");
             }
         }
         Ok(())
+    }
+
+    /// The value at a place in ascending order.
+    fn value_at(&mut self, place: usize) -> f64 {
+        *self.values.select_nth_unstable_by(place, f64::total_cmp).1
+    }
+
+    /// The value at so much of the way from the smallest to the largest.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a window holds far fewer than 2^53 values, and the share is between 0 and 1"
+    )]
+    fn interpolated(&mut self, share: f64) -> Option<f64> {
+        let last = self.values.len().checked_sub(1)?;
+        let place = share * last as f64;
+        let below = place.floor() as usize;
+        let lower = self.value_at(below);
+        let upper = self.value_at((below + 1).min(last));
+        Some(if upper > lower { lower + (upper - lower) * (place - below as f64) } else { lower })
     }
 
     /// The place of the value in ascending order.
@@ -102,6 +149,7 @@ impl State {
         match self.rule {
             Rule::Gb95 => Some(last - values / GB_LEFT_OUT_OF),
             Rule::NearestRank => Some(rank(values, self.share?) - 1),
+            Rule::Continuous { .. } => None,
         }
     }
 }
@@ -145,9 +193,13 @@ impl Accumulator for State {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let Some(place) = self.place() else { return Ok(ScalarValue::Float64(None)) };
-        let (_, value, _) = self.values.select_nth_unstable_by(place, f64::total_cmp);
-        Ok(ScalarValue::Float64(Some(*value)))
+        let value = match (self.rule, self.share) {
+            (Rule::Continuous { descending }, Some(share)) => {
+                self.interpolated(if descending { 1.0 - share } else { share })
+            }
+            _ => self.place().map(|place| self.value_at(place)),
+        };
+        Ok(ScalarValue::Float64(value))
     }
 
     fn size(&self) -> usize {
@@ -187,6 +239,17 @@ mod tests {
         assert_eq!(of(Rule::NearestRank, &week(), Some(0.95)).map(|v| (v * 1e6).round() / 1e6), Some(4.82));
         assert_eq!(of(Rule::NearestRank, &week(), Some(0.99)).map(|v| (v * 1e6).round() / 1e6), Some(4.94));
         assert_eq!(of(Rule::NearestRank, &week(), Some(1.0)), Some(4.97));
+    }
+
+    #[test]
+    fn between_two_values_in_proportion() {
+        let ascending = Rule::Continuous { descending: false };
+        let tens: Vec<f64> = (0..144).map(|k| f64::from(k) * 10_000.0).collect();
+        assert_eq!(of(ascending, &tens, Some(0.95)), Some(1_358_500.0));
+        assert_eq!(of(Rule::Continuous { descending: true }, &[1.0, 2.0, 4.0], Some(0.25)), Some(3.0));
+        assert_eq!([0.0, 1.0].map(|share| of(ascending, &[3.0, 1.0, 2.0], Some(share))), [Some(1.0), Some(3.0)]);
+        assert_eq!(of(ascending, &[], Some(0.5)), None);
+        assert_eq!(of(ascending, &[f64::INFINITY; 2], Some(0.5)), Some(f64::INFINITY));
     }
 
     #[test]

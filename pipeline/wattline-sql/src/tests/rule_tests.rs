@@ -114,14 +114,33 @@ fn cases_pass_fail_and_show_the_difference() {
     assert_eq!(outcomes[1].rows.iter().map(|rows| rows.batch.num_rows()).sum::<usize>(), 1);
     assert_eq!(outcomes[2].failures, Vec::<String>::new());
     assert_eq!(tests.cases[1].alerts.as_ref().map(Vec::len), Some(1));
-    assert_eq!(outcomes[3].failures.len(), 7, "the batch run and six cuts");
-    assert!(
-        outcomes[3].failures[0].contains("  - mean_v=221.4 meter_id=M1")
-            || outcomes[3].failures[0].contains("  - meter_id=M1 mean_v=221.4"),
-        "{}",
-        outcomes[3].failures[0]
-    );
-    assert!(outcomes[3].failures[0].contains("  + meter_id=M1 "), "{}", outcomes[3].failures[0]);
+    assert_eq!(outcomes[3].failures.len(), 1, "what all runs agree on is told once: {:?}", outcomes[3].failures);
+    let told = &outcomes[3].failures[0];
+    assert!(told.starts_with("batch and stream:\n  - meter_id=M1 mean_v=221.4\n  + meter_id=M1 "), "{told}");
+}
+
+#[test]
+fn a_case_expects_what_it_shows() {
+    let case = |rest: &str| TestFile::parse("x.test.toml", &format!("[[test]]\nname = \"x\"\n{rest}\n"), &catalog());
+    let right = [
+        "shows = [\"firing\", \"boundary\"]\nalerts = [{ status = \"open\" }]",
+        "shows = [\"firing\"]\nexpect = [{ meter_id = \"M1\" }]",
+        "shows = [\"resolved\", \"quiet\", \"missing\"]\nalerts = [{ status = \"open\" }, { status = \"resolved\" }]",
+        "shows = [\"late\"]\narrival = \"as_given\"",
+    ];
+    for text in right {
+        assert!(case(text).is_ok_and(|file| !file.cases[0].shows.is_empty()), "{text}");
+    }
+    let wrong = [
+        "shows = [\"firing\"]\nalerts = []",
+        "shows = [\"resolved\"]\nalerts = [{ status = \"open\" }]",
+        "shows = [\"late\"]",
+        "shows = [\"sometimes\"]",
+        "shows = \"firing\"",
+    ];
+    for text in wrong {
+        assert_eq!(case(text).expect_err(text).len(), 1, "{text}");
+    }
 }
 
 #[test]
