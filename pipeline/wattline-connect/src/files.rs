@@ -231,8 +231,11 @@ fn open_file(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// The files that a path or pattern names, sorted.
-fn find(pattern: &str) -> Result<Vec<PathBuf>> {
+/// The files of a path or pattern, sorted. A path without a pattern is not looked for.
+///
+/// # Errors
+/// [`Error::NoMatch`], [`Error::Pattern`], [`Error::File`].
+pub fn find(pattern: &str) -> Result<Vec<PathBuf>> {
     let literal = Path::new(pattern);
     if !pattern.contains(['*', '?', '[']) || literal.exists() {
         return Ok(vec![literal.to_owned()]);

@@ -47,6 +47,11 @@ pub(crate) fn rule_files() -> BTreeMap<String, String> {
     Sql::iter().filter_map(|path| Some((path.to_string(), text(Sql::get(&path)?.data)))).collect()
 }
 
+/// The text of a shipped rule, by its path below `sql/` without `.sql`.
+pub(crate) fn rule(path: &str) -> Option<String> {
+    Sql::get(&format!("{path}.sql")).map(|file| text(file.data))
+}
+
 /// A table that shipped rules read.
 #[derive(Debug, Clone, serde::Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -95,6 +95,9 @@ pub(crate) struct DemoArgs {
 pub(crate) struct InitArgs {
     /// The folder to make; must not exist or be empty.
     pub(crate) folder: PathBuf,
+    /// The job of `wattline demo` with its data as files, instead of the starter: weeks of readings, metrics and transactions to try rules on.
+    #[arg(long)]
+    pub(crate) sample: bool,
 }
 
 #[derive(Debug, Args)]
@@ -111,7 +114,7 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
-    /// Only cases whose name, as it is printed (`rule::case`), contains one of these.
+    /// Only cases whose name, as it is printed (`rule::case`), contains one of these; of a rule file, `sql/rule.sql`, those beside it.
     pub(crate) filter: Vec<String>,
     #[command(flatten)]
     pub(crate) config: ConfigArg,
@@ -143,6 +146,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct QueryArgs {
     /// The query, such as "SELECT count(*) FROM meter_readings".
+    #[arg(allow_hyphen_values = true)]
     pub(crate) sql: String,
     #[command(flatten)]
     pub(crate) place: ArchivePlace,
@@ -153,8 +157,28 @@ pub(crate) struct QueryArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AlertsCommand {
+    /// The alerts of the archive as they stand, the newest first.
+    List(AlertsListArgs),
     /// What an alert says, how it came to be, by which rule and clause, and the events behind it.
     Explain(AlertsExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AlertsListArgs {
+    /// Only those of conditions that still hold.
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// Only those of this rule.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) rule: Option<String>,
+    /// Alerts that are shown.
+    #[arg(long, default_value_t = 50, value_name = "ROWS")]
+    pub(crate) limit: usize,
+    #[command(flatten)]
+    pub(crate) place: ArchivePlace,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = QueryFormat::Text)]
+    pub(crate) format: QueryFormat,
 }
 
 #[derive(Debug, Args)]
@@ -245,6 +269,12 @@ pub(crate) struct RulesListArgs {
 pub(crate) struct RulesShowArgs {
     /// Id of the rule.
     pub(crate) rule: String,
+    /// Its file instead of its page: to copy a shipped rule, `wattline rules show pq_load --sql > sql/pq_load.sql`.
+    #[arg(long, conflicts_with = "cases")]
+    pub(crate) sql: bool,
+    /// The file of its cases.
+    #[arg(long)]
+    pub(crate) cases: bool,
     #[command(flatten)]
     pub(crate) of: RulesOf,
 }
@@ -259,10 +289,13 @@ pub(crate) struct RulesPagesArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RulesDiffArgs {
-    /// Id of a rule of the job, or the path of a rule file.
+    /// Id of a rule of the job, the path of a rule file, or a shipped rule as `builtin:power_quality/pq_voltage_windows`.
     pub(crate) old: String,
     /// The same; a file takes the place of the job's rule of that id.
     pub(crate) new: String,
+    /// Compare the rows of this rule, which reads now the one and now the other.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) of: Option<String>,
     #[command(flatten)]
     pub(crate) stretch: Stretch,
     #[command(flatten)]
@@ -279,6 +312,9 @@ pub(crate) struct ReplayArgs {
     /// Print what changes against this rule instead of the rows.
     #[arg(long, value_name = "RULE")]
     pub(crate) compare: Option<String>,
+    /// The rows of this rule, which reads the other.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) of: Option<String>,
     #[command(flatten)]
     pub(crate) stretch: Stretch,
     #[command(flatten)]
@@ -297,7 +333,7 @@ pub(crate) struct Stretch {
     /// Before this instant or day (UTC).
     #[arg(long, value_name = "INSTANT")]
     pub(crate) to: Option<String>,
-    /// Differences that are shown.
+    /// Differences that are shown as text.
     #[arg(long, default_value_t = 20, value_name = "ROWS")]
     pub(crate) limit: usize,
 }

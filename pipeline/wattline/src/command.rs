@@ -11,6 +11,7 @@ mod alerts;
 mod archive;
 mod check;
 mod demo;
+mod differences;
 mod explain;
 mod init;
 mod query;

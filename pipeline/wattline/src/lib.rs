@@ -25,6 +25,7 @@ mod job;
 mod open_files;
 mod project;
 mod report;
+mod rule_paths;
 mod status;
 mod table_text;
 

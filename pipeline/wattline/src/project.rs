@@ -22,6 +22,7 @@ use wattline_sql::{Catalog, Diagnostic, ReferenceTable, RuleFile, RuleSet, Sever
 
 use crate::assets::{self, BUILTIN};
 use crate::config::{self, Config};
+use crate::rule_paths::RulePaths;
 
 /// A stream of a loaded project.
 #[derive(Debug, Clone)]
@@ -140,6 +141,8 @@ pub(crate) struct Project {
     pub(crate) tests: BTreeMap<String, String>,
     /// Shipped rules of the folders that the job names which read what it does not have: by that, the rules.
     pub(crate) left_out: BTreeMap<String, Vec<String>>,
+    /// Files of the job that take the place of shipped rules with the same id: by the path of the file, that of the rule.
+    pub(crate) replaced: BTreeMap<String, String>,
     /// What is suspicious but not refused.
     pub(crate) warnings: Vec<Diagnostic>,
     /// Texts of all files that diagnostics may point into.
@@ -237,8 +240,9 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
         }
     };
     let mut config = config;
-    let Found { rule_files, tests, left_out } = loader.rule_files(shown, &mut config);
+    let RulePaths { rule_files, tests, left_out, replaced } = loader.rule_files(shown, &mut config);
     let streams = loader.streams(shown, &config, &mut catalog);
+    loader.check_sources(shown, &streams, &config);
     let references = loader.references(shown, &config, &mut catalog);
     let compiled = RuleSet::compile(&catalog, &rule_files);
     let rules = match compiled {
@@ -266,7 +270,58 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
     }
     let warnings = rules.warnings().to_vec();
     let Loader { folder, texts, functions, .. } = loader;
-    Ok(Project { config, folder, streams, functions, rules, references, rule_files, tests, left_out, warnings, texts })
+    Ok(Project {
+        config,
+        folder,
+        streams,
+        functions,
+        rules,
+        references,
+        rule_files,
+        tests,
+        left_out,
+        replaced,
+        warnings,
+        texts,
+    })
+}
+
+impl Project {
+    /// The same with the rule of one file in the place of the project's rule of that id, if it has one.
+    ///
+    /// # Errors
+    /// Every mistake that the rules then have.
+    pub(crate) fn with_rule(&self, path: &str, text: String) -> Result<RuleSet, Refused> {
+        RuleSet::compile(self.rules.catalog(), &self.files_with(path, text.clone())).map_err(|diagnostics| {
+            let mut texts = self.texts.clone();
+            texts.insert(path.to_owned(), text);
+            Refused { diagnostics, texts }
+        })
+    }
+
+    /// The rule files, one of them in the place of that with its id.
+    pub(crate) fn files_with(&self, path: &str, text: String) -> Vec<RuleFile> {
+        let mut files = self.rule_files.clone();
+        files.retain(|file| rule_of(&file.path) != rule_of(path));
+        files.push(RuleFile { path: path.to_owned(), text });
+        files
+    }
+
+    /// The rules that read a rule, directly or through others.
+    pub(crate) fn readers(&self, id: &str) -> Vec<String> {
+        let mut found = vec![id.to_owned()];
+        let mut at = 0;
+        while let Some(read) = found.get(at).cloned() {
+            for file in &self.rule_files {
+                let Some(reader) = rule_of(&file.path) else { continue };
+                if !found.iter().any(|known| known == reader) && file.tables_read().contains(&read) {
+                    found.push(reader.to_owned());
+                }
+            }
+            at += 1;
+        }
+        found.split_off(1)
+    }
 }
 
 struct Loader {
@@ -439,6 +494,30 @@ impl Loader {
         })
     }
 
+    /// What two streams read would be of the one or of the other.
+    fn check_sources(&mut self, file: &str, streams: &[LoadedStream], config: &Config) {
+        let mut known: BTreeMap<String, &str> = BTreeMap::new();
+        for stream in streams {
+            let sources = match (&stream.config.topic, &stream.config.files) {
+                (Some(topic), _) => vec![format!("the topic `{topic}`")],
+                (None, Some(pattern)) => {
+                    let pattern = self.folder.join(pattern.get_ref()).to_string_lossy().into_owned();
+                    // What cannot be found is told when it is read.
+                    let files = wattline_connect::files::find(&pattern).unwrap_or_default();
+                    files.iter().map(|path| format!("the file `{}`", path.display())).collect()
+                }
+                (None, None) => Vec::new(),
+            };
+            let taken = sources.iter().find_map(|source| Some((source, *known.get(source)?)));
+            if let Some((source, other)) = taken {
+                let message = format!("the streams `{other}` and `{}` both read {source}", stream.name);
+                let help = "let each stream read what no other does".to_owned();
+                self.mistake("WL-1117", file, config.streams[&stream.name].span(), message, Some(help));
+            }
+            known.extend(sources.into_iter().map(|source| (source, stream.name.as_str())));
+        }
+    }
+
     /// The place of a mapping's key within the section, as near as text search gets.
     fn key_span(&self, file: &str, section: &std::ops::Range<usize>, key: &str) -> std::ops::Range<usize> {
         let last = key.rsplit('.').next().unwrap_or(key);
@@ -530,125 +609,21 @@ impl Loader {
     }
 
     /// Finds the rules, and names in the configuration the tables of the program that they read and the job does not name.
-    fn rule_files(&mut self, file: &str, config: &mut Config) -> Found {
-        let mut found: BTreeMap<String, String> = BTreeMap::new();
-        // Of a folder of shipped rules the job has those for which it has the streams and tables.
-        let mut of_folders: BTreeSet<String> = BTreeSet::new();
-        for entry in &config.rules.paths {
-            let path = entry.get_ref();
-            let outcome = match path.strip_prefix(BUILTIN) {
-                Some(below) => builtin_files(below),
-                None => files_below(&self.folder.join(path), &self.folder),
-            };
-            match outcome {
-                Ok(files) => {
-                    if path.starts_with(BUILTIN) && !files.contains_key(&format!("{path}.sql")) {
-                        of_folders.extend(files.keys().cloned());
-                    }
-                    found.extend(files);
-                }
-                Err((message, help)) => self.mistake("WL-1140", file, entry.span(), message, help),
-            }
-        }
-        let left_out = leave_out(&mut found, &of_folders, config);
-        let rules = found.iter().filter(|(path, _)| path.ends_with(".sql"));
-        let read: BTreeSet<String> =
-            rules.flat_map(|(path, text)| RuleFile { path: path.clone(), text: text.clone() }.tables_read()).collect();
+    fn rule_files(&mut self, file: &str, config: &mut Config) -> RulePaths {
+        let found = RulePaths::find(config, &self.folder, |span, message, help| {
+            self.diagnostics.push(Diagnostic::error("WL-1140", file, message).at(span).help_if(help));
+        });
+        let read: BTreeSet<String> = found.rule_files.iter().flat_map(RuleFile::tables_read).collect();
         for (name, _) in assets::known_tables().iter().filter(|(_, table)| table.shipped) {
             if read.contains(name) && !config.reference.contains_key(name) && !config.streams.contains_key(name) {
                 let carried = config::Reference::of_path(format!("{BUILTIN}{name}"));
                 config.reference.insert(name.clone(), Spanned::new(0..0, carried));
             }
         }
-        self.texts.extend(found.clone());
-        let (tests, rules): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            found.into_iter().partition(|(path, _)| path.ends_with(".test.toml"));
-        let rule_files = rules.into_iter().map(|(path, text)| RuleFile { path, text }).collect();
-        Found { rule_files, tests, left_out }
+        self.texts.extend(found.rule_files.iter().map(|file| (file.path.clone(), file.text.clone())));
+        self.texts.extend(found.tests.clone());
+        found
     }
-}
-
-/// What the paths of a configuration give.
-struct Found {
-    rule_files: Vec<RuleFile>,
-    tests: BTreeMap<String, String>,
-    left_out: BTreeMap<String, Vec<String>>,
-}
-
-/// Takes out the rules `of_folders` that read what neither the job nor the program has, or what was taken out.
-fn leave_out(
-    found: &mut BTreeMap<String, String>,
-    of_folders: &BTreeSet<String>,
-    config: &Config,
-) -> BTreeMap<String, Vec<String>> {
-    let id_of = |path: &str| rule_of(path).filter(|_| path.ends_with(".sql")).map(str::to_owned);
-    let reads: BTreeMap<String, BTreeSet<String>> = of_folders
-        .iter()
-        .filter(|path| path.ends_with(".sql"))
-        .map(|path| (path.clone(), RuleFile { path: path.clone(), text: found[path].clone() }.tables_read()))
-        .collect();
-    let shipped = assets::known_tables().iter().filter(|(_, table)| table.shipped).map(|(name, _)| name.clone());
-    let own = config.streams.keys().chain(config.reference.keys()).cloned();
-    let system = system_streams().map(|stream| stream.name.to_owned());
-    let tables: BTreeSet<String> = shipped.chain(own).chain(system).collect();
-    let mut left_out: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    loop {
-        let rules: BTreeSet<String> = found.keys().filter_map(|path| id_of(path)).collect();
-        let missing = reads.iter().filter(|(path, _)| found.contains_key(*path)).find_map(|(path, reads)| {
-            let missing = reads.iter().find(|name| !tables.contains(*name) && !rules.contains(*name))?;
-            Some((path.clone(), missing.clone()))
-        });
-        let Some((path, missing)) = missing else { return left_out };
-        found.remove(&path);
-        found.remove(&path.replace(".sql", ".test.toml"));
-        left_out.entry(missing).or_default().extend(id_of(&path));
-    }
-}
-
-type Files = Result<BTreeMap<String, String>, (String, Option<String>)>;
-
-fn builtin_files(below: &str) -> Files {
-    let all = assets::rule_files();
-    let wanted = |path: &str| {
-        below.is_empty()
-            || path
-                .strip_prefix(below)
-                .is_some_and(|rest| rest.starts_with('/') || matches!(rest, ".sql" | ".test.toml"))
-    };
-    let found: BTreeMap<String, String> = all
-        .iter()
-        .filter(|(path, _)| wanted(path))
-        .map(|(path, text)| (format!("{BUILTIN}{path}"), text.clone()))
-        .collect();
-    if found.is_empty() {
-        let known: Vec<&str> = all.keys().filter_map(|path| path.strip_suffix(".sql")).collect();
-        return Err((format!("there is no shipped rule or folder `{below}`"), config::nearest(below, &known)));
-    }
-    Ok(found)
-}
-
-fn files_below(path: &Path, folder: &Path) -> Files {
-    let fail = |error: std::io::Error| (format!("`{}` cannot be read: {error}", path.display()), None);
-    let mut found = BTreeMap::new();
-    let mut open = vec![path.to_owned()];
-    while let Some(path) = open.pop() {
-        if path.is_dir() {
-            for entry in std::fs::read_dir(&path).map_err(fail)? {
-                open.push(entry.map_err(fail)?.path());
-            }
-            continue;
-        }
-        let name = path.to_string_lossy().into_owned();
-        if name.ends_with(".sql") || name.ends_with(".test.toml") {
-            let shown = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
-            found.insert(shown, std::fs::read_to_string(&path).map_err(fail)?);
-            let test = PathBuf::from(name.replace(".sql", ".test.toml"));
-            if name.ends_with(".sql") && test.is_file() {
-                open.push(test);
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// Reads an RFC 3339 instant as microseconds since the epoch.
@@ -686,13 +661,5 @@ mod tests {
         assert_eq!(instant_us("1970-01-01T08:00:01+08:00"), Some(1_000_000));
         assert_eq!(instant_us("1970-01-01T00:00:01"), None);
         assert_eq!(instant_us("yesterday"), None);
-    }
-
-    #[test]
-    fn shipped_rules_are_found_by_folder_and_by_name() {
-        assert!(builtin_files("").is_ok_and(|all| all.len() > 20));
-        assert!(builtin_files("power_quality/pq_voltage_windows").is_ok_and(|one| one.len() == 2));
-        let (_, help) = builtin_files("power_quality/pq_voltage_window").expect_err("no such rule");
-        assert_eq!(help.as_deref(), Some("did you mean `power_quality/pq_voltage_windows`?"));
     }
 }

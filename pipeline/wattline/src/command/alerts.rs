@@ -17,12 +17,13 @@ use wattline_runtime::table::ALERTS;
 use wattline_sql::query::query_context;
 use wattline_sql::{CompiledRule, UserFunctions};
 
-use crate::cli::{AlertsCommand, AlertsExplainArgs, OutputFormat};
+use crate::cli::{AlertsCommand, AlertsExplainArgs, AlertsListArgs, OutputFormat};
 use crate::project::{self, Project};
 use crate::report;
 
 pub(super) async fn run(command: AlertsCommand, functions: &UserFunctions) -> Result<ExitCode> {
     match command {
+        AlertsCommand::List(args) => list(&args, functions).await,
         AlertsCommand::Explain(args) => explain(&args, functions).await,
     }
 }
@@ -38,6 +39,24 @@ struct Inputs {
     more: bool,
 }
 
+/// The newest record of each alert. What only occurs is never open: its rule has no `firing`.
+async fn list(args: &AlertsListArgs, functions: &UserFunctions) -> Result<ExitCode> {
+    let mut wanted = "newest = 1".to_owned();
+    if args.open {
+        wanted.push_str(" AND status IN ('open', 'update') AND evidence LIKE '%\"firing\":true%'");
+    }
+    if let Some(rule) = &args.rule {
+        wanted.push_str(&format!(" AND rule_id = '{}'", rule.replace('\'', "''")));
+    }
+    let sql = format!(
+        "SELECT event_ts, severity, status, rule_id, entity_id, title, alert_id FROM (
+             SELECT *, row_number() OVER (PARTITION BY fingerprint ORDER BY revision DESC, event_ts DESC) AS newest FROM alerts
+         ) WHERE {wanted} ORDER BY event_ts DESC, alert_id LIMIT {}",
+        args.limit
+    );
+    super::query::answer(&sql, &args.place, args.format, functions).await
+}
+
 async fn explain(args: &AlertsExplainArgs, functions: &UserFunctions) -> Result<ExitCode> {
     let archive = super::archive::open(&args.place).await?;
     let session = query_context(functions)?;
@@ -45,7 +64,7 @@ async fn explain(args: &AlertsExplainArgs, functions: &UserFunctions) -> Result<
     let Some(record) = records.iter().rev().find(|record| text(record, "alert_id") == args.alert).or(records.last())
     else {
         report::print_error(&format!(
-            "error: the archive has no alert `{}`; `wattline query \"SELECT alert_id, rule_id, entity_id FROM alerts\"` names them\n",
+            "error: the archive has no alert `{}`; `wattline alerts list` names them\n",
             args.alert
         ));
         return Ok(report::answer_is_no());

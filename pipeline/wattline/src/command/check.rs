@@ -15,8 +15,9 @@ pub(super) fn run(args: &CheckArgs, functions: &UserFunctions) -> Result<ExitCod
     let (diagnostics, texts, told) = match project::load(&args.config.config, functions) {
         Ok(project) => {
             let told = format!(
-                "{}{}, {}, {}: ",
+                "{}{}{}, {}, {}: ",
                 left_out(&project.left_out),
+                replaced(&project.replaced),
                 counted(project.streams.len(), "stream"),
                 counted(project.rules.rules().len(), "rule"),
                 counted(project.rules.views().len(), "view")
@@ -81,6 +82,11 @@ fn left_out(by_table: &BTreeMap<String, Vec<String>>) -> String {
         format!("{what} left out, as the job has no `{table}`: {}\n", rules.join(", "))
     };
     by_table.iter().map(line).collect()
+}
+
+/// Files of the job that are read in place of shipped rules.
+fn replaced(by_path: &BTreeMap<String, String>) -> String {
+    by_path.iter().map(|(own, shipped)| format!("{own} takes the place of {shipped}\n")).collect()
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -30,7 +30,7 @@ use crate::{assets, report};
 
 const PARTITIONS: i32 = 4;
 /// The sample, in the order in which it is fed: topic, files, field that is the key.
-const SAMPLE: [(&str, &[&str], &str); 3] = [
+pub(super) const SAMPLE: [(&str, &[&str], &str); 3] = [
     ("meter-readings", &["readings.ndjson.gz", "readings_scenario.ndjson.gz"], "meter_id"),
     ("device-metrics", &["device_metrics.ndjson.gz"], "device_id"),
     ("business-transactions", &["transactions.ndjson.gz", "bills.ndjson"], "case_id"),

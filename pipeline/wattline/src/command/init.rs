@@ -1,10 +1,12 @@
 //! `wattline init`: a starter project that runs as it is.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+use super::demo::SAMPLE;
 use crate::cli::InitArgs;
 use crate::{assets, report};
 
@@ -15,16 +17,61 @@ pub(super) fn run(args: &InitArgs) -> Result<ExitCode> {
     if taken {
         bail!("`{}` exists and is not an empty folder: name another one", folder.display());
     }
-    let files = assets::starter();
+    let files = if args.sample { sample() } else { assets::starter() };
     for (below, body) in &files {
         write(&folder.join(below), body)?;
     }
     let shown = folder.display();
+    if args.sample {
+        report::print(&format!(
+            "made a project with the bundled sample in {shown}: {} files\n\n  cd {shown}\n  wattline run        # reads data/, writes archive/\n  wattline rules show pq_voltage_deviation\n  wattline alerts list\n",
+            files.len()
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
     report::print(&format!(
         "made a starter project in {shown}: {} files\n\n  cd {shown}\n  wattline check      # what is wrong, and where\n  wattline test       # the tests beside the rules\n  wattline run        # reads data/, writes archive/\n  wattline query \"SELECT * FROM alerts\"\n\nThen read wattline.toml: it is the manual of itself.\n",
         files.len()
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The job of the demo, with files where it has topics, and the sample.
+fn sample() -> BTreeMap<String, Vec<u8>> {
+    let mut files: BTreeMap<String, Vec<u8>> = assets::sample_paths()
+        .into_iter()
+        .filter(|path| path.starts_with("reference/"))
+        .map(|path| (path.clone(), assets::sample(&path).unwrap_or_default().into_owned()))
+        .collect();
+    for (topic, names, _) in SAMPLE {
+        let of_topic = names
+            .iter()
+            .map(|name| (format!("data/{topic}/{name}"), assets::sample(name).unwrap_or_default().into_owned()));
+        files.extend(of_topic);
+    }
+    let mut config = "# The job of `wattline demo` over files: the shipped rules over the bundled sample.\n".to_owned();
+    let demo = assets::demo_config();
+    let (_, sections) = demo.split_once("job = ").unwrap_or_default();
+    for section in format!("job = {sections}").replace("\"demo\"", "\"sample\"").split_inclusive("\n\n") {
+        if section.starts_with("[kafka]") || section.starts_with("[alerts]") {
+            continue;
+        }
+        for line in section.lines() {
+            match line.strip_prefix("topic = \"").and_then(|rest| rest.strip_suffix('"')) {
+                Some(topic) => config.push_str(&format!("files = \"data/{topic}/*\"\n")),
+                None if line.starts_with("start = ") || line.starts_with("idle_timeout = ") => {}
+                None => config.push_str(&format!("{line}\n")),
+            }
+        }
+    }
+    // Rules of the job's own.
+    let config = config.replace("paths = [\n", "paths = [\n    \"sql\",\n");
+    files.insert("wattline.toml".to_owned(), config.into_bytes());
+    files.insert(
+        "sql/README.md".to_owned(),
+        b"Rules of this job; one with the id of a shipped rule takes its place.\n".to_vec(),
+    );
+    files
 }
 
 /// Writes a file and the folders above it.

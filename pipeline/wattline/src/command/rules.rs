@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use wattline_core::time::HumanDuration;
 use wattline_runtime::alerting::rfc3339;
 use wattline_sql::explain::kept;
@@ -78,6 +78,16 @@ fn show(args: &RulesShowArgs, functions: &UserFunctions) -> Result<ExitCode> {
     };
     let headers = headers(&project);
     if let Some(header) = headers.get(args.rule.as_str()) {
+        if args.sql {
+            report::print(&file_of(&project, &header.id).map(|file| file.text.clone()).unwrap_or_default());
+            return Ok(ExitCode::SUCCESS);
+        }
+        if args.cases {
+            let cases = project.tests.iter().find(|(path, _)| rule_of(path) == Some(&header.id));
+            let Some((_, text)) = cases else { bail!("rule `{}` has no cases", header.id) };
+            report::print(text);
+            return Ok(ExitCode::SUCCESS);
+        }
         report::print(&page(&project, header)?);
         return Ok(ExitCode::SUCCESS);
     }
@@ -231,11 +241,12 @@ fn example(project: &Project, id: &str) -> Option<String> {
 
 fn tuning(project: &Project, header: &RuleHeader) -> String {
     let path = file_of(project, &header.id).map_or("", |file| file.path.as_str());
-    let copy = match path.strip_prefix(BUILTIN) {
-        Some(path) => {
-            format!("Copy `sql/{path}` and its tests into a folder of the job's own, under another name and `id`, and")
-        }
-        None => format!("In `{path}`,"),
+    let id = &header.id;
+    let copy = match path.starts_with(BUILTIN) {
+        true => format!(
+            "`wattline rules show {id} --sql` and `--cases` print its files: put them into a folder of the job's own, where they take its place, and"
+        ),
+        false => format!("In `{path}`,"),
     };
     let what = if header.params.is_empty() { "change the query" } else { "change `params`, or the query" };
     let silence = match header.kind {
@@ -245,7 +256,6 @@ fn tuning(project: &Project, header: &RuleHeader) -> String {
         RuleKind::Table | RuleKind::View => "",
     };
     format!(
-        "{copy} {what}; raise `version` if the meaning changes. `wattline test {0}` tries it, `wattline rules diff {0} FILE` says which verdicts change over the archive.{silence}",
-        header.id
+        "{copy} {what}; raise `version` if the meaning changes. `wattline test {id}.sql` tries it, `wattline rules diff {id} {id}.sql` says which verdicts change over the archive.{silence}"
     )
 }

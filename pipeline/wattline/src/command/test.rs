@@ -27,8 +27,9 @@ use wattline_runtime::{RulePlan, stream_schema};
 use wattline_sql::test_file::{CaseKind, Expected, ExpectedRow, TestCase, TestFile};
 use wattline_sql::{TestOutcome, UserFunctions, rule_of, run_rule_test};
 
+use crate::assets::BUILTIN;
 use crate::cli::{OutputFormat, TestArgs};
-use crate::project::Project;
+use crate::project::{Project, Refused};
 use crate::{job, project, report};
 
 /// How one case went.
@@ -42,13 +43,24 @@ struct Verdict {
 
 pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode> {
     let loaded = if args.builtin { project::shipped()? } else { project::load(&args.config.config, functions) };
-    let project = match loaded {
+    let mut project = match loaded {
         Ok(project) => project,
         Err(refused) => return Ok(super::refuse(&refused)),
     };
+    let mut filter = Vec::new();
+    for part in &args.filter {
+        match part.ends_with(".sql") {
+            true => match put_in_place(&mut project, part)? {
+                Ok(id) => filter.push(format!("{id}::")),
+                Err(refused) => return Ok(super::refuse(&refused)),
+            },
+            false => filter.push(part.clone()),
+        }
+    }
+    let of_others = cases_of_others(&project);
     let mut files = Vec::new();
     let mut mistakes = Vec::new();
-    for (path, text) in &project.tests {
+    for (path, text) in project.tests.iter().filter(|(path, _)| !of_others.contains_key(*path)) {
         match TestFile::parse(path, text, project.rules.catalog()) {
             Ok(file) => files.push((rule_of(path).unwrap_or_default().to_owned(), file)),
             Err(diagnostics) => mistakes.extend(diagnostics),
@@ -57,7 +69,7 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
     let cases = files.iter().flat_map(|(rule, file)| file.cases.iter().map(move |case| (rule.as_str(), case)));
     let wanted = |(rule, case): &(&str, &TestCase)| {
         let name = format!("{rule}::{}", case.name);
-        args.filter.is_empty() || args.filter.iter().any(|part| name.contains(part.as_str()))
+        filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()))
     };
     let cases: Vec<(&str, &TestCase)> = cases.filter(wanted).collect();
     let verdicts = judge_all(&project, &cases, |verdict| {
@@ -67,16 +79,24 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
     })?;
     report::diagnostics(&mistakes, &project.texts);
     if verdicts.is_empty() && mistakes.is_empty() && !args.filter.is_empty() {
-        bail!(
-            "no case is called like `{}`; names look as `wattline test` prints them: `rule::case`",
-            args.filter.join("`, `")
-        );
+        let called = args.filter.join("`, `");
+        let untested = untested(&project).into_iter().find(|id| args.filter.iter().any(|part| id.contains(part)));
+        match untested {
+            Some(id) => bail!("rule `{id}` has no cases: write them beside it, into `{id}.test.toml`"),
+            None => bail!("no case is called like `{called}`; names look as `wattline test` prints them: `rule::case`"),
+        }
     }
     let failed = verdicts.iter().filter(|verdict| !verdict.failures.is_empty()).count();
     let passed = verdicts.len() - failed;
     match args.format {
         OutputFormat::Json => report::print(&format!("{}\n", json(&verdicts))),
         OutputFormat::Text => {
+            for (path, read) in &of_others {
+                let id = rule_of(path).unwrap_or_default();
+                report::print(&format!(
+                    "cases of `{id}` left out: they are for the shipped `{read}`, and the job has one of its own; copy the cases to have your own\n"
+                ));
+            }
             let untested = untested(&project);
             if !untested.is_empty() {
                 report::print(&format!("rules without a test: {}\n", untested.join(", ")));
@@ -85,6 +105,36 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
         }
     }
     Ok(if failed == 0 && mistakes.is_empty() { ExitCode::SUCCESS } else { report::answer_is_no() })
+}
+
+/// Puts the rule of a file, and the cases beside it, into the project; gives its id.
+fn put_in_place(project: &mut Project, path: &str) -> Result<Result<String, Refused>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading `{path}`"))?;
+    let cases = path.replace(".sql", ".test.toml");
+    let read = std::fs::read_to_string(&cases);
+    let Ok(read) = read else { bail!("`{path}` has no cases: write them beside it, into `{cases}`") };
+    let id = rule_of(path).unwrap_or_default().to_owned();
+    let files = project.files_with(path, text.clone());
+    project.rules = match project.with_rule(path, text.clone()) {
+        Ok(rules) => rules,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    project.rule_files = files;
+    project.tests.retain(|path, _| rule_of(path) != Some(&id));
+    project.texts.extend([(path.to_owned(), text), (cases.clone(), read.clone())]);
+    project.tests.insert(cases, read);
+    Ok(Ok(id))
+}
+
+/// Cases of shipped rules that read a rule which the job has replaced: what they expect is not what it says. By path, what is read.
+fn cases_of_others(project: &Project) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for read in project.replaced.keys().filter_map(|path| rule_of(path)) {
+        let readers = project.readers(read);
+        let is_of = |path: &&String| path.starts_with(BUILTIN) && readers.iter().any(|id| rule_of(path) == Some(id));
+        found.extend(project.tests.keys().filter(is_of).map(|path| (path.clone(), read.to_owned())));
+    }
+    found
 }
 
 fn untested(project: &Project) -> Vec<String> {
