@@ -1,4 +1,4 @@
-//! What each running function costs: rows per second and core, and bytes of state for each key.
+//! What the running functions cost: rows per second and core, and bytes of state for each key.
 //!
 //! A rule `f(value, …) OVER (PARTITION BY device ORDER BY at)` is compiled as any rule is and fed, on one lane, with a value a minute
 //! of each device: a daily wave with noise and a spike now and then. Measured is the processor time of both stages of the engine,

@@ -14,6 +14,7 @@ mod library;
 mod nab;
 mod readers;
 mod readers_tests;
+mod recipe;
 mod reports;
 mod s3_server;
 mod s3_server_tests;

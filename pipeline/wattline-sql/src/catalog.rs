@@ -162,6 +162,16 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// The same catalog with another delay of the streams that have one.
+    #[must_use]
+    pub(crate) fn with_delay(&self, delay_ms: i64) -> Self {
+        let mut catalog = self.clone();
+        for source in catalog.streams.values_mut().filter(|source| source.stream.delay_ms != 0) {
+            *source = Arc::new(StreamSource { stream: Stream { delay_ms, ..source.stream.clone() } });
+        }
+        catalog
+    }
+
     /// All streams, by name.
     pub fn streams(&self) -> impl Iterator<Item = &Stream> {
         self.streams.values().map(|source| &source.stream)

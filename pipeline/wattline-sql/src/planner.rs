@@ -302,10 +302,9 @@ fn subquery_outside_where() -> Refusal {
 struct Shape {
     subquery: bool,
     outer_join: bool,
-    /// A join without any condition, at least not in its ON.
+    /// A join without columns that are equal, so far.
     cross_join: bool,
-    /// A join with a condition beyond columns that are equal.
-    join_condition: bool,
+    join: bool,
 }
 
 impl Shape {
@@ -318,17 +317,17 @@ impl Shape {
             })?;
             if let LogicalPlan::Join(join) = node {
                 shape.outer_join |= matches!(join.join_type, JoinType::Left | JoinType::Right | JoinType::Full);
-                shape.cross_join |= join.on.is_empty() && join.filter.is_none();
-                shape.join_condition |= join.filter.is_some();
+                shape.cross_join |= join.on.is_empty();
+                shape.join = true;
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
         Ok(shape)
     }
 
-    /// Whether each rule finds all that it can do in one pass: none makes work for one before it.
+    /// Whether no optimiser rule makes work for one before it. Where there is a join, what WHERE says of it has to reach it first.
     fn is_plain(&self) -> bool {
-        !(self.subquery || self.outer_join || self.cross_join)
+        !(self.subquery || self.join)
     }
 }
 
@@ -340,7 +339,7 @@ fn optimize(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
         rules.push(Arc::new(DecorrelatePredicateSubquery::new()));
     }
     // A subquery becomes a join.
-    if shape.join_condition || shape.subquery {
+    if shape.join || shape.subquery {
         rules.push(Arc::new(ExtractEquijoinPredicate::new()));
     }
     rules.push(Arc::new(EliminateDuplicatedExpr::new()));

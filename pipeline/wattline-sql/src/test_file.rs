@@ -17,7 +17,8 @@
 //! the text `null` stands for NULL.
 //!
 //! Rows arrive in the order of their event time, however they are grouped in the file, so none is late.
-//! `arrival = "as_given"` lets them arrive as written, on one lane, and so shows what the rule's delay does.
+//! `arrival = "as_given"` lets them arrive as written, on one lane, and so shows what the rule's delay does; `delay = "2 minutes"` says
+//! what that is, unless the rule does, whatever the streams of the job have.
 //!
 //! `shows = ["firing", "boundary"]` says which [kinds](CaseKind) of case it is, so that one can ask which kinds a rule lacks.
 
@@ -29,10 +30,12 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use wattline_core::time::parse_duration_ms;
+
 use crate::catalog::Catalog;
 use crate::diagnostic::{Diagnostic, code, nearest};
 
-const KEYS: [&str; 7] = ["name", "shows", "arrival", "given", "reference", "expect", "alerts"];
+const KEYS: [&str; 8] = ["name", "shows", "arrival", "delay", "given", "reference", "expect", "alerts"];
 
 /// The cases of one test file.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +53,8 @@ pub struct TestCase {
     pub shows: Vec<CaseKind>,
     /// Whether rows arrive as written rather than in the order of their event time.
     pub as_given: bool,
+    /// Lateness that rules tolerate unless their header says otherwise, milliseconds; that of the streams if `None`.
+    pub delay_ms: Option<i64>,
     /// Rows by stream, as JSON objects.
     pub given: BTreeMap<String, Vec<Value>>,
     /// Reference tables that replace the configured ones, as CSV text.
@@ -161,6 +166,7 @@ impl Reader<'_> {
             name: String::new(),
             shows: Vec::new(),
             as_given: false,
+            delay_ms: None,
             given: BTreeMap::new(),
             reference: BTreeMap::new(),
             expect: None,
@@ -172,6 +178,9 @@ impl Reader<'_> {
                 ("shows", kinds) => case.shows = self.kinds(value.span(), kinds),
                 ("arrival", DeValue::String(order)) if order == "as_given" || order == "by_time" => {
                     case.as_given = order == "as_given";
+                }
+                ("delay", DeValue::String(text)) if parse_duration_ms(text).is_ok() => {
+                    case.delay_ms = parse_duration_ms(text).ok();
                 }
                 ("arrival", _) => {
                     self.refuse(value.span(), "`arrival` has two values", "write \"by_time\" or \"as_given\"");
@@ -215,10 +224,11 @@ impl Reader<'_> {
             let is = |alert: &ExpectedRow| alert.get("status") == Some(&Expected::Text(status.to_owned()));
             case.alerts.iter().flatten().any(is)
         };
+        let fires = |row: &ExpectedRow| row.get("firing") != Some(&Expected::Boolean(false));
         for kind in &case.shows {
             let (holds, wanted) = match kind {
                 CaseKind::Firing => (
-                    has_alert("open") || (case.alerts.is_none() && case.expect.iter().flatten().next().is_some()),
+                    has_alert("open") || (case.alerts.is_none() && case.expect.iter().flatten().any(fires)),
                     "expect an alert with `status = \"open\"`, or, of a rule without alerts, a row",
                 ),
                 CaseKind::Resolved => (has_alert("resolved"), "expect an alert with `status = \"resolved\"`"),

@@ -269,7 +269,7 @@ pub(crate) struct RulesListArgs {
 pub(crate) struct RulesShowArgs {
     /// Id of the rule.
     pub(crate) rule: String,
-    /// Its file instead of its page: to copy a shipped rule, `wattline rules show pq_load --sql > sql/pq_load.sql`.
+    /// Its file instead of its page: to copy a shipped rule, `wattline rules show pq_load --builtin --sql > sql/pq_load.sql`.
     #[arg(long, conflicts_with = "cases")]
     pub(crate) sql: bool,
     /// The file of its cases.

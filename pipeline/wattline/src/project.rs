@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
 use toml::Spanned;
 use wattline_connect::kafka::register::empty_register;
@@ -268,8 +268,8 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
     if !loader.diagnostics.is_empty() {
         return Err(loader.refused());
     }
-    let warnings = rules.warnings().to_vec();
-    let Loader { folder, texts, functions, .. } = loader;
+    let Loader { folder, texts, functions, mut warnings, .. } = loader;
+    warnings.extend(rules.warnings().iter().cloned());
     Ok(Project {
         config,
         folder,
@@ -326,6 +326,7 @@ impl Project {
 
 struct Loader {
     diagnostics: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
     texts: Texts,
     folder: PathBuf,
     functions: UserFunctions,
@@ -333,7 +334,13 @@ struct Loader {
 
 impl Loader {
     fn new(folder: PathBuf, functions: &UserFunctions) -> Self {
-        Self { diagnostics: Vec::new(), texts: Texts::new(), folder, functions: functions.clone() }
+        Self {
+            diagnostics: Vec::new(),
+            warnings: Vec::new(),
+            texts: Texts::new(),
+            folder,
+            functions: functions.clone(),
+        }
     }
 
     fn refused(self) -> Refused {
@@ -580,6 +587,24 @@ impl Loader {
         }
     }
 
+    /// A column that shipped rules know and the table lacks is NULL, which is right if it is not there and not if it is misspelt.
+    fn warn_of_misspelt(&mut self, file: &str, span: std::ops::Range<usize>, table: &ReferenceTable) {
+        let Some(known) = assets::known_tables().get(&table.name) else { return };
+        let is_empty = |name: &&str| {
+            let columns = table.batches.iter().map(|batch| batch.column_by_name(name));
+            let mut columns = columns.flatten().filter(|column| !column.is_empty());
+            columns.all(|column| column.null_count() == column.len())
+        };
+        let lacking: Vec<&str> = known.columns.keys().map(String::as_str).filter(is_empty).collect();
+        let own = table.schema.fields().iter().map(|field| field.name().as_str());
+        for name in own.filter(|name| !known.columns.contains_key(*name) && !name.starts_with("valid_")) {
+            let Some(help) = config::nearest(name, &lacking) else { continue };
+            let message = format!("reference table `{}`: shipped rules do not know its column `{name}`", table.name);
+            let span = (!span.is_empty()).then(|| span.clone());
+            self.warnings.push(Diagnostic::warning("WL-1133", file, message).at(span).help(help));
+        }
+    }
+
     fn references(&mut self, file: &str, config: &Config, catalog: &mut Catalog) -> BTreeMap<String, String> {
         let mut versions = BTreeMap::new();
         for (name, spanned) in &config.reference {
@@ -599,6 +624,7 @@ impl Loader {
             let loaded = read_reference(&self.folder, name, reference);
             let added = loaded.map_err(|e| e.to_string()).and_then(|(table, version)| {
                 versions.insert(name.clone(), version);
+                self.warn_of_misspelt(file, spanned.span(), &table);
                 catalog.add_reference(table).map_err(|e| e.to_string())
             });
             if let Err(message) = added {
@@ -633,7 +659,7 @@ pub(crate) fn instant_us(text: &str) -> Option<i64> {
     let kind = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()));
     let cast = arrow::compute::cast(&array, &kind).ok()?;
     let instants = cast.as_primitive::<TimestampMicrosecondType>();
-    (zoned && !arrow::array::Array::is_null(instants, 0)).then(|| instants.value(0))
+    (zoned && instants.is_valid(0)).then(|| instants.value(0))
 }
 
 /// Reads the name of a file format.

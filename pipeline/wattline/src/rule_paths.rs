@@ -81,8 +81,9 @@ fn replace(found: &mut BTreeMap<String, String>) -> BTreeMap<String, String> {
     replaced
 }
 
-fn test_of(path: &str) -> String {
-    path.replace(".sql", ".test.toml")
+/// Where the cases of a rule file stand.
+pub(crate) fn test_of(path: &str) -> String {
+    format!("{}.test.toml", path.strip_suffix(".sql").unwrap_or(path))
 }
 
 /// Takes out the rules `of_folders` that read what neither the job nor the program has, or what was taken out.
@@ -155,7 +156,9 @@ fn files_below(path: &str, folder: &Path) -> Files {
         }
         let name = path.to_string_lossy().into_owned();
         if name.ends_with(".sql") || name.ends_with(".test.toml") {
-            found.insert(shown(&path), std::fs::read_to_string(&path).map_err(fail)?);
+            let read = std::fs::read_to_string(&path);
+            let text = read.map_err(|error| (format!("`{}` cannot be read: {error}", shown(&path)), None))?;
+            found.insert(shown(&path), text);
             let test = PathBuf::from(test_of(&name));
             if name.ends_with(".sql") && test.is_file() {
                 open.push(test);

@@ -98,6 +98,7 @@ impl Coordinator {
             unit: None,
             window_us: None,
             evidence: json!({
+                "firing": age_ms > freshness.within_ms,
                 "reference": freshness.table,
                 "changed_at": rfc3339(freshness.changed_ms.saturating_mul(1_000)),
                 "fresh_within_s": seconds(freshness.within_ms),

@@ -17,6 +17,7 @@ use datafusion::common::{ScalarValue, exec_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
+use datafusion::physical_expr::expressions::Literal;
 
 /// One value in so many is left out at the top.
 const GB_LEFT_OUT_OF: usize = 20;
@@ -29,6 +30,27 @@ enum Rule {
     Continuous {
         descending: bool,
     },
+}
+
+impl Rule {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Gb95 => "gb_percentile_95",
+            Self::NearestRank => "nearest_rank_percentile",
+            Self::Continuous { .. } => "percentile_cont",
+        }
+    }
+
+    fn check_share(self, share: f64) -> Result<()> {
+        let (is_right, low) = match self {
+            Self::Continuous { .. } => ((0.0..=1.0).contains(&share), "at least"),
+            Self::Gb95 | Self::NearestRank => (share > 0.0 && share <= 1.0, "above"),
+        };
+        match is_right {
+            true => Ok(()),
+            false => exec_err!("the share of `{}` is {share}: it is {low} 0 and at most 1", self.name()),
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -54,11 +76,7 @@ fn list_item() -> FieldRef {
 
 impl AggregateUDFImpl for Percentile {
     fn name(&self) -> &str {
-        match self.rule {
-            Rule::Gb95 => "gb_percentile_95",
-            Rule::NearestRank => "nearest_rank_percentile",
-            Rule::Continuous { .. } => "percentile_cont",
-        }
+        self.rule.name()
     }
 
     fn aliases(&self) -> &[String] {
@@ -78,13 +96,20 @@ impl AggregateUDFImpl for Percentile {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        super::refuse_distinct(self.name(), &args)?;
+        let distinct = args.is_distinct && matches!(self.rule, Rule::Continuous { .. });
+        if !distinct {
+            super::refuse_distinct(self.name(), &args)?;
+        }
+        let share = args.exprs.get(1).and_then(|share| share.downcast_ref::<Literal>());
+        if let Some(ScalarValue::Float64(Some(share))) = share.map(Literal::value) {
+            self.rule.check_share(*share)?;
+        }
         let descending = args.order_bys.first().is_some_and(|order| order.options.descending);
         let rule = match self.rule {
             Rule::Continuous { .. } => Rule::Continuous { descending },
             rule => rule,
         };
-        Ok(Box::new(State { rule, values: Vec::new(), share: None }))
+        Ok(Box::new(State { rule, values: Vec::new(), share: None, distinct }))
     }
 
     fn state_fields(&self, _args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
@@ -101,21 +126,16 @@ struct State {
     values: Vec<f64>,
     /// The second argument, from the first row that gives it.
     share: Option<f64>,
+    /// Whether equal values count once.
+    distinct: bool,
 }
 
 impl State {
     fn note_share(&mut self, shares: &Float64Array) -> Result<()> {
-        let (name, low) = match self.rule {
-            Rule::Continuous { .. } => ("percentile_cont", "at least"),
-            _ => ("nearest_rank_percentile", "above"),
-        };
         for share in shares.iter().flatten() {
-            let is_none = share < 0.0 || (share == 0.0 && low == "above");
-            if is_none || share > 1.0 || share.is_nan() {
-                return exec_err!("the share of `{name}` is {share}: it is {low} 0 and at most 1");
-            }
+            self.rule.check_share(share)?;
             if *self.share.get_or_insert(share) != share {
-                return exec_err!("the share of `{name}` must be the same for all rows");
+                return exec_err!("the share of `{}` must be the same for all rows", self.rule.name());
             }
         }
         Ok(())
@@ -126,20 +146,25 @@ impl State {
         *self.values.select_nth_unstable_by(place, f64::total_cmp).1
     }
 
-    /// The value at so much of the way from the smallest to the largest.
+    /// The value at so much of the way from the first to the last.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a window holds far fewer than 2^53 values, and the share is between 0 and 1"
     )]
-    fn interpolated(&mut self, share: f64) -> Option<f64> {
+    fn interpolated(&mut self, share: f64, descending: bool) -> Option<f64> {
         let last = self.values.len().checked_sub(1)?;
-        let place = share * last as f64;
-        let below = place.floor() as usize;
+        let way = share * last as f64;
+        let place = if descending { last as f64 - way } else { way };
+        let (below, part) = (place.floor() as usize, place.fract());
         let lower = self.value_at(below);
-        let upper = self.value_at((below + 1).min(last));
-        Some(if upper > lower { lower + (upper - lower) * (place - below as f64) } else { lower })
+        if part == 0.0 {
+            return Some(lower);
+        }
+        let upper = self.value_at(below + 1);
+        // Of two infinities there is no difference.
+        Some(if upper.total_cmp(&lower).is_eq() { lower } else { lower + (upper - lower) * part })
     }
 
     /// The place of the value in ascending order.
@@ -195,7 +220,11 @@ impl Accumulator for State {
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let value = match (self.rule, self.share) {
             (Rule::Continuous { descending }, Some(share)) => {
-                self.interpolated(if descending { 1.0 - share } else { share })
+                if self.distinct {
+                    self.values.sort_unstable_by(f64::total_cmp);
+                    self.values.dedup_by(|a, b| a.total_cmp(b).is_eq());
+                }
+                self.interpolated(share, descending)
             }
             _ => self.place().map(|place| self.value_at(place)),
         };
@@ -218,9 +247,9 @@ mod tests {
     fn of(rule: Rule, values: &[f64], share: Option<f64>) -> Option<f64> {
         // In two parts that are merged, as lanes do it.
         let (a, b) = values.split_at(values.len() / 3);
-        let mut whole = State { rule, values: Vec::new(), share: None };
+        let mut whole = State { rule, values: Vec::new(), share: None, distinct: false };
         for part in [a, b] {
-            let mut state = State { rule, values: Vec::new(), share: None };
+            let mut state = State { rule, values: Vec::new(), share: None, distinct: false };
             let mut args: Vec<ArrayRef> = vec![Arc::new(Float64Array::from(part.to_vec()))];
             args.extend(share.map(|share| Arc::new(Float64Array::from(vec![share; part.len()])) as ArrayRef));
             state.update_batch(&args).unwrap();
@@ -249,7 +278,12 @@ mod tests {
         assert_eq!(of(Rule::Continuous { descending: true }, &[1.0, 2.0, 4.0], Some(0.25)), Some(3.0));
         assert_eq!([0.0, 1.0].map(|share| of(ascending, &[3.0, 1.0, 2.0], Some(share))), [Some(1.0), Some(3.0)]);
         assert_eq!(of(ascending, &[], Some(0.5)), None);
+        let infinite = [f64::INFINITY, 1.0, 2.0];
+        assert_eq!(of(ascending, &infinite, Some(0.5)), Some(2.0));
         assert_eq!(of(ascending, &[f64::INFINITY; 2], Some(0.5)), Some(f64::INFINITY));
+        assert!(of(ascending, &[1.0, f64::NAN], Some(0.5)).is_some_and(f64::is_nan));
+        let ten: Vec<f64> = (0..=10).map(f64::from).collect();
+        assert_eq!(of(Rule::Continuous { descending: true }, &ten, Some(0.9)), Some(1.0));
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! | `anomaly_score(x, ts)` | how unusual the value is, 0 to 1, an anomaly from 0.5 on: [`anomaly`] | 1,059 numbers |
 //!
 //! They are aggregates whose result is that of the last value, and whose state is numbers: so a stream keeps them up as it does any
-//! running aggregate. A NULL or NaN value has no result and changes nothing. Two states cannot be merged into one, so there is no GROUP BY
+//! running aggregate. A value that is NULL, NaN or infinite has no result and changes nothing. Two states cannot be merged into one, so there is no GROUP BY
 //! of them.
 
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -319,7 +319,7 @@ impl Accumulator for State {
         for row in 0..values.len() {
             self.value = None;
             let x = values.value(row);
-            if values.is_null(row) || x.is_nan() {
+            if values.is_null(row) || !x.is_finite() {
                 continue;
             }
             let mut more = Arguments(Vec::with_capacity(2), 0);

@@ -84,10 +84,36 @@ fn planning_mistake(file: &RuleFile, error: &DataFusionError, scope: &Scope, anc
             return Diagnostic::error(code, &file.path, message).at(place).help(help);
         }
     }
+    if let Some(mistake) = not_grouped(file, &text).or_else(|| text_as_number(file, &text)) {
+        let span = mistake.span.clone().or(place).or_else(|| anchors.place(&Anchor::Query));
+        let mistake = mistake.at(span);
+        return mistake;
+    }
     let span = place.or_else(|| anchors.place(&Anchor::Query));
     let help = error.diagnostic().and_then(|diagnostic| help_of(diagnostic, &file.text));
     let message = text.strip_prefix("Error during planning: ").unwrap_or(&text);
     Diagnostic::error(code::PLANNING, &file.path, message).at(span).help_if(help)
+}
+
+/// A column beside aggregates that is no group.
+fn not_grouped(file: &RuleFile, text: &str) -> Option<Diagnostic> {
+    let column = text.contains("must appear in the GROUP BY").then(|| between(text, "column \"", "\""))??;
+    let name = column.rsplit('.').next().unwrap_or(column);
+    let help = format!(
+        "group by all columns that are not aggregated: `GROUP BY {name}, …`, in a window with `window_start, window_end`; or aggregate it: `max({name})`"
+    );
+    let mistake = Diagnostic::error(code::PLANNING, &file.path, format!("`{name}` is neither grouped nor aggregated"));
+    Some(mistake.at(word_in_query(&file.text, name)).help(help))
+}
+
+/// Arithmetic with a text, as a parameter in quotes is one.
+fn text_as_number(file: &RuleFile, text: &str) -> Option<Diagnostic> {
+    let types =
+        text.contains("Cannot coerce arithmetic").then(|| between(text, "expression ", " to valid types"))??;
+    let message = format!("{types}: a text is no number");
+    let help = "a parameter of `params` that is a number stands without quotes: `upper_pct = 7.0`; a column that is a text, `TRY_CAST(x AS DECIMAL(12, 6))`";
+    let mistake = Diagnostic::error(code::PLANNING, &file.path, message);
+    types.contains("Utf8").then(|| mistake.help(help))
 }
 
 fn help_of(diagnostic: &PlanDiagnostic, text: &str) -> Option<String> {
@@ -113,10 +139,15 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
 
 fn unknown_column(file: &RuleFile, field: &Column, valid: &[Column], place: Option<Range<usize>>) -> Diagnostic {
     let qualified = |column: &Column| column.relation.as_ref() == field.relation.as_ref();
-    let near: Vec<&str> = valid.iter().filter(|c| qualified(c)).map(|c| c.name.as_str()).collect();
+    let mut near: Vec<&str> = valid.iter().filter(|c| qualified(c)).map(|c| c.name.as_str()).collect();
     let all: Vec<&str> = valid.iter().map(|c| c.name.as_str()).collect();
-    let candidates = if near.is_empty() { &all } else { &near };
-    let help = nearest(&field.name, candidates.iter().copied()).map_or_else(
+    // A name by itself may be of any table.
+    if field.relation.is_none() || near.is_empty() {
+        near = all;
+    }
+    let candidates = &near;
+    let longer = candidates.iter().filter(|name| name.starts_with(field.name.as_str())).min_by_key(|name| name.len());
+    let help = longer.copied().or_else(|| nearest(&field.name, candidates.iter().copied())).map_or_else(
         || {
             let mut names = candidates.clone();
             names.retain(|name| !name.starts_with('_'));

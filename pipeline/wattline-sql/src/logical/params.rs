@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Query, Spanned, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
+    Expr, Interval, Query, Spanned, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 
 use super::refusal::span_in;
@@ -37,10 +37,26 @@ struct Replacer<'a> {
     diagnostics: Vec<Diagnostic>,
 }
 
+impl Replacer<'_> {
+    /// `INTERVAL 15` would be 15 seconds, which nobody means.
+    fn refuse_bare_interval(&mut self, expr: &Expr) {
+        let Expr::Interval(Interval { value, leading_field: None, .. }) = expr else { return };
+        let Expr::Value(ValueWithSpan { value: Value::Placeholder(text), .. }) = value.as_ref() else { return };
+        let name = text.trim_start_matches('$');
+        let Some(param) = self.header.params.get(name) else { return };
+        if let ParamValue::Number(digits) = &param.value {
+            let message = format!("`INTERVAL ${name}` is of {digits}, without a unit");
+            let mistake = Diagnostic::error(code::PARAM_UNIT, &self.file.path, message).at(param.span.clone());
+            self.diagnostics.push(mistake.help(format!("write `{name} = \"{digits} minutes\"`, or what it is of")));
+        }
+    }
+}
+
 impl VisitorMut for Replacer<'_> {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        self.refuse_bare_interval(expr);
         let Expr::Value(ValueWithSpan { value: Value::Placeholder(text), .. }) = expr else {
             return ControlFlow::Continue(());
         };

@@ -149,6 +149,9 @@ fn plan_table(
 
 fn literal(table: WindowTable, expr: &Expr) -> Result<&Expr> {
     match expr {
+        Expr::Literal(value, _) if value.data_type().is_numeric() => {
+            Err(table.wrong(format_args!("`{value}` is a number and no interval")))
+        }
         Expr::Literal(..) => Ok(expr),
         other => Err(table.wrong(format_args!("`{other}` is no interval literal"))),
     }

@@ -42,8 +42,31 @@ fn wrong_names_are_found_with_the_right_ones() {
     check(TABLE, "SELECT ts, sqroot(u_a_v) AS x FROM meter_readings", code::UNKNOWN_FUNCTION, "sqroot(u_a_v)");
     check(TABLE, "SELECT ts FROM SLIDE(meter_readings, ts)", code::UNKNOWN_TABLE, "SLIDE(meter_readings, ts)");
     check(TABLE, "SELECT ts FROM meter_readings WHERE u_a_v > $limit", code::PARAM_UNKNOWN, "$limit");
-    let file = rule("r", TABLE, "SELECT ts, u_a_b FROM meter_readings");
-    assert_eq!(mistakes(&[file])[0].help.as_deref(), Some("write `u_a_v`"));
+    for (sql, help) in [
+        ("SELECT ts, u_a_b FROM meter_readings".to_owned(), "write `u_a_v`"),
+        (format!("SELECT window_end, max(u_a) AS x FROM {WINDOW} GROUP BY window_start, window_end"), "write `u_a_v`"),
+    ] {
+        assert_eq!(mistakes(&[rule("r", TABLE, &sql)])[0].help.as_deref(), Some(help), "{sql}");
+    }
+}
+
+#[test]
+fn what_beginners_forget_is_told_in_their_words() {
+    let not_grouped =
+        format!("SELECT meter_id, window_end, max(u_a_v) AS x FROM {WINDOW} GROUP BY window_start, window_end");
+    check(TABLE, &not_grouped, code::PLANNING, "meter_id");
+    let quoted = "kind = \"table\"\nparams = { upper = \"7.0\" }";
+    let found = mistakes(&[rule("r", quoted, "SELECT ts, u_a_v * (1 + $upper / 100) AS x FROM meter_readings")]);
+    assert!(found[0].help.as_deref().is_some_and(|help| help.contains("without quotes")), "{found:#?}");
+    let bare = "kind = \"table\"\nparams = { width = 15 }";
+    let window = "SELECT window_end, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL $width) GROUP BY window_start, window_end";
+    check(bare, window, code::PARAM_UNIT, "15");
+    check(
+        TABLE,
+        "SELECT window_end FROM TUMBLE(meter_readings, ts, 10)",
+        code::TUMBLE,
+        "TUMBLE(meter_readings, ts, 10)",
+    );
 }
 
 #[test]

@@ -43,7 +43,7 @@ struct Inputs {
 async fn list(args: &AlertsListArgs, functions: &UserFunctions) -> Result<ExitCode> {
     let mut wanted = "newest = 1".to_owned();
     if args.open {
-        wanted.push_str(" AND status IN ('open', 'update') AND evidence LIKE '%\"firing\":true%'");
+        wanted.push_str(" AND status IN ('open', 'update') AND evidence LIKE '%\"firing\":%'");
     }
     if let Some(rule) = &args.rule {
         wanted.push_str(&format!(" AND rule_id = '{}'", rule.replace('\'', "''")));

@@ -109,7 +109,8 @@ fn key_of(rule: &CompiledRule) -> Vec<String> {
     let mut key = match rule.header.kind {
         RuleKind::Alert => rule.entity_columns.iter().map(names).collect(),
         _ if rule.header.key.is_empty() => {
-            let texts = rule.output_schema.fields().iter().filter(|field| field.data_type().is_string());
+            let is_key = |name: &str, of: &DataType| of.is_string() && !VERDICTS.contains(&name);
+            let texts = rule.output_schema.fields().iter().filter(|field| is_key(field.name(), field.data_type()));
             texts.map(|field| field.name().clone()).collect()
         }
         _ => rule.header.key.clone(),
@@ -144,17 +145,28 @@ impl Differences {
     fn match_rows(&mut self, old: &RecordBatch, new: &RecordBatch) -> Result<()> {
         let mut new = rows_by(&self.key, new)?;
         for (about, olds) in rows_by(&self.key, old)? {
-            let mut news = new.remove(&about).unwrap_or_default().into_iter();
+            let mut news = new.remove(&about).unwrap_or_default();
+            let (mut alike, mut others) = (0, Vec::new());
             for old in olds {
+                match news.iter().position(|new| *new == old) {
+                    Some(at) => {
+                        news.remove(at);
+                        alike += 1;
+                    }
+                    None => others.push(old),
+                }
+            }
+            self.alike += alike;
+            let mut news = news.into_iter();
+            for old in others {
                 let Some(new) = news.next() else {
                     self.only_old.push(old);
                     continue;
                 };
-                let differs = |(name, value): (&String, &String)| {
-                    let other = new.get(name)?;
-                    (other != value).then(|| (name.clone(), value.clone(), other.clone()))
-                };
-                let columns: Vec<ChangedColumn> = old.iter().filter_map(differs).collect();
+                let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+                let value = |row: &Row, name: &String| row.get(name).cloned().unwrap_or_else(|| "no column".to_owned());
+                let both = names.into_iter().map(|name| (name.clone(), value(&old, name), value(&new, name)));
+                let columns: Vec<ChangedColumn> = both.filter(|(_, old, new)| old != new).collect();
                 let change = Change { about: about.clone(), columns };
                 match &change.columns {
                     columns if columns.is_empty() => self.alike += 1,

@@ -76,9 +76,11 @@ fn find(project: &Project, rule: &str) -> Result<Option<(RuleSet, String)>> {
             bail!("the job has no rule `{rule}`, and it is no path of a rule file; {help}");
         }
     };
-    match project.with_rule(rule, text) {
+    let is_bare = rule.starts_with(BUILTIN) && !rule.ends_with(".sql");
+    let path = if is_bare { format!("{rule}.sql") } else { rule.to_owned() };
+    match project.with_rule(&path, text) {
         Ok(rules) => {
-            let id = rule_of(rule).unwrap_or_default().to_owned();
+            let id = rule_of(&path).unwrap_or_default().to_owned();
             Ok(Some((rules, id)))
         }
         Err(refused) => {
@@ -96,6 +98,13 @@ async fn replayed(
     stretch: &Stretch,
 ) -> Result<Option<Replayed>> {
     let Some((rules, id)) = find(project, rule)? else { return Ok(None) };
+    if let Some(of) = of {
+        let readers = project.readers(&id);
+        if !readers.iter().any(|reader| reader == of) {
+            let known = if readers.is_empty() { "none does".to_owned() } else { readers.join(", ") };
+            bail!("`{of}` does not read `{id}`; of the rules that do: {known}");
+        }
+    }
     let id = of.map_or(id, str::to_owned);
     let Some((_, compiled)) = rules.rule(&id) else {
         bail!("`{id}` is no rule with rows of its own; name one that reads it: `--of <rule>`")

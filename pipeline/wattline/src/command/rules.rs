@@ -244,7 +244,7 @@ fn tuning(project: &Project, header: &RuleHeader) -> String {
     let id = &header.id;
     let copy = match path.starts_with(BUILTIN) {
         true => format!(
-            "`wattline rules show {id} --sql` and `--cases` print its files: put them into a folder of the job's own, where they take its place, and"
+            "`wattline rules show {id} --builtin --sql` and `--cases` print its files: put them into a folder of the job's own, where they take its place, and"
         ),
         false => format!("In `{path}`,"),
     };

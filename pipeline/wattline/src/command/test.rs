@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +31,11 @@ use wattline_sql::{TestOutcome, UserFunctions, rule_of, run_rule_test};
 use crate::assets::BUILTIN;
 use crate::cli::{OutputFormat, TestArgs};
 use crate::project::{Project, Refused};
+use crate::rule_paths::test_of;
 use crate::{job, project, report};
+
+/// The lateness that cases of shipped rules are written for.
+const SHIPPED_DELAY_MS: i64 = 120_000;
 
 /// How one case went.
 struct Verdict {
@@ -47,14 +52,12 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
         Ok(project) => project,
         Err(refused) => return Ok(super::refuse(&refused)),
     };
-    let mut filter = Vec::new();
-    for part in &args.filter {
-        match part.ends_with(".sql") {
-            true => match put_in_place(&mut project, part)? {
-                Ok(id) => filter.push(format!("{id}::")),
-                Err(refused) => return Ok(super::refuse(&refused)),
-            },
-            false => filter.push(part.clone()),
+    let (paths, filter): (Vec<&String>, Vec<&String>) = args.filter.iter().partition(|part| part.ends_with(".sql"));
+    let mut ids = Vec::new();
+    for path in paths {
+        match put_in_place(&mut project, path)? {
+            Ok(id) => ids.push(id),
+            Err(refused) => return Ok(super::refuse(&refused)),
         }
     }
     let of_others = cases_of_others(&project);
@@ -62,14 +65,22 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
     let mut mistakes = Vec::new();
     for (path, text) in project.tests.iter().filter(|(path, _)| !of_others.contains_key(*path)) {
         match TestFile::parse(path, text, project.rules.catalog()) {
-            Ok(file) => files.push((rule_of(path).unwrap_or_default().to_owned(), file)),
+            Ok(mut file) => {
+                if path.starts_with(BUILTIN) {
+                    // Whatever the delays of the job, cases of shipped rules are for those of `--builtin`.
+                    file.cases.iter_mut().for_each(|case| case.delay_ms = case.delay_ms.or(Some(SHIPPED_DELAY_MS)));
+                }
+                files.push((rule_of(path).unwrap_or_default().to_owned(), file));
+            }
             Err(diagnostics) => mistakes.extend(diagnostics),
         }
     }
     let cases = files.iter().flat_map(|(rule, file)| file.cases.iter().map(move |case| (rule.as_str(), case)));
     let wanted = |(rule, case): &(&str, &TestCase)| {
         let name = format!("{rule}::{}", case.name);
-        filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()))
+        args.filter.is_empty()
+            || ids.iter().any(|id| id == rule)
+            || filter.iter().any(|part| name.contains(part.as_str()))
     };
     let cases: Vec<(&str, &TestCase)> = cases.filter(wanted).collect();
     let verdicts = judge_all(&project, &cases, |verdict| {
@@ -78,6 +89,12 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
         }
     })?;
     report::diagnostics(&mistakes, &project.texts);
+    for (path, read) in &of_others {
+        let id = rule_of(path).unwrap_or_default();
+        report::print_error(&format!(
+            "cases of `{id}` left out: they are for the shipped `{read}`, and the job has one of its own; `wattline rules show {id} --builtin --cases` gives them to copy\n"
+        ));
+    }
     if verdicts.is_empty() && mistakes.is_empty() && !args.filter.is_empty() {
         let called = args.filter.join("`, `");
         let untested = untested(&project).into_iter().find(|id| args.filter.iter().any(|part| id.contains(part)));
@@ -91,12 +108,6 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
     match args.format {
         OutputFormat::Json => report::print(&format!("{}\n", json(&verdicts))),
         OutputFormat::Text => {
-            for (path, read) in &of_others {
-                let id = rule_of(path).unwrap_or_default();
-                report::print(&format!(
-                    "cases of `{id}` left out: they are for the shipped `{read}`, and the job has one of its own; copy the cases to have your own\n"
-                ));
-            }
             let untested = untested(&project);
             if !untested.is_empty() {
                 report::print(&format!("rules without a test: {}\n", untested.join(", ")));
@@ -110,9 +121,11 @@ pub(super) fn run(args: &TestArgs, functions: &UserFunctions) -> Result<ExitCode
 /// Puts the rule of a file, and the cases beside it, into the project; gives its id.
 fn put_in_place(project: &mut Project, path: &str) -> Result<Result<String, Refused>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading `{path}`"))?;
-    let cases = path.replace(".sql", ".test.toml");
-    let read = std::fs::read_to_string(&cases);
-    let Ok(read) = read else { bail!("`{path}` has no cases: write them beside it, into `{cases}`") };
+    let cases = test_of(path);
+    if !Path::new(&cases).exists() {
+        bail!("`{path}` has no cases: write them beside it, into `{cases}`");
+    }
+    let read = std::fs::read_to_string(&cases).with_context(|| format!("reading `{cases}`"))?;
     let id = rule_of(path).unwrap_or_default().to_owned();
     let files = project.files_with(path, text.clone());
     project.rules = match project.with_rule(path, text.clone()) {

@@ -24,7 +24,7 @@ const SLOPES: usize = 5;
 const COMPARED: usize = 21;
 
 thread_local! {
-    /// Without vector instructions, so that every machine computes the same.
+    /// Without vector instructions, whose use differs between machines.
     static PLANNER: RefCell<FftPlannerScalar<f64>> = RefCell::new(FftPlannerScalar::new());
 }
 
