@@ -60,7 +60,7 @@ fn what_beginners_forget_is_told_in_their_words() {
     assert!(found[0].help.as_deref().is_some_and(|help| help.contains("without quotes")), "{found:#?}");
     let bare = "kind = \"table\"\nparams = { width = 15 }";
     let window = "SELECT window_end, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL $width) GROUP BY window_start, window_end";
-    check(bare, window, code::PARAM_UNIT, "15");
+    check(bare, window, code::PARAM_UNIT, "width");
     check(
         TABLE,
         "SELECT window_end FROM TUMBLE(meter_readings, ts, 10)",
