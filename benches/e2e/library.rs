@@ -28,7 +28,7 @@ const DELAY_MS: i64 = 120_000;
 const SEED: u64 = 1;
 /// Each is a lane.
 const FILES: usize = 2;
-const ONE: &str = "builtin:power_quality/pq_voltage_deviation";
+const ONE: &str = "builtin:integrity/readings/rd_out_of_range";
 
 /// What is run: name and `[rules] paths`.
 const RULES: [(&str, Option<&str>); 3] =
