@@ -24,6 +24,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from string import Template
 
 
 def wattline(program: str, job: Path, *arguments: str) -> str:
@@ -59,6 +60,13 @@ def shape(rows: list[dict]) -> object:
             raise ValueError(f"{keys} comes twice")
         within[keys[-1]] = row["value"] if list(row) == ["value"] else row
     return answer
+
+
+def query_of(questions: Path, question: str) -> str | None:
+    """Questions that differ by a stream or a voltage share a query: shared.json says which, and the values of its `$names`."""
+    values = json.loads((questions / "shared.json").read_text()).get(question, {"query": question})
+    path = questions / f"{values['query']}.sql"
+    return Template(path.read_text()).substitute(values) if path.exists() else None
 
 
 def differences(got: object, expected: object, path: str = "") -> list[str]:
@@ -102,11 +110,11 @@ def main() -> int:
         wattline(program, job, "run", "--until-end")
     wrong = 0
     for question, entry in expected.items():
-        query = job / "questions" / f"{question}.sql"
-        if not query.exists():
+        query = query_of(job / "questions", question)
+        if query is None:
             found = ["there is no query"]
         else:
-            output = wattline(program, job, "query", "--format", "json", "--", query.read_text())
+            output = wattline(program, job, "query", "--format", "json", "--", query)
             found = differences(shape([json.loads(line) for line in output.splitlines()]), entry["answer"])
         wrong += bool(found)
         print(f"{question}: {'ok' if not found else f'{len(found)} differences'}")

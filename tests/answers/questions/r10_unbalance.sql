@@ -1,4 +1,4 @@
--- Voltage unbalance of the three-phase points of the readings. The 95 % value lies between two windows, in proportion: each counts
+-- Voltage unbalance of the three-phase points of a stream. The 95 % value lies between two windows, in proportion: each counts
 -- by how near its rank is to 0.95 of the last rank.
 WITH ranked AS (
     SELECT
@@ -6,7 +6,7 @@ WITH ranked AS (
         row_number() OVER (PARTITION BY meter_id ORDER BY vuf_rms_pct) - 1 AS rank,
         count(*) OVER (PARTITION BY meter_id) - 1 AS last_rank
     FROM unbalance_windows
-    WHERE source = 'readings'
+    WHERE source = '$stream'
 )
 SELECT
     meter_id AS key,

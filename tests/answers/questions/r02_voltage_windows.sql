@@ -1,4 +1,4 @@
--- Ten-minute means of the readings beyond +7 % and -10 % of 220 V.
+-- Ten-minute means of a stream beyond +7 % and -10 % of $nominal_v V.
 WITH phases AS (
     SELECT
         meter_id || '/' || phase AS point,
@@ -7,7 +7,7 @@ WITH phases AS (
         count(*) FILTER (WHERE under) AS under,
         count(*) FILTER (WHERE near_limit) AS near_limit
     FROM voltage_windows
-    WHERE source = 'readings' AND nominal_v = 220
+    WHERE source = '$stream' AND nominal_v = $nominal_v
     GROUP BY meter_id, phase
 )
 SELECT

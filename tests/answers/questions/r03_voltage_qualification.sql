@@ -1,4 +1,4 @@
--- Share of the voltages of the scenario that are within +7 % and -10 % of 230 V, and the meter with the lowest.
+-- Share of the voltages of a stream that are within +7 % and -10 % of $nominal_v V, and the meter with the lowest.
 WITH rates AS (
     SELECT
         meter_id,
@@ -8,12 +8,12 @@ WITH rates AS (
     FROM (
         SELECT meter_id, sum(samples) AS samples, sum(outside) AS outside
         FROM voltage_days
-        WHERE source = 'readings_scenario' AND nominal_v = 230
+        WHERE source = '$stream' AND nominal_v = $nominal_v
         GROUP BY meter_id
     )
 )
 SELECT
-    first_value(meter_id ORDER BY rate_pct, meter_id) AS worst,
+    first_value(meter_id ORDER BY rate_pct, meter_id) AS $worst,
     map(
         array_agg(meter_id ORDER BY meter_id),
         array_agg(named_struct('samples', samples, 'out', outside, 'rate_pct', rate_pct) ORDER BY meter_id)
