@@ -217,7 +217,7 @@ impl Node {
 pub(crate) fn analyze(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = session.analyzer().execute_and_check(plan, session.config_options(), |_, _| {})?;
     match Shape::of(&plan)?.outer_join {
-        true => apply(session, plan, vec![Arc::new(EliminateOuterJoin::new())], 1),
+        true => apply(session, plan, vec![Arc::new(EliminateOuterJoin::new())]),
         false => Ok(plan),
     }
 }
@@ -302,7 +302,7 @@ fn subquery_outside_where() -> Refusal {
 struct Shape {
     subquery: bool,
     outer_join: bool,
-    /// A join without columns that are equal, so far.
+    /// A join without columns that are equal.
     cross_join: bool,
     join: bool,
 }
@@ -324,46 +324,50 @@ impl Shape {
         })?;
         Ok(shape)
     }
-
-    /// Whether no optimiser rule makes work for one before it. Where there is a join, what WHERE says of it has to reach it first.
-    fn is_plain(&self) -> bool {
-        !(self.subquery || self.join)
-    }
 }
 
-/// First until nothing changes any more; what is computed twice is looked for, and what nobody asks for left out, in the end.
+/// Each rule as often as there is work for it: subqueries become joins, and these get the equalities of ON; what WHERE says goes down to
+/// where it can be known, and is simplified there, which may make inner joins of outer ones and let it go on. What is computed
+/// twice is looked for, and what nobody asks for left out, in the end.
 fn optimize(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
-    let shape = Shape::of(&plan)?;
-    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(SimplifyExpressions::new())];
-    if shape.subquery {
-        rules.push(Arc::new(DecorrelatePredicateSubquery::new()));
-    }
-    // A subquery becomes a join.
-    if shape.join || shape.subquery {
+    let mut shape = Shape::of(&plan)?;
+    let mut plan = plan;
+    if shape.subquery || shape.join {
+        let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Vec::new();
+        if shape.subquery {
+            rules.push(Arc::new(DecorrelatePredicateSubquery::new()));
+        }
         rules.push(Arc::new(ExtractEquijoinPredicate::new()));
+        plan = apply(session, plan, rules)?;
+        shape = Shape::of(&plan)?;
     }
-    rules.push(Arc::new(EliminateDuplicatedExpr::new()));
-    if shape.cross_join || shape.subquery {
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Vec::new();
+    if shape.cross_join {
         rules.push(Arc::new(EliminateCrossJoin::new()));
     }
+    rules.push(Arc::new(PushDownFilter::new()));
+    rules.push(Arc::new(SimplifyExpressions::new()));
+    rules.push(Arc::new(EliminateDuplicatedExpr::new()));
     if shape.outer_join {
         rules.push(Arc::new(EliminateOuterJoin::new()));
     }
-    rules.push(Arc::new(PushDownFilter::new()));
-    let plan = apply(session, plan, rules, if shape.is_plain() { 1 } else { PASSES_MAX })?;
-    apply(session, plan, vec![Arc::new(CommonSubexprEliminate::new()), Arc::new(OptimizeProjections::new())], 1)
+    if shape.join {
+        rules.push(Arc::new(ExtractEquijoinPredicate::new()));
+        rules.push(Arc::new(PushDownFilter::new()));
+    }
+    rules.push(Arc::new(CommonSubexprEliminate::new()));
+    rules.push(Arc::new(OptimizeProjections::new()));
+    apply(session, plan, rules)
 }
 
-const PASSES_MAX: u8 = 3;
-
+/// Runs each rule once.
 fn apply(
     session: &SessionState,
     plan: LogicalPlan,
     rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
-    passes_max: u8,
 ) -> Result<LogicalPlan> {
     let context = OptimizerContext::new_with_config_options(Arc::clone(session.config_options()))
-        .with_max_passes(passes_max)
+        .with_max_passes(1)
         .without_query_execution_start_time()
         .with_skip_failing_rules(false);
     Optimizer::with_rules(rules).optimize(plan, &context, |_, _| {})

@@ -44,9 +44,14 @@ impl AnalyzerRule for Coercions {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        // Types above what changed may change with it.
+        let mut has_changed = false;
         plan.transform_up_with_subqueries(|node| {
             let node = match node {
-                LogicalPlan::Union(union) => return Ok(Transformed::yes(union_of_floats(&union)?)),
+                LogicalPlan::Union(union) => {
+                    has_changed = true;
+                    return Ok(Transformed::yes(union_of_floats(&union)?));
+                }
                 LogicalPlan::Join(join) => LogicalPlan::Join(on_floats(join)),
                 other => other,
             };
@@ -59,7 +64,8 @@ impl AnalyzerRule for Coercions {
                 let name = names.save(&expr);
                 Ok(rewrite(expr, &schema)?.update_data(|expr| name.restore(expr)))
             })?;
-            rewritten.map_data(LogicalPlan::recompute_schema)
+            has_changed |= rewritten.transformed;
+            if has_changed { rewritten.map_data(LogicalPlan::recompute_schema) } else { Ok(rewritten) }
         })
         .map(|plan| plan.data)
     }

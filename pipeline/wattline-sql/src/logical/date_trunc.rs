@@ -17,9 +17,11 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::lineage::has_expression;
 use crate::catalog::event_time_type;
 use crate::functions::{date_bin, local_bin_start};
 
+const DATE_TRUNC: &str = "date_trunc";
 /// 1970-01-05, in microseconds.
 const A_MONDAY_US: i64 = 4 * 24 * 3_600_000_000;
 
@@ -32,6 +34,10 @@ impl AnalyzerRule for TruncatedDates {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        let is_date_trunc = |expr: &Expr| matches!(expr, Expr::ScalarFunction(of) if of.func.name() == DATE_TRUNC);
+        if !has_expression(&plan, is_date_trunc)? {
+            return Ok(plan);
+        }
         plan.transform_up_with_subqueries(|node| {
             let schema = merge_schema(&node.inputs());
             let names = NamePreserver::new(&node);
@@ -53,7 +59,7 @@ impl AnalyzerRule for TruncatedDates {
 fn binned(expr: &Expr, type_of: impl Fn(&Expr) -> Option<DataType>) -> Option<Expr> {
     let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else { return None };
     let [Expr::Literal(part, _), time] = &args[..] else { return None };
-    if func.name() != "date_trunc" || type_of(time)? != event_time_type() {
+    if func.name() != DATE_TRUNC || type_of(time)? != event_time_type() {
         return None;
     }
     let part = part.try_as_str()??.to_lowercase();

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, JoinType, ScalarValue, TableReference, internal_err};
+use datafusion::error::Result;
 use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{
@@ -83,7 +84,24 @@ fn collect_streams<'a>(plan: &'a LogicalPlan, streams: &mut Vec<&'a StreamSource
 
 /// Whether any stream is scanned below `plan`.
 pub(crate) fn contains_stream(plan: &LogicalPlan) -> bool {
-    !streams_of(plan).is_empty()
+    match plan {
+        LogicalPlan::TableScan(scan) => StreamSource::of(&scan.source).is_some(),
+        other => other.inputs().into_iter().any(contains_stream),
+    }
+}
+
+/// Whether a plan has such an expression, also in subqueries.
+pub(crate) fn has_expression(plan: &LogicalPlan, is_such: impl Fn(&Expr) -> bool) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                found |= is_such(expr);
+                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })
+        })
+    })?;
+    Ok(found)
 }
 
 /// Whether an expression asks another query.

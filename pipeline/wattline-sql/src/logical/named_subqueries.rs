@@ -14,6 +14,8 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Subquery};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::lineage::has_expression;
+
 const NAME: &str = "__listed";
 
 /// Gives subqueries of IN a name.
@@ -26,6 +28,10 @@ impl AnalyzerRule for NamedSubqueries {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        // To go through a plan is much cheaper than to make it anew.
+        if !has_expression(&plan, |expr| matches!(expr, Expr::InSubquery(_)))? {
+            return Ok(plan);
+        }
         plan.transform_up_with_subqueries(|node| {
             let names = NamePreserver::new(&node);
             node.map_expressions(|expr| {
