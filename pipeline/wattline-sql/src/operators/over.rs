@@ -121,6 +121,9 @@ impl Keep {
 /// Rows that are evaluated together.
 const ROWS_AT_ONCE: usize = 8 * 1024;
 
+/// Bytes of carried states, those that nothing needs any more among them, from which these are looked for. A few can be large.
+const COPY_BYTES_MIN: usize = 1 << 20;
+
 /// The rows that are kept and carried for an [`OverSpec`].
 #[derive(Debug)]
 pub(crate) struct OverStage {
@@ -301,8 +304,9 @@ impl CarriedRows {
     }
 
     fn is_worth_copying(&self) -> bool {
-        let held = self.store.as_ref().map_or(0, RowStore::rows);
-        held >= COMPACT_MIN && self.live * 2 < held
+        let Some(store) = &self.store else { return false };
+        let is_much = store.rows() >= COMPACT_MIN || store.bytes() >= COPY_BYTES_MIN;
+        is_much && self.live * 2 < store.rows()
     }
 
     /// Only these stay, with numbers from 0.
