@@ -1,7 +1,8 @@
 //! Runs a case of a rule test through the real engine, in several cuts, and through plain DataFusion.
 //!
 //! The same rows go through batch sizes 1, 7 and all, on one lane and on three, with the watermark moving
-//! after every batch; every run and the batch result must equal what the case expects, and each other in
+//! after every batch, and once through an engine that is started again from a checkpoint after every batch, a worker
+//! for each lane; every run and the batch result must equal what the case expects, and each other in
 //! the columns that the case leaves out.
 
 use std::collections::BTreeMap;
@@ -17,17 +18,46 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use crate::catalog::{ReferenceTable, event_time_type};
 use crate::error::Error;
+use crate::final_program::FinalProgram;
+use crate::lane_program::LaneProgram;
 use crate::oracle;
-use crate::program::{RuleRows, StateDelta};
+use crate::program::{RuleFailure, RuleRows, StageState, StateDelta};
 use crate::rule_file::{LatePolicy, RuleFile, rule_of};
 use crate::rule_set::RuleSet;
 use crate::test_file::{Expected, ExpectedRow, TestCase};
 
-const BATCH_SIZES: [usize; 3] = [1, 7, usize::MAX];
-const LANES: [usize; 2] = [1, 3];
+const CUTS: [Cut; 7] = [
+    Cut { lanes: 1, batch: 1, restarts: false },
+    Cut { lanes: 1, batch: 7, restarts: false },
+    Cut { lanes: 1, batch: usize::MAX, restarts: false },
+    Cut { lanes: 3, batch: 1, restarts: false },
+    Cut { lanes: 3, batch: 7, restarts: false },
+    Cut { lanes: 3, batch: 7, restarts: true },
+    Cut { lanes: 3, batch: usize::MAX, restarts: false },
+];
 const BATCH: &str = "batch (plain DataFusion)";
 /// Each cut of the stream, and batch.
-const RUNS: usize = BATCH_SIZES.len() * LANES.len() + 1;
+const RUNS: usize = CUTS.len() + 1;
+
+/// How the rows go through the engine.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    lanes: usize,
+    /// Rows of a lane in a batch.
+    batch: usize,
+    /// Whether another process takes over after each batch: new workers, one for each lane, and the state of a checkpoint.
+    restarts: bool,
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.batch {
+            usize::MAX => write!(f, "stream of {} lanes in one batch", self.lanes)?,
+            size => write!(f, "stream of {} lanes in batches of {size}", self.lanes)?,
+        }
+        if self.restarts { f.write_str(", started again after each") } else { Ok(()) }
+    }
+}
 
 /// Turns JSON rows into a batch of a stream: its columns and the system columns, as one lane would carry them.
 pub type GivenRows<'a> = &'a dyn Fn(&str, &[Value]) -> Result<RecordBatch, String>;
@@ -168,21 +198,16 @@ fn run_all_cuts(
     findings: &mut Findings,
 ) -> Result<Vec<RuleRows>, Error> {
     let mut last = Vec::new();
-    for lanes in LANES {
-        for size in BATCH_SIZES {
-            let cut = match size {
-                usize::MAX => format!("stream of {lanes} lanes in one batch"),
-                size => format!("stream of {lanes} lanes in batches of {size}"),
-            };
-            let run = stream(set, rule, given, lanes, size)?;
-            run.errors.into_iter().for_each(|error| findings.add(&cut, Some(error)));
-            let schema = &set.rules()[rule].output_schema;
-            let rows = concat_batches(schema, run.rows.iter().map(|rows| &rows.batch))?;
-            findings.add(&cut, compare(case.expect.as_deref(), &rows)?);
-            let difference = batch_result.map_or(Ok(None), |batch| difference(batch, &rows))?;
-            findings.add(&cut, difference.map(|lines| format!("{lines}\n  (- batch, + stream)")));
-            last = run.rows;
-        }
+    for cut in CUTS {
+        let name = cut.to_string();
+        let run = stream(set, rule, given, cut)?;
+        run.errors.into_iter().for_each(|error| findings.add(&name, Some(error)));
+        let schema = &set.rules()[rule].output_schema;
+        let rows = concat_batches(schema, run.rows.iter().map(|rows| &rows.batch))?;
+        findings.add(&name, compare(case.expect.as_deref(), &rows)?);
+        let difference = batch_result.map_or(Ok(None), |batch| difference(batch, &rows))?;
+        findings.add(&name, difference.map(|lines| format!("{lines}\n  (- batch, + stream)")));
+        last = run.rows;
     }
     Ok(last)
 }
@@ -212,52 +237,98 @@ impl<'a> GivenLane<'a> {
 }
 
 /// Pushes the rows of all lanes in turn; the rule's watermark follows the slowest lane.
-fn stream(set: &RuleSet, rule: usize, given: &[Given], lanes: usize, size: usize) -> Result<StreamRun, Error> {
+fn stream(set: &RuleSet, rule: usize, given: &[Given], cut: Cut) -> Result<StreamRun, Error> {
     let compiled = &set.rules()[rule];
-    let mut program = set.lane_program();
-    let mut last = set.final_program();
-    let mut run = StreamRun { rows: Vec::new(), errors: Vec::new() };
-    let mut lanes = GivenLane::all(given, lanes)?;
+    let mut lanes = GivenLane::all(given, cut.lanes)?;
+    let workers = if cut.restarts { lanes.len() } else { 1 };
+    let mut engine = Engine::new(set, rule, workers);
     let longest = lanes.iter().map(|lane| lane.rows.num_rows()).max().unwrap_or(0);
     let mut start = 0;
     while start < longest {
         for (number, lane) in (0_u32..).zip(&mut lanes).filter(|(_, lane)| start < lane.rows.num_rows()) {
-            let batch = lane.rows.slice(start, size.min(lane.rows.num_rows() - start));
-            let output = program.push(number, &lane.of.stream, &batch);
-            run.rows.extend(output.rows.into_iter().filter(|rows| rows.rule == rule));
-            run.errors.extend(output.errors.into_iter().filter(|e| e.rule == rule).map(|error| error.message));
+            let batch = lane.rows.slice(start, cut.batch.min(lane.rows.num_rows() - start));
+            engine.push(number, &lane.of.stream, &batch);
             let times = batch.column(lane.of.time_column).as_primitive::<TimestampMicrosecondType>();
             lane.reached_us = times.values().iter().copied().fold(lane.reached_us, i64::max);
         }
-        start = start.saturating_add(size);
+        start = start.saturating_add(cut.batch);
         // A lane without further rows holds nobody up.
         let open = lanes.iter().filter(|lane| start < lane.rows.num_rows()).map(|lane| lane.reached_us);
         let slowest = open.min().unwrap_or(BEFORE_TIME);
         let watermark_us = slowest.saturating_sub(compiled.delay_ms * 1_000);
-        collect_final(&mut run, &mut last, (set, rule), program.seal()?, watermark_us)?;
+        engine.advance(watermark_us)?;
+        if cut.restarts {
+            engine.start_again(watermark_us)?;
+        }
     }
-    collect_final(&mut run, &mut last, (set, rule), Vec::new(), END_OF_TIME)?;
-    Ok(run)
+    engine.advance(END_OF_TIME)?;
+    Ok(engine.run)
 }
 
-fn collect_final(
-    run: &mut StreamRun,
-    last: &mut crate::FinalProgram,
-    (set, rule): (&RuleSet, usize),
-    deltas: Vec<StateDelta>,
-    watermark_us: i64,
-) -> Result<(), Error> {
-    let keeps = |state: usize| set.states()[state].rules.contains(&rule);
-    for delta in deltas.iter().filter(|delta| keeps(delta.state)) {
-        last.merge(delta)?;
+/// The programs of a set of which one rule counts, and what came of it.
+struct Engine<'a> {
+    set: &'a RuleSet,
+    rule: usize,
+    workers: Vec<LaneProgram>,
+    last: FinalProgram,
+    run: StreamRun,
+}
+
+impl<'a> Engine<'a> {
+    fn new(set: &'a RuleSet, rule: usize, workers: usize) -> Self {
+        let workers = (0..workers).map(|_| set.lane_program()).collect();
+        Self { set, rule, workers, last: set.final_program(), run: StreamRun { rows: Vec::new(), errors: Vec::new() } }
     }
-    let watermarks_us: Vec<i64> =
-        (0..set.states().len()).map(|state| if keeps(state) { watermark_us } else { BEFORE_TIME }).collect();
-    let output = last.advance(&watermarks_us)?;
-    run.errors.extend(output.stopped.into_iter().filter(|(of, _)| *of == rule).map(|(_, message)| message));
-    run.rows.extend(output.rows.into_iter().filter(|rows| rows.rule == rule));
-    run.errors.extend(output.errors.into_iter().filter(|error| error.rule == rule).map(|error| error.message));
-    Ok(())
+
+    fn push(&mut self, lane: u32, stream: &str, batch: &RecordBatch) {
+        let worker = lane as usize % self.workers.len();
+        let output = self.workers[worker].push(lane, stream, batch);
+        self.take(output.rows, output.errors);
+    }
+
+    fn advance(&mut self, watermark_us: i64) -> Result<(), Error> {
+        for worker in &mut self.workers {
+            for delta in worker.seal()?.iter().filter(|delta| self.set.states()[delta.state].rules.contains(&self.rule))
+            {
+                self.last.merge(delta)?;
+            }
+        }
+        let watermarks_us = self.watermarks_us(watermark_us);
+        let mut more = true;
+        while more {
+            let output = self.last.advance(&watermarks_us)?;
+            let stopped = output.stopped.into_iter().filter(|(of, _)| *of == self.rule).map(|(_, message)| message);
+            self.run.errors.extend(stopped);
+            self.take(output.rows, output.errors);
+            more = output.more;
+        }
+        Ok(())
+    }
+
+    /// As another process would, from a checkpoint of this moment.
+    fn start_again(&mut self, watermark_us: i64) -> Result<(), Error> {
+        let held: Vec<StateDelta> = self.last.dump()?.collect::<Result<_, _>>()?;
+        let stages: Vec<StageState> = self.last.dump_stages()?.collect::<Result<_, _>>()?;
+        let mut fresh = Self::new(self.set, self.rule, self.workers.len());
+        for (state, watermark_us) in self.watermarks_us(watermark_us).into_iter().enumerate() {
+            fresh.last.set_given(state, watermark_us);
+        }
+        stages.iter().try_for_each(|stage| fresh.last.restore_stage(stage))?;
+        held.iter().try_for_each(|delta| fresh.last.merge(delta))?;
+        (self.workers, self.last) = (fresh.workers, fresh.last);
+        Ok(())
+    }
+
+    /// Of each state; what is not of the rule stands still.
+    fn watermarks_us(&self, watermark_us: i64) -> Vec<i64> {
+        let of_rule = self.set.states().iter().map(|state| state.rules.contains(&self.rule));
+        of_rule.map(|of_rule| if of_rule { watermark_us } else { BEFORE_TIME }).collect()
+    }
+
+    fn take(&mut self, rows: Vec<RuleRows>, errors: Vec<RuleFailure>) {
+        self.run.rows.extend(rows.into_iter().filter(|rows| rows.rule == self.rule));
+        self.run.errors.extend(errors.into_iter().filter(|e| e.rule == self.rule).map(|error| error.message));
+    }
 }
 
 /// The rule and those that it reads, with the reference tables of the case.
