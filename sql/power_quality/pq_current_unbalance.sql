@@ -3,15 +3,17 @@ id          = "pq_current_unbalance"
 kind        = "alert"
 title       = "Phase currents of a three-phase point unbalanced"
 severity    = "warning"
+version     = "1.1"
 entity      = "meter_id"
 standard    = "Q/GDW 1519"
 category    = "pq"
 unit        = "%"
 owner       = "power-quality"
 description = """
-Largest less smallest 15-minute mean current over the largest, in percent. At low load the ratio says little, so the rule
-fires only from `min_current_a` on. Choose the limit by the transformer: the usual values are 15 % for Yyn0 and 25 % for Dyn11,
-taken from practice and not checked against the printed standard.
+Largest less smallest 15-minute mean current over the largest, in percent. At low load the ratio says little: a window
+whose largest current is below `min_current_a` is not judged (`firing` is null), so an open alert stays overnight.
+Choose the limit by the transformer: the usual values are 15 % for Yyn0 and 25 % for Dyn11, taken from practice and not
+checked against the printed standard.
 """
 params      = { limit_pct = 15.0, min_current_a = 5.0 }
 ---*/
@@ -19,7 +21,7 @@ SELECT
     meter_id,
     window_start,
     window_end,
-    unbalance_pct > $limit_pct AND highest_a >= $min_current_a AS firing,
+    CASE WHEN highest_a >= $min_current_a THEN unbalance_pct > $limit_pct END AS firing,
     unbalance_pct AS measured,
     $limit_pct AS limit_high,
     '%' AS unit,

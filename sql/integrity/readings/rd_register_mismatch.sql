@@ -3,6 +3,7 @@ id          = "rd_register_mismatch"
 kind        = "alert"
 title       = "Register advance disagrees with the power of the day"
 severity    = "warning"
+version     = "1.1"
 entity      = "meter_id"
 category    = "integrity"
 unit        = "kWh"
@@ -11,7 +12,7 @@ owner       = "metering"
 description = """
 Compares the two energies of rd_daily_energy. Fires when they differ by more than `tolerance_pct` of the energy by power
 and by more than `tolerance_kwh`: a register that stands still, runs away, rolls back or has the wrong multiplier shows
-here. A day whose power values cover less than `min_covered_s` seconds is not judged.
+here, one that rolls over does not. A day whose power values cover less than `min_covered_s` seconds is not judged.
 """
 params      = { tolerance_pct = 5.0, tolerance_kwh = 0.5, min_covered_s = 82080 }
 ---*/

@@ -4,7 +4,8 @@ kind        = "alert"
 title       = "Same work opened again at a service point"
 title_zh    = "同一用电地点重复工单"
 severity    = "info"
-entity      = ["case_id", "earlier_case_id"]
+version     = "2"
+entity      = ["case_id", "process_type", "earlier_case_id"]
 category    = "business"
 standard    = "internal"
 owner       = "customer service"
@@ -31,7 +32,7 @@ WITH opened AS (
     WHERE b.service_point_id IS NOT NULL
 ),
 closed AS (
-    SELECT b.case_id, b.event_ts
+    SELECT b.case_id, b.process_type, b.event_ts
     FROM business_transactions b
     JOIN workflow_steps e
         ON e.process_type = b.process_type AND e.step = b.step AND e.kind IN ('last', 'aborted')
@@ -59,7 +60,7 @@ FROM pairs p
 WHERE NOT EXISTS (
     SELECT 1
     FROM closed c
-    WHERE c.case_id = p.earlier_case_id
+    WHERE c.case_id = p.earlier_case_id AND c.process_type = p.process_type
         AND c.event_ts BETWEEN p.event_ts - INTERVAL $within AND p.event_ts
         AND c.event_ts >= p.earlier_ts
 )

@@ -4,7 +4,8 @@ kind        = "alert"
 title       = "Step came after the time the one before it was due"
 title_zh    = "业务环节超期完成"
 severity    = "info"
-entity      = "case_id"
+version     = "2"
+entity      = ["case_id", "process_type"]
 category    = "business"
 unit        = "h"
 standard    = "internal"
@@ -13,7 +14,8 @@ description = """
 Compares each step of a case with the `due_ts` of the step before it and tells of each step that came later; exactly at
 that time is in time. It counts broken service promises after the fact, also those that tx_overdue_step did not see
 between two of its looks. A step without `due_ts` promises nothing. A case that stays silent for longer than `within` is
-not judged any more. Steps of one instant have no order of their own, and may be compared the wrong way round.
+not judged any more. A case is known by its `case_id` within its process: another process may use the same one. Steps of
+one instant have no order of their own, and may be compared the wrong way round.
 """
 params      = { within = "60 days" }
 ---*/
@@ -29,7 +31,7 @@ SELECT
     process_type,
     org_id
 FROM business_transactions MATCH_RECOGNIZE (
-    PARTITION BY case_id
+    PARTITION BY case_id, process_type
     ORDER BY event_ts
     MEASURES
         classifier() AS part,

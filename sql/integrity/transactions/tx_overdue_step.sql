@@ -4,20 +4,21 @@ kind          = "alert"
 title         = "Case has not moved on by the time its step was due"
 title_zh      = "业务环节到期未办"
 severity      = "warning"
-entity        = "case_id"
+version       = "2"
+entity        = ["case_id", "process_type"]
 category      = "business"
 unit          = "h"
 standard      = "internal"
 owner         = "customer service"
 description   = """
 Looks at each case of a process that matches `processes` once every `every`, at whole multiples of it since 1970-01-01
-UTC, and takes the `due_ts` of its latest step as the time by which a further step must come. Fires if that time lies
-before the look; due exactly at the look is in time. Resolves at the first look that finds a later step, unless that one
-is overdue in turn; a latest step without `due_ts` owes nothing. This rule tells of cases that stand still; a step that
-came too late, but before the next look, is found by tx_late_step. Each case gives `within` / `every` rows, so copy the
-rule with both made shorter for fault repairs that are due in minutes. Bills and payments are not among the processes,
-as tx_unpaid_bill is about them. Not seen: steps due more than `within` after they happened. Steps at the same instant
-go by their `txn_id`.
+UTC, and takes the `due_ts` of its latest step as the time by which a further step must come; steps of another process
+with the same `case_id` are of another case. Fires if that time lies before the look; due exactly at the look is in
+time. Resolves at the first look that finds a later step, unless that one is overdue in turn; a latest step without
+`due_ts` owes nothing. This rule tells of cases that stand still; a step that came too late, but before the next look,
+is found by tx_late_step. Each case gives `within` / `every` rows, so copy the rule with both made shorter for fault
+repairs that are due in minutes. Bills and payments are not among the processes, as tx_unpaid_bill is about them. Not
+seen: steps due more than `within` after they happened. Steps at the same instant go by their `txn_id`.
 """
 [params]
 every         = "1 day"
@@ -40,14 +41,14 @@ SELECT
 FROM (
     SELECT
         case_id,
+        process_type,
         window_start,
         window_end,
         last_value(due_ts ORDER BY event_ts, txn_id) AS due_ts,
         last_value(step ORDER BY event_ts, txn_id) AS last_step,
         max(event_ts) AS last_ts,
-        last_value(process_type ORDER BY event_ts, txn_id) AS process_type,
         last_value(org_id ORDER BY event_ts, txn_id) AS org_id
     FROM HOP(business_transactions, event_ts, INTERVAL $every, INTERVAL $within)
     WHERE regexp_like(process_type, $processes)
-    GROUP BY case_id, window_start, window_end
+    GROUP BY case_id, process_type, window_start, window_end
 ) c

@@ -4,7 +4,8 @@ kind        = "alert"
 title       = "Case uses up its time limit, or has used it up"
 title_zh    = "业务办理即将超时限或已超时限"
 severity    = "warning"
-entity      = ["case_id", "step", "until_step"]
+version     = "2"
+entity      = ["case_id", "process_type", "step", "until_step"]
 category    = "business"
 standard    = "internal"
 owner       = "customer service"
@@ -16,9 +17,10 @@ step that stops the clock has not come: when the last day has passed, or the loo
 the start. `measured` counts the working days that have passed since the start, or the minutes. Resolves at the first
 look after the stop. What was late but stopped before the next look is in tx_sla_results only, so keep `every` short
 against the limits. A case is looked at for `within_days` or `within_minutes` after its start; after that its alert
-stays as it is. Which class a case belongs to is said by its starting step; one without a class that the table `sla`
-knows has no clock, a line without a share no warning. Not seen: time in which the case waits for the customer, which
-counts. Limits are lines of `sla`, holidays and make-up workdays lines of `holidays`.
+stays as it is. Which class a case belongs to is said by its starting step: a line of that class goes before a general
+one for the same steps, and a case with neither has no clock. A line without a share gives no warning. Not seen: time in
+which the case waits for the customer, which counts. Limits are lines of `sla`, holidays and make-up workdays lines of
+`holidays`.
 """
 [params]
 every          = "5 minutes"
@@ -32,7 +34,6 @@ WITH looks AS (
         process_type,
         step,
         until_step,
-        class,
         window_start,
         window_end,
         window_end - INTERVAL '1 day' AS look_before,
@@ -44,19 +45,19 @@ WITH looks AS (
         last_value(warn_ts ORDER BY event_ts) FILTER (WHERE starts) AS warn_ts,
         last_value(limit_working_days ORDER BY event_ts) FILTER (WHERE starts) AS limit_working_days,
         CAST(NULL AS BIGINT) AS limit_minutes,
+        last_value(class ORDER BY event_ts) FILTER (WHERE starts) AS class,
         last_value(org_id ORDER BY event_ts) FILTER (WHERE starts) AS org_id
     FROM HOP(
         (SELECT * FROM tx_sla_marks WHERE limit_working_days IS NOT NULL),
         event_ts, INTERVAL '1 day', INTERVAL $within_days, TIMESTAMP '1970-01-01T16:00:00Z'
     )
-    GROUP BY case_id, process_type, step, until_step, class, window_start, window_end
+    GROUP BY case_id, process_type, step, until_step, window_start, window_end
     UNION ALL
     SELECT
         case_id,
         process_type,
         step,
         until_step,
-        class,
         window_start,
         window_end,
         window_end - INTERVAL $every AS look_before,
@@ -68,12 +69,13 @@ WITH looks AS (
         last_value(warn_ts ORDER BY event_ts) FILTER (WHERE starts) AS warn_ts,
         CAST(NULL AS BIGINT) AS limit_working_days,
         last_value(limit_minutes ORDER BY event_ts) FILTER (WHERE starts) AS limit_minutes,
+        last_value(class ORDER BY event_ts) FILTER (WHERE starts) AS class,
         last_value(org_id ORDER BY event_ts) FILTER (WHERE starts) AS org_id
     FROM HOP(
         (SELECT * FROM tx_sla_marks WHERE limit_working_days IS NULL AND limit_minutes IS NOT NULL),
         event_ts, INTERVAL $every, INTERVAL $within_minutes
     )
-    GROUP BY case_id, process_type, step, until_step, class, window_start, window_end
+    GROUP BY case_id, process_type, step, until_step, window_start, window_end
 ),
 judged AS (
     SELECT

@@ -3,18 +3,20 @@ id          = "tx_sla_marks"
 kind        = "view"
 title       = "Steps that start or stop a clock of the table sla"
 title_zh    = "时限起止环节"
+version     = "1.1"
 category    = "business"
 standard    = "internal"
 owner       = "customer service"
 description = """
-One row for each step and each line of `sla` whose clock it starts (`starts`) or stops. A line is for a process, a `step`
-that starts the clock, an `until_step` that stops it (empty: any other step) and a `class` of case (empty: all), which
-the starting step carries in its attribute `sla_class`. Its limit is in working days or in minutes. A step that ends the
-process (`last` or `aborted` in `workflow_steps`) stops all clocks of the case. A clock takes the limit of the moment it
+One row for each step and each line of `sla` whose clock it starts (`starts`) or stops. A line is for a process, a
+`step` that starts the clock, an `until_step` that stops it (empty: any other step) and a `class` of case (empty: all),
+which the starting step carries in its attribute `sla_class`. Of two lines for the same steps that of the class goes
+before the general one, also if it has no limit. Limits are in working days or in minutes. A step that ends the process
+(`last` or `aborted` in `workflow_steps`) stops all clocks of the case. A clock takes class and limit of the moment it
 starts: `due_date` is the last day, counted from the day after the start in the zone `zone`; `deadline_ts` the instant
-after which it is broken (the end of that day, or the start and so many minutes); `warn_ts` that at which `warn_share` of
-it is used up, in whole days rounded down. A step that would start a clock that has run for less than `within` already
-does not start it again. Time in which a case waits for the customer is not taken off.
+after which it is broken (the end of that day, or the start and so many minutes); `warn_ts` that at which `warn_share`
+of it is used up, in whole days rounded down. A step that would start a clock that has run for less than `within`
+already does not start it again, whatever its class. Time in which a case waits for the customer is not taken off.
 """
 params      = { zone = "Asia/Shanghai", within = "180 days" }
 ---*/
@@ -46,13 +48,22 @@ WITH marks AS (
                 AND (coalesce(l.until_step, '') = '' OR l.until_step = b.step OR e.step IS NOT NULL)
             )
         )
+    -- The line of the case's class, for the same steps as this general one.
+    LEFT JOIN sla o
+        ON o.process_type = l.process_type
+        AND o.step = l.step
+        AND coalesce(o.until_step, '') = coalesce(l.until_step, '')
+        AND o.class = b.attrs['sla_class']
+        AND o.class <> ''
+        AND coalesce(l.class, '') = ''
+    WHERE b.step <> l.step OR o.class IS NULL
 ),
 clocks AS (
     SELECT
         *,
         CAST(event_ts AT TIME ZONE $zone AS DATE) AS start_date,
         last_value(starts) OVER (
-            PARTITION BY case_id, process_type, step, until_step, class
+            PARTITION BY case_id, process_type, step, until_step
             ORDER BY event_ts
             RANGE BETWEEN INTERVAL $within PRECEDING AND INTERVAL '1 microsecond' PRECEDING
         ) AS runs_already
