@@ -203,6 +203,25 @@ fn pages_are_those_of_the_rules() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_page_of_an_own_rule_says_where_its_file_is() -> Result<()> {
+    let scratch = Scratch::new("own-page")?;
+    let job = "job = \"own\"\n[archive]\nurl = \"archive\"\n[rules]\npaths = [\"sql\"]\n\
+               [streams.meter_readings]\nschema = \"builtin:meter_readings\"\nfiles = \"none/*\"\n";
+    let rule = "/*---\nid = \"high\"\nkind = \"alert\"\ntitle = \"Voltage high\"\nentity = \"meter_id\"\n---*/\n\
+                SELECT meter_id, ts, u_a_v AS measured FROM meter_readings WHERE u_a_v > 240\n";
+    fs::create_dir_all(scratch.join("sql/voltage"))?;
+    fs::write(scratch.join("wattline.toml"), job)?;
+    fs::write(scratch.join("sql/voltage/high.sql"), rule)?;
+    let (written, text) = wattline(&["rules", "pages", "pages"], scratch.path())?;
+    ensure!(written, "{text}");
+    let page = fs::read_to_string(scratch.join("pages/high.md"))?;
+    for part in ["In `sql/voltage/high.sql`, change", "`wattline test sql/voltage/high.sql` tries it"] {
+        ensure!(page.contains(part), "it does not say {part}:\n{page}");
+    }
+    Ok(())
+}
+
 /// A job with every shipped stream and every table that the rules read.
 fn whole_job() -> Result<String> {
     let root = tree::root()?;

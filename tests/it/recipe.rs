@@ -65,6 +65,8 @@ fn a_shipped_rule_is_changed_tried_and_put_in_place() -> Result<()> {
     let judged = told.lines().find(|line| line.contains("judged otherwise")).context(told.clone())?;
     ensure!(!judged.contains(" 0 judged otherwise"), "{told}");
     ensure!(told.contains("firing false -> true"), "{told}");
+    let told = good(&["rules", "diff", RULE, &sql, "--from", "1999-01-01", "--to", "1999-01-02"], folder)?;
+    ensure!(told.contains("no rows in this stretch; `meter_readings` has events from 20"), "{told}");
     let windows = "builtin:power_quality/pq_voltage_windows";
     let told = good(&["rules", "diff", windows, "pq_voltage_windows", "--of", "pq_voltage_deviation"], folder)?;
     ensure!(told.contains(" 0 judged otherwise, 0 changed otherwise, 0 only before, 0 only after"), "{told}");

@@ -147,11 +147,18 @@ impl Mapping {
             if schema.fields[index].field_type != FieldType::Instant {
                 problems.push(problem("shift", name, "the field is no instant", Some("remove the shift")));
             }
-            let Shift::By(ShiftBy { by, .. }) = shift else { continue };
+            let Shift::By(ShiftBy { by, values }) = shift else { continue };
             let Some(index) = known(schema, "shift", by, problems) else { continue };
-            if !matches!(schema.fields[index].field_type, FieldType::Text | FieldType::Symbol(_)) {
-                let message = format!("`{by}` is no text");
-                problems.push(problem("shift", name, &message, Some("write `by` with a field of texts")));
+            match &schema.fields[index].field_type {
+                FieldType::Text => {}
+                FieldType::Symbol(symbols) => {
+                    let unknown = values.keys().filter(|value| !symbols.iter().any(|symbol| **symbol == ***value));
+                    problems.extend(unknown.map(|value| no_symbol(name, by, value, symbols)));
+                }
+                _ => {
+                    let message = format!("`{by}` is no text");
+                    problems.push(problem("shift", name, &message, Some("write `by` with a field of texts")));
+                }
             }
         }
     }
@@ -188,6 +195,13 @@ fn known(schema: &StreamSchema, table: &str, name: &str, problems: &mut Vec<Mapp
         problems.push(problem(table, name, &message, help.as_deref()));
     }
     index
+}
+
+/// No event has such a value, so nothing would be shifted by it.
+fn no_symbol(shifted: &str, by: &str, value: &str, symbols: &[Box<str>]) -> MappingProblem {
+    let symbols: Vec<String> = symbols.iter().map(|symbol| format!("`{symbol}`")).collect();
+    let help = format!("write one of {}", symbols.join(", "));
+    problem("shift", shifted, &format!("`{by}` is never `{value}`"), Some(&help))
 }
 
 fn problem(table: &str, name: &str, message: &str, help: Option<&str>) -> MappingProblem {
@@ -295,6 +309,15 @@ mod tests {
             ]
         );
         assert_eq!(problems[0].help.as_deref(), Some("did you mean `u_a_v`?"));
+    }
+
+    #[test]
+    fn a_shift_goes_by_values_that_the_field_can_have() {
+        let shift = "shift.ts = { by = 'reading_kind', values = { interval = '1 hour', hourly = '1 hour' } }";
+        let problems = toml::from_str::<Mapping>(shift).unwrap().validate(&schema());
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let help = "write one of `interval`, `freeze_day`, `freeze_month`, `instant`, `event`";
+        assert_eq!(told, [format!("`shift.ts`: `reading_kind` is never `hourly`; {help}")]);
     }
 
     #[test]

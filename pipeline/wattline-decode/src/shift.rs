@@ -36,7 +36,7 @@ pub enum Shift {
 pub struct ShiftBy {
     /// A text field of the stream.
     pub by: String,
-    /// Value → shift.
+    /// Value → shift; of an enum, values that it has.
     pub values: BTreeMap<String, Later>,
 }
 

@@ -79,7 +79,10 @@ impl AggregateUDFImpl for Framed {
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(Frame { of: Call::new(&self.inner, &args), parts: VecDeque::new() }))
+        let of = Call::new(&self.inner, &args);
+        // What the aggregate refuses, DISTINCT above all, is refused when the rule is planned and not at its first row.
+        of.accumulator().map(drop)?;
+        Ok(Box::new(Frame { of, parts: VecDeque::new() }))
     }
 }
 

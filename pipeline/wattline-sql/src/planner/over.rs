@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::DataFusionError;
 use datafusion::functions_aggregate::first_last::{first_value_udaf, last_value_udaf};
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, WindowFunction};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -23,6 +24,7 @@ use datafusion::logical_expr::{
     lit,
 };
 use datafusion::physical_expr::aggregate::{LoweredAggregate, LoweredAggregateBuilder};
+use datafusion::physical_expr::window::WindowExpr;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_planner::create_window_expr;
 
@@ -132,11 +134,11 @@ impl Lowering<'_> {
             let function = window_function(expr)?;
             let reach = if ready.whole { Reach::Partition } else { reach(function)? };
             functions.push(match reach {
-                Reach::Partition => OverFunction::Framed(self.window_expr(expr, &window.input)?),
+                Reach::Partition => OverFunction::Framed(self.window_expr(expr, function, &window.input)?),
                 Reach::Rows { kept, ahead_us: ahead } => {
                     keep = keep.and(kept);
                     ahead_us = ahead_us.max(ahead);
-                    OverFunction::Framed(self.window_expr(expr, &window.input)?)
+                    OverFunction::Framed(self.window_expr(expr, function, &window.input)?)
                 }
                 Reach::Count(what) => OverFunction::Counted(what),
                 Reach::Start(until) => {
@@ -181,13 +183,17 @@ impl Lowering<'_> {
         order.iter().map(each).collect()
     }
 
+    /// What the function refuses, DISTINCT above all, is better known before the first event: so it is made once here.
     fn window_expr(
         &self,
         expr: &Expr,
+        function: &WindowFunction,
         input: &LogicalPlan,
-    ) -> Result<Arc<dyn datafusion::physical_expr::window::WindowExpr>, Problem> {
+    ) -> Result<Arc<dyn WindowExpr>, Problem> {
         let context = PhysicalPlanningContext::default();
-        Ok(create_window_expr(expr, input.schema(), self.session.execution_props(), &context)?)
+        let planned = create_window_expr(expr, input.schema(), self.session.execution_props(), &context)?;
+        planned.create_window_fn().map_err(|error| not_made(function, &error))?;
+        Ok(planned)
     }
 
     /// The aggregate of a window function by itself.
@@ -474,4 +480,16 @@ fn groups(function: &WindowFunction) -> Refusal {
         format!("the frame of `{}` counts GROUPS of equal times", function.fun.name()),
         "write ROWS or RANGE",
     )
+}
+
+/// The function takes no DISTINCT, or an argument is out of its range.
+fn not_made(function: &WindowFunction, error: &DataFusionError) -> Refusal {
+    let name = function.fun.name();
+    let said = error.find_root().message().lines().next().unwrap_or_default().to_owned();
+    let help = match function.params.distinct {
+        true => "write it without DISTINCT, or read the values from a subquery in which each comes once",
+        false => "correct its arguments",
+    };
+    let message = format!("`{name}` cannot be computed over these rows: {said}");
+    Refusal::new(code::PLANNING, Anchor::Over(Some(name.to_owned())), message, help)
 }

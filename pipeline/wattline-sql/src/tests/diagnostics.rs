@@ -372,3 +372,24 @@ fn an_aggregate_without_distinct_is_refused_before_the_first_event() {
     let mistakes = mistakes(&[rule("r", TABLE, &sql)]);
     assert!(mistakes.iter().any(|mistake| mistake.message.contains("it takes every value")), "{mistakes:#?}");
 }
+
+#[test]
+fn what_a_window_function_does_not_take_is_refused_before_the_first_event() {
+    let rows = [
+        ("PARTITION BY meter_id ORDER BY ts ROWS 3 PRECEDING", "meter_readings"),
+        ("PARTITION BY meter_id ORDER BY ts RANGE INTERVAL '1 minute' PRECEDING", "meter_readings"),
+        ("PARTITION BY window_end", WINDOW),
+    ];
+    for (call, says) in [
+        ("rms_mean(DISTINCT u_a_v)", "it takes every value"),
+        ("gb_percentile_95(DISTINCT u_a_v)", "it takes every value"),
+        ("percentile_cont(u_a_v, 95)", "the share of `percentile_cont` is 95"),
+    ] {
+        for (over, from) in rows {
+            let sql = format!("SELECT ts, {call} OVER ({over}) AS x FROM {from}");
+            check(TABLE, &sql, code::PLANNING, call);
+            let found = mistakes(&[rule("r", TABLE, &sql)]);
+            assert!(found.iter().any(|mistake| mistake.message.contains(says) && mistake.help.is_some()), "{found:#?}");
+        }
+    }
+}

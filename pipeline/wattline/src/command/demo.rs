@@ -22,6 +22,7 @@ use wattline_runtime::progress::Progress;
 use wattline_runtime::{RunSummary, alerting};
 use wattline_sql::UserFunctions;
 
+use super::init::sample_file;
 use crate::cli::DemoArgs;
 use crate::job;
 use crate::project::{self, Project};
@@ -81,7 +82,7 @@ fn prepare(folder: &Path, bootstrap_servers: &str) -> Result<Project> {
             .with_context(|| format!("the last demo's folder `{}` cannot be removed", folder.display()))?;
     }
     for path in assets::sample_paths().iter().filter(|path| path.starts_with("reference/")) {
-        super::init::write(&folder.join(path), &assets::sample(path).unwrap_or_default())?;
+        super::init::write(&folder.join(path), &sample_file(path)?)?;
     }
     let config = config.replace("127.0.0.1:9092", bootstrap_servers);
     super::init::write(&config_path, config.as_bytes())?;
@@ -147,8 +148,7 @@ fn feed_sample(mut feeder: Feeder, feed: &Feed) -> Result<u64> {
 }
 
 fn open(file: &str) -> Result<Box<dyn Read>> {
-    let data = assets::sample(file).with_context(|| format!("the binary lacks the sample file `{file}`"))?;
-    let data = std::io::Cursor::new(data.into_owned());
+    let data = std::io::Cursor::new(sample_file(file)?);
     Ok(if file.ends_with(".gz") { Box::new(flate2::read::MultiGzDecoder::new(data)) } else { Box::new(data) })
 }
 

@@ -17,7 +17,7 @@ pub(super) fn run(args: &InitArgs) -> Result<ExitCode> {
     if taken {
         bail!("`{}` exists and is not an empty folder: name another one", folder.display());
     }
-    let files = if args.sample { sample() } else { assets::starter() };
+    let files = if args.sample { sample()? } else { assets::starter() };
     for (below, body) in &files {
         write(&folder.join(below), body)?;
     }
@@ -37,21 +37,20 @@ pub(super) fn run(args: &InitArgs) -> Result<ExitCode> {
 }
 
 /// The job of the demo, with files where it has topics, and the sample.
-fn sample() -> BTreeMap<String, Vec<u8>> {
-    let mut files: BTreeMap<String, Vec<u8>> = assets::sample_paths()
-        .into_iter()
-        .filter(|path| path.starts_with("reference/"))
-        .map(|path| (path.clone(), assets::sample(&path).unwrap_or_default().into_owned()))
-        .collect();
+fn sample() -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    for path in assets::sample_paths().into_iter().filter(|path| path.starts_with("reference/")) {
+        let rows = sample_file(&path)?;
+        files.insert(path, rows);
+    }
     for (topic, names, _) in SAMPLE {
-        let of_topic = names
-            .iter()
-            .map(|name| (format!("data/{topic}/{name}"), assets::sample(name).unwrap_or_default().into_owned()));
-        files.extend(of_topic);
+        for name in names {
+            files.insert(format!("data/{topic}/{name}"), sample_file(name)?);
+        }
     }
     let mut config = "# The job of `wattline demo` over files: the shipped rules over the bundled sample.\n".to_owned();
     let demo = assets::demo_config();
-    let (_, sections) = demo.split_once("job = ").unwrap_or_default();
+    let (_, sections) = demo.split_once("job = ").context("the demo that the program carries names no job")?;
     for section in format!("job = {sections}").replace("\"demo\"", "\"sample\"").split_inclusive("\n\n") {
         if section.starts_with("[kafka]") || section.starts_with("[alerts]") {
             continue;
@@ -71,7 +70,13 @@ fn sample() -> BTreeMap<String, Vec<u8>> {
         "sql/README.md".to_owned(),
         b"Rules of this job; one with the id of a shipped rule takes its place.\n".to_vec(),
     );
-    files
+    Ok(files)
+}
+
+/// A file of the bundled sample.
+pub(super) fn sample_file(path: &str) -> Result<Vec<u8>> {
+    let file = assets::sample(path).with_context(|| format!("the program lacks the sample file `{path}`"))?;
+    Ok(file.into_owned())
 }
 
 /// Writes a file and the folders above it.
@@ -83,4 +88,20 @@ pub(super) fn write(path: &Path, body: &[u8]) -> Result<()> {
     }
     std::fs::write(path, body)
         .with_context(|| format!("file `{}` cannot be written: choose a place where you may write", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_is_whole() {
+        let files = sample().expect("the program carries it");
+        assert!(files.contains_key("wattline.toml") && files.values().all(|body| !body.is_empty()));
+        for (topic, names, _) in SAMPLE {
+            assert!(names.iter().all(|name| files.contains_key(&format!("data/{topic}/{name}"))), "{topic}");
+        }
+        let error = sample_file("no_such_file.csv").expect_err("nobody carries that");
+        assert!(error.to_string().contains("`no_such_file.csv`"), "{error}");
+    }
 }

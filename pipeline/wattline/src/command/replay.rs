@@ -11,9 +11,11 @@ use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::catalog::TableProvider;
+use datafusion::functions_aggregate::expr_fn::{max, min};
+use datafusion::logical_expr::ident;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 use wattline_sql::oracle::run_rule_over;
-use wattline_sql::query::{query, query_context};
+use wattline_sql::query::query_context;
 use wattline_sql::{RuleSet, UserFunctions, rule_of};
 
 use super::differences::{Replayed, differences};
@@ -171,17 +173,25 @@ async fn compare(
 async fn held(of: &Replayed, place: &ArchivePlace) -> Result<String> {
     let Some(rule) = of.rule() else { return Ok(String::new()) };
     let archive = super::archive::open(place).await?;
-    let session = query_context(&UserFunctions::default())?;
     let mut told = String::new();
     for stream in &rule.streams {
-        session.register_table(stream.as_str(), archive.provider(stream).await?)?;
-        let Some(time) = of.rules.catalog().stream(stream).map(|stream| stream.event_time.clone()) else { continue };
-        let sql = format!("SELECT min({time}) AS first, max({time}) AS last FROM {stream}");
-        let Ok(frame) = query(&session, &sql).await else { continue };
-        let rows = super::query::format(&frame.collect().await?, QueryFormat::Csv)?;
-        if let Some((first, last)) = rows.lines().nth(1).and_then(|line| line.split_once(',')) {
-            told.push_str(&format!("no rows in this stretch; `{stream}` has events from {first} to {last}\n"));
-        }
+        let known = of.rules.catalog().stream(stream).with_context(|| format!("the job has no stream `{stream}`"))?;
+        let events = archive.provider(stream).await.with_context(|| format!("the raw events of `{stream}`"))?;
+        let times = first_and_last(events, &known.event_time).await;
+        let stretch = match times.with_context(|| format!("the times of the events of `{stream}`"))? {
+            Some((first, last)) => format!("events from {first} to {last}"),
+            None => "no events".to_owned(),
+        };
+        told.push_str(&format!("no rows in this stretch; `{stream}` has {stretch}\n"));
     }
     Ok(told)
+}
+
+/// The earliest and the latest time in a column, as text; `None` if there is none.
+async fn first_and_last(events: Arc<dyn TableProvider>, time: &str) -> Result<Option<(String, String)>> {
+    let session = query_context(&UserFunctions::default())?;
+    let frame = session.read_table(events)?.aggregate(Vec::new(), vec![min(ident(time)), max(ident(time))])?;
+    let rows = super::query::format(&frame.collect().await?, QueryFormat::Csv)?;
+    let (first, last) = rows.lines().nth(1).and_then(|line| line.split_once(',')).context("no row of an aggregate")?;
+    Ok((!first.is_empty()).then(|| (first.to_owned(), last.to_owned())))
 }

@@ -79,7 +79,7 @@ fn show(args: &RulesShowArgs, functions: &UserFunctions) -> Result<ExitCode> {
     let headers = headers(&project);
     if let Some(header) = headers.get(args.rule.as_str()) {
         if args.sql {
-            report::print(&file_of(&project, &header.id).map(|file| file.text.clone()).unwrap_or_default());
+            report::print(&file_of(&project, &header.id)?.text);
             return Ok(ExitCode::SUCCESS);
         }
         if args.cases {
@@ -109,7 +109,7 @@ fn pages(args: &RulesPagesArgs, functions: &UserFunctions) -> Result<ExitCode> {
     let mut by_folder: BTreeMap<String, Vec<&RuleHeader>> = BTreeMap::new();
     for header in headers(&project).into_values() {
         write(&format!("{}.md", header.id), &page(&project, header)?)?;
-        by_folder.entry(folder_of(&project, &header.id)).or_default().push(header);
+        by_folder.entry(folder_of(&project, &header.id)?).or_default().push(header);
     }
     let mut index = "# Rules\n".to_owned();
     for (folder, headers) in by_folder {
@@ -140,13 +140,15 @@ fn standard_of(header: &RuleHeader) -> Option<String> {
     })
 }
 
-fn file_of<'a>(project: &'a Project, id: &str) -> Option<&'a RuleFile> {
-    project.rule_files.iter().find(|file| rule_of(&file.path) == Some(id))
+fn file_of<'a>(project: &'a Project, id: &str) -> Result<&'a RuleFile> {
+    let file = project.rule_files.iter().find(|file| rule_of(&file.path) == Some(id));
+    file.with_context(|| format!("no file of the project is that of rule `{id}`"))
 }
 
-fn folder_of(project: &Project, id: &str) -> String {
-    let path = file_of(project, id).map(|file| file.path.trim_start_matches(BUILTIN)).unwrap_or_default();
-    path.rsplit_once('/').map(|(folder, _)| folder.to_owned()).unwrap_or_default()
+/// The folder of its file; empty if that is in none.
+fn folder_of(project: &Project, id: &str) -> Result<String> {
+    let path = file_of(project, id)?.path.trim_start_matches(BUILTIN);
+    Ok(path.rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned()))
 }
 
 /// The page of a rule, as Markdown.
@@ -161,7 +163,7 @@ fn page(project: &Project, header: &RuleHeader) -> Result<String> {
         writeln!(text, "\n{}", description.trim())?;
     }
     writeln!(text, "\n| | |\n|---|---|")?;
-    for (what, value) in facts(project, header, compiled) {
+    for (what, value) in facts(project, header, compiled)? {
         writeln!(text, "| {what} | {} |", value.replace('|', "\\|"))?;
     }
     if !header.params.is_empty() {
@@ -185,11 +187,15 @@ fn page(project: &Project, header: &RuleHeader) -> Result<String> {
     if let Some(example) = example(project, &header.id) {
         writeln!(text, "\n## Example\n\n```toml\n{}\n```", example.trim())?;
     }
-    writeln!(text, "\n## Tune or silence\n\n{}", tuning(project, header))?;
+    writeln!(text, "\n## Tune or silence\n\n{}", tuning(&file_of(project, &header.id)?.path, header))?;
     Ok(text)
 }
 
-fn facts(project: &Project, header: &RuleHeader, compiled: Option<&CompiledRule>) -> Vec<(&'static str, String)> {
+fn facts(
+    project: &Project,
+    header: &RuleHeader,
+    compiled: Option<&CompiledRule>,
+) -> Result<Vec<(&'static str, String)>> {
     let mut facts = vec![("kind", kind_of(header).to_owned())];
     let mut add = |what: &'static str, value: Option<String>| facts.extend(value.map(|value| (what, value)));
     if header.kind == RuleKind::Alert {
@@ -209,7 +215,7 @@ fn facts(project: &Project, header: &RuleHeader, compiled: Option<&CompiledRule>
     add("owner", header.owner.clone());
     add("version", Some(header.version.clone()));
     add("runbook", header.runbook.clone());
-    let reads = file_of(project, &header.id).map(RuleFile::tables_read).unwrap_or_default();
+    let reads = file_of(project, &header.id)?.tables_read();
     add(
         "reads",
         (!reads.is_empty()).then(|| reads.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
@@ -224,7 +230,7 @@ fn facts(project: &Project, header: &RuleHeader, compiled: Option<&CompiledRule>
         let late = if header.late == LatePolicy::Update { "corrects what is out" } else { "is in the raw table only" };
         add("what comes later", Some(late.to_owned()));
     }
-    facts
+    Ok(facts)
 }
 
 /// A case that is long needs patience.
@@ -239,15 +245,9 @@ fn example(project: &Project, id: &str) -> Option<String> {
     short.or_else(|| cases.iter().min_by_key(|case| case.len())).cloned()
 }
 
-fn tuning(project: &Project, header: &RuleHeader) -> String {
-    let path = file_of(project, &header.id).map_or("", |file| file.path.as_str());
+/// `path`: that of the rule's file, below the folder of the job unless it comes with the program.
+fn tuning(path: &str, header: &RuleHeader) -> String {
     let id = &header.id;
-    let copy = match path.starts_with(BUILTIN) {
-        true => format!(
-            "`wattline rules show {id} --builtin --sql` and `--cases` print its files: put them into a folder of the job's own, where they take its place, and"
-        ),
-        false => format!("In `{path}`,"),
-    };
     let what = if header.params.is_empty() { "change the query" } else { "change `params`, or the query" };
     let silence = match header.kind {
         RuleKind::Alert => {
@@ -255,7 +255,13 @@ fn tuning(project: &Project, header: &RuleHeader) -> String {
         }
         RuleKind::Table | RuleKind::View => "",
     };
-    format!(
-        "{copy} {what}; raise `version` if the meaning changes. `wattline test {id}.sql` tries it, `wattline rules diff {id} {id}.sql` says which verdicts change over the archive.{silence}"
-    )
+    let change = match path.starts_with(BUILTIN) {
+        true => format!(
+            "`wattline rules show {id} --builtin --sql` and `--cases` print its files: put them into a folder of the job's own, where they take its place, and {what}; raise `version` if the meaning changes. `wattline test {id}.sql` tries it, `wattline rules diff {id} {id}.sql` says which verdicts change over the archive."
+        ),
+        false => format!(
+            "In `{path}`, {what}; raise `version` if the meaning changes. `wattline test {path}` tries it. To see which verdicts change over the archive before they do, change a copy outside of `[rules] paths`: `wattline rules diff {path} {id}.sql`."
+        ),
+    };
+    format!("{change}{silence}")
 }

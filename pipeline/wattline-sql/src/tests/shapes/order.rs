@@ -153,7 +153,7 @@ pub(super) fn moving_frames() -> Vec<RuleFile> {
         let over = format!("OVER (PARTITION BY meter_id ORDER BY ts{frame})");
         let sql = format!(
             "SELECT ts, meter_id, seq_no, sum(v) {over} AS total, avg(v) {over} AS mean, var_pop(v) {over} AS spread, string_agg(CAST(seq_no AS VARCHAR), ',') {over} AS names,\n\
-             gb_percentile_95(v) {over} AS high, bool_or(seq_no > 3) {over} AS any, count(DISTINCT seq_no) {over} AS kinds, sum(seq_no) FILTER (WHERE seq_no <> 2) {over} AS n, rms_mean(v) {over} AS rms FROM {values}"
+             gb_percentile_95(v) {over} AS high, bool_or(seq_no > 3) {over} AS any, count(DISTINCT seq_no) {over} AS kinds, percentile_cont(DISTINCT seq_no, 0.5) {over} AS middle, sum(seq_no) FILTER (WHERE seq_no <> 2) {over} AS n, rms_mean(v) {over} AS rms FROM {values}"
         );
         rule(&format!("moving_frame_{at}"), TABLE, &sql)
     });
