@@ -1,5 +1,6 @@
 //! What the test broker must do for the tests that lean on it: keep records in order, hide aborted ones, carry offset metadata
-//! in a transaction, and come back with every acknowledged record after a kill.
+//! in a transaction, and come back with every acknowledged record after a kill. And what source and publisher of wattline must do
+//! with a real one.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
+use wattline_connect::kafka::contract;
 
 use crate::kafka_broker::TestBroker;
 
@@ -100,6 +102,26 @@ fn a_transaction_carries_offsets_with_metadata_and_hides_what_is_aborted() -> Re
     let entry = committed.find_partition("smoke_transaction", 0).context("no committed offset")?;
     assert_eq!((entry.offset(), entry.metadata()), (Offset::Offset(42), "job/1/chain/7"));
     Ok(())
+}
+
+#[test]
+fn the_source_reads_each_record_once_and_says_what_is_lost() -> Result<()> {
+    Ok(contract::source_contract(&TestBroker::shared().bootstrap(), "contract")?)
+}
+
+#[test]
+fn a_slot_comes_back_to_its_lanes_at_once() -> Result<()> {
+    Ok(contract::member_contract(&TestBroker::shared().bootstrap(), "contract-member")?)
+}
+
+#[test]
+fn alerts_are_published_all_or_none_and_by_one_publisher() -> Result<()> {
+    Ok(contract::alerts_contract(&TestBroker::shared().bootstrap(), "contract")?)
+}
+
+#[test]
+fn an_alert_that_the_topic_finds_too_large_is_named() -> Result<()> {
+    Ok(contract::large_alerts_contract(&TestBroker::shared().bootstrap(), "contract")?)
 }
 
 #[test]

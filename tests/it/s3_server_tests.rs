@@ -1,9 +1,12 @@
 //! What the S3 server must do for the commit protocol: create an object only if there is none, and let exactly one of many win.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
 use futures::future::join_all;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
+use wattline_connect::store::{ObjectRoot, store_contract};
 
 use crate::s3_server::S3Server;
 
@@ -28,6 +31,21 @@ async fn an_object_is_created_once() -> Result<()> {
     );
     store.put_opts(&name, "fourth".into(), PutOptions::from(PutMode::Update(first.into()))).await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn a_bucket_keeps_the_contract_of_a_store() -> Result<()> {
+    let server = S3Server::start()?;
+    let options = [
+        ("endpoint", server.endpoint()),
+        ("region", S3Server::REGION.to_owned()),
+        ("access_key_id", S3Server::KEY.to_owned()),
+        ("secret_access_key", S3Server::KEY.to_owned()),
+        ("allow_http", "true".to_owned()),
+    ];
+    let options: BTreeMap<String, String> = options.map(|(name, value)| (name.to_owned(), value)).into();
+    let root = ObjectRoot::open(&format!("s3://{}/contract", S3Server::BUCKET), &options)?;
+    Ok(store_contract(&root).await?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -15,8 +15,10 @@
 //! Delta library blocks in place when it reads a log.
 //!
 //! Map of the folder: `schema` types, `write` sort and encode, `stats` file statistics, `log` the state and bytes
-//! of commits, `table` the protocol of commits, `maintain` and `merge` background work, `read` looking at tables.
+//! of commits, `table` the protocol of commits, `maintain` and `merge` background work, `read` looking at tables, `check` whether
+//! their files are what the log says.
 
+mod check;
 mod log;
 mod maintain;
 mod merge;
@@ -28,6 +30,7 @@ mod table;
 mod tests;
 mod write;
 
+pub use check::FilesReport;
 pub use maintain::{MaintainPolicy, MaintainReport};
 pub use read::TableInfo;
 pub(crate) use schema::{conform, table_schema};

@@ -3,7 +3,8 @@
 //! It is librdkafka's mock cluster: real sockets, real protocol, the same client code as in production. It proves
 //! nothing about exactly-once (offsets in transactions are thrown away, rolled-back records stay visible) and keeps
 //! only 5 MiB or 100,000 record batches of a partition, dropping the oldest without a word. So it is fed by a
-//! [`Feeder`], which stays a safe distance ahead of what the consumer reports through [`Progress`].
+//! [`Feeder`], which stays a safe distance ahead of what the consumer reports through [`Progress`]. It knows no static members of
+//! groups: one that comes back is another one to it, and waits for the session of the first.
 #![allow(unsafe_code, reason = "the binding does not offer the mock's rebalance delay")]
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

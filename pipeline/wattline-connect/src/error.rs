@@ -93,6 +93,21 @@ pub enum Error {
         /// The lane.
         lane: LaneId,
     },
+    /// Another process has taken the place of this one in the consumer group.
+    #[error(
+        "another process with slot `{slot}` of job `{job}` has joined consumer group `{group}` as `{instance_id}`, in place of \
+         this one: stop one of the two, or give each its own slot"
+    )]
+    MemberFenced {
+        /// The job.
+        job: String,
+        /// The slot that both have.
+        slot: String,
+        /// The consumer group.
+        group: String,
+        /// The name of the static member that both are.
+        instance_id: String,
+    },
     /// Another process publishes alerts under the same transactional id.
     #[error(
         "transactional id `{transactional_id}` is used by another process: stop one of the two, or give each its own slot"
@@ -357,7 +372,7 @@ impl Error {
             | Self::CommitContended { .. }
             | Self::FileGone { .. }
             | Self::TableRead { .. } => Kind::Unavailable,
-            Self::NotAssigned { .. } | Self::PublisherFenced { .. } => Kind::Fenced,
+            Self::NotAssigned { .. } | Self::MemberFenced { .. } | Self::PublisherFenced { .. } => Kind::Fenced,
             Self::FeederStalled { .. } => Kind::Exhausted,
             Self::Columns { .. } | Self::Stopped { .. } => Kind::Internal,
         }
@@ -375,7 +390,7 @@ impl Error {
             | Self::CommitContended { .. }
             | Self::FileGone { .. }
             | Self::TableRead { .. } => Retry::Backoff,
-            Self::ClientDead { .. } | Self::PublisherFenced { .. } => Retry::AfterRestore,
+            Self::ClientDead { .. } | Self::MemberFenced { .. } | Self::PublisherFenced { .. } => Retry::AfterRestore,
             Self::Property { .. }
             | Self::ReservedProperty { .. }
             | Self::TopicMissing { .. }

@@ -24,6 +24,9 @@ mod topics;
 /// Properties of librdkafka by name.
 pub type Properties = BTreeMap<String, String>;
 
+/// Makes a consumer a static member of its group. It is for the consumer that joins one, and for no other client.
+pub(crate) const INSTANCE_ID: &str = "group.instance.id";
+
 /// A property that wattline sets and the user may not change.
 pub(crate) struct Reserved {
     pub(crate) name: &'static str,

@@ -18,6 +18,7 @@ mod probe;
 pub use contract::store_contract;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,6 +210,18 @@ impl ObjectRoot {
     pub async fn get(&self, path: &str) -> Result<Option<Bytes>> {
         let read = async { self.store.get(&self.resolve_path(path)).await?.bytes().await };
         match read.await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(self.failed("read", path, source)),
+        }
+    }
+
+    /// The bytes of `path` within `range`, or `None` if there is no such object.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store does not answer or refuses, or the object does not have these bytes.
+    pub async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        match self.store.get_range(&self.resolve_path(path), range).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(self.failed("read", path, source)),

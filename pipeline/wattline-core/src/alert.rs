@@ -302,6 +302,26 @@ impl Lifecycle {
         record
     }
 
+    /// Resolves the open alerts that no rule looks after any more: nothing would ever resolve them. Gives the records to publish.
+    pub fn withdraw(&mut self, is_looked_after: impl Fn(&AlertState) -> bool) -> Vec<AlertRecord> {
+        let gone = |state: &&AlertState| state.status == Status::Open && !is_looked_after(state);
+        let mut orphans: Vec<AlertState> =
+            self.states.values().flat_map(HashMap::values).filter(gone).cloned().collect();
+        orphans.sort_by(|a, b| (&a.rule_id, &a.entity_id).cmp(&(&b.rule_id, &b.entity_id)));
+        let resolved = |state: AlertState| {
+            let state = AlertState {
+                status: Status::Resolved,
+                revision: state.revision + 1,
+                notified_us: state.last_seen_us,
+                ..state
+            };
+            self.changed.insert((state.rule_id.clone(), state.entity_id.clone()), state.clone());
+            self.restore(state.clone());
+            orphaned(state)
+        };
+        orphans.into_iter().map(resolved).collect()
+    }
+
     /// Takes in that late events changed a row: what it was, and what it is, and how the entity stands with all its rows. Both
     /// rows have the same entity and event time. Gives the records to publish.
     pub fn correct(
@@ -511,6 +531,39 @@ fn withdrawal(rule: &AlertRule, row: AlertRow) -> AlertRecord {
     }
 }
 
+/// The last record of an alert whose rule is gone: what the rule would say of it is not known any more.
+fn orphaned(state: AlertState) -> AlertRecord {
+    AlertRecord {
+        fingerprint: state.fingerprint,
+        revision: state.revision,
+        status: Status::Resolved,
+        severity: state.severity,
+        rule_id: state.rule_id,
+        rule_version: "removed".to_owned(),
+        title: "The rule is no longer run".to_owned(),
+        title_zh: Some("规则已不再运行".to_owned()),
+        standard: None,
+        category: "general".to_owned(),
+        entity: vec![("entity".to_owned(), state.entity_id.clone())],
+        entity_id: state.entity_id,
+        measured: None,
+        limit_low: None,
+        limit_high: None,
+        unit: None,
+        event_us: state.last_seen_us,
+        window_us: None,
+        first_seen_us: state.first_seen_us,
+        last_seen_us: state.last_seen_us,
+        resolved_us: Some(state.last_seen_us),
+        occurrences: state.occurrences,
+        peak_measured: state.peak_measured,
+        evidence: r#"{"reason":"the rule is no longer run"}"#.to_owned(),
+        source: None,
+        runbook: None,
+        corrected: false,
+    }
+}
+
 /// Joins the values of an entity: `M1` or `M1|phase_a`.
 pub fn entity_id(entity: &[(String, String)]) -> String {
     entity.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join("|")
@@ -658,6 +711,18 @@ mod tests {
         assert_eq!(told, [(Status::Resolved, 2), (Status::Open, 1)]);
         assert_eq!(records[0].fingerprint, first.fingerprint);
         assert_ne!(records[1].fingerprint, first.fingerprint);
+    }
+
+    #[test]
+    fn open_alerts_of_rules_that_are_gone_are_resolved_once() {
+        let mut lifecycle = Lifecycle::default();
+        assert_eq!(told_of(&mut lifecycle, &[(1, 236.0)]), [(Status::Open, 1)]);
+        assert_eq!(lifecycle.withdraw(|state| state.rule_id == rule().id), []);
+        let records = lifecycle.withdraw(|_| false);
+        let told: Vec<_> = records.iter().map(|r| (r.status, r.revision, r.resolved_us, &*r.entity_id)).collect();
+        assert_eq!(told, [(Status::Resolved, 2, Some(60_000_000), "M1")]);
+        assert_eq!(lifecycle.withdraw(|_| false), []);
+        assert_eq!(told_of(&mut lifecycle, &[(2, 236.0)]), [(Status::Open, 3)], "the rule came back");
     }
 
     fn told_of(lifecycle: &mut Lifecycle, rows: &[(i64, f64)]) -> Vec<(Status, u64)> {

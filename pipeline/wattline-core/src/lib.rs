@@ -5,10 +5,14 @@
 
 pub mod alert;
 pub mod chain;
+pub mod chain_check;
 pub mod error;
 pub mod lane;
 pub mod late;
+pub mod ledger;
 pub mod manifest;
+pub mod offset_set;
+pub mod problem;
 pub mod record;
 pub mod system_log;
 pub mod time;

@@ -28,7 +28,8 @@ use crate::late::LateStretches;
 use crate::record::LaneId;
 use crate::system_log::SystemSection;
 
-/// Version of the manifest format that this build writes and reads.
+/// Version of the manifest format that this build writes and reads. Whoever changes what is written or how it is read raises it; the
+/// tests of the runtime's `recovery` hold what this version looks like.
 pub const FORMAT: u32 = 4;
 
 /// One link of a chain.

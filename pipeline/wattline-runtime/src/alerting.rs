@@ -29,6 +29,8 @@ pub struct AlertPlan {
     pub entity: Vec<String>,
     /// Output column with the event time.
     pub event_time: String,
+    /// Whether its rows say if a condition holds, so that its alerts resolve; else each is an occurrence.
+    pub is_condition: bool,
     /// Whether late events correct its alerts. Then floating-point columns are no part of what an occurrence is known by:
     /// computed again, they may differ in the last digit.
     pub corrected: bool,
@@ -361,9 +363,17 @@ pub fn explanation(record: &AlertRecord) -> String {
 ///
 /// A function of the record alone: the same record gives the same bytes on every re-execution.
 pub fn payload(record: &AlertRecord) -> Vec<u8> {
+    payload_with(record, serde_json::from_str(&record.evidence).unwrap_or(Value::Null))
+}
+
+/// The same for a topic that does not take as much: how large the evidence is, in place of it. The table of alerts has it all.
+pub fn payload_without_evidence(record: &AlertRecord) -> Vec<u8> {
+    payload_with(record, json!({"left_out": format!("{} bytes", record.evidence.len())}))
+}
+
+fn payload_with(record: &AlertRecord, evidence: Value) -> Vec<u8> {
     let time = |us: i64| Value::String(rfc3339(us));
     let entity: Map<String, Value> = record.entity.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
-    let evidence: Value = serde_json::from_str(&record.evidence).unwrap_or(Value::Null);
     let source = record
         .source
         .as_ref()
@@ -450,6 +460,7 @@ mod tests {
             },
             entity: vec!["meter_id".into()],
             event_time: "window_end".into(),
+            is_condition: true,
             corrected: false,
         }
     }
@@ -485,6 +496,10 @@ mod tests {
         let payload: Value = serde_json::from_slice(&payload(&record)).expect("json");
         assert_eq!(payload["entity"]["meter_id"], "M1");
         assert_eq!(payload["evidence"]["firing"], true);
+        let mut short: Value = serde_json::from_slice(&payload_without_evidence(&record)).expect("json");
+        let left_out = std::mem::replace(&mut short["evidence"], payload["evidence"].clone());
+        assert_eq!(left_out, json!({"left_out": format!("{} bytes", record.evidence.len())}));
+        assert_eq!(short, payload, "the evidence is all that differs");
         assert!(headers(&record, "j").contains(&("ce_type".into(), "io.wattline.alert.opened.v1".into())));
     }
 

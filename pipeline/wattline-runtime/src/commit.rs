@@ -18,6 +18,11 @@ use crate::progress::Progress;
 use crate::recovery::read_manifest;
 use crate::retry::until_done;
 
+/// Application id of a chain in Delta transactions.
+pub(crate) fn app_id(job: &str, slot: &str, incarnation: &str) -> String {
+    format!("wattline/{job}/{slot}/{incarnation}")
+}
+
 /// The end of the chain that this process owns.
 #[derive(Debug)]
 pub(crate) struct Chain {
@@ -37,7 +42,7 @@ pub(crate) struct Chain {
 impl Chain {
     /// Application id of this chain in Delta transactions.
     pub(crate) fn app_id(&self) -> String {
-        format!("wattline/{}/{}/{}", self.job, self.slot, self.incarnation)
+        app_id(&self.job, &self.slot, &self.incarnation)
     }
 
     /// What is remembered with the alerts of epoch `n`.

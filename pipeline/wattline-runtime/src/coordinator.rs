@@ -114,7 +114,7 @@ pub struct StreamPlan {
     pub guard: TimeGuard,
     /// Silence after which a lane is advanced.
     pub idle_timeout: Duration,
-    /// Where lanes without a past begin.
+    /// Where lanes without a past begin. One that comes to a stream with a past begins at its first record.
     pub start: Position,
     /// Lanes of this stream: a lane belongs to the stream if this says so.
     pub lanes: LaneMatch,
@@ -273,12 +273,41 @@ struct LaneStatus {
 /// # Errors
 /// What cannot heal by trying again: a fenced lane, damaged manifests, lost offsets, refused configuration.
 pub async fn run(job: Job) -> Result<RunSummary> {
-    let mut coordinator = start::start(job).await?;
-    let outcome = coordinator.serve().await;
-    coordinator.stop_sources();
-    match outcome {
-        Ok(ended) => Ok(coordinator.summary(ended)),
-        Err(error) => Err(error),
+    start(job).await?.serve().await
+}
+
+/// Prepares the tables and takes over the past; records flow with [`Running::serve`]. Dropped on the way it is as if the process had died.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn start(job: Job) -> Result<Running> {
+    start::start(job).await.map(|coordinator| Running { coordinator })
+}
+
+/// A job that has taken over its past.
+pub struct Running {
+    coordinator: Coordinator,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("settings", &self.coordinator.settings).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// Goes on until the bounded input of the job ends or it is told to stop.
+    ///
+    /// # Errors
+    /// As for [`run`].
+    pub async fn serve(self) -> Result<RunSummary> {
+        let mut coordinator = self.coordinator;
+        let outcome = coordinator.serve().await;
+        coordinator.stop_sources();
+        match outcome {
+            Ok(ended) => Ok(coordinator.summary(ended)),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -689,11 +718,15 @@ impl Coordinator {
             }
         }
         for record in fold_in_order(&candidates, &mut self.lifecycle)? {
-            let of_rule = self.alerts_by_rule.entry(record.rule_id.clone()).or_default();
-            *of_rule.entry(record.status.as_str()).or_default() += 1;
-            self.uncommitted.alerts.push(record);
+            self.note_alert(record);
         }
         Ok(())
+    }
+
+    fn note_alert(&mut self, record: AlertRecord) {
+        let of_rule = self.alerts_by_rule.entry(record.rule_id.clone()).or_default();
+        *of_rule.entry(record.status.as_str()).or_default() += 1;
+        self.uncommitted.alerts.push(record);
     }
 
     fn advance_silent_lanes(&mut self) -> Result<()> {

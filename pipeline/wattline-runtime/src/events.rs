@@ -100,6 +100,18 @@ impl ReferenceNotTaken<'_> {
     }
 }
 
+/// An alert was open of a rule that the job does not have any more.
+pub(crate) struct AlertOrphaned<'a> {
+    pub(crate) rule: &'a str,
+    pub(crate) entity: &'a str,
+}
+
+impl AlertOrphaned<'_> {
+    pub(crate) fn emit(&self) {
+        info!(rule = self.rule, entity = self.entity, "an open alert is resolved: its rule is no longer run");
+    }
+}
+
 /// The input of the job had ended and now there is more.
 pub(crate) struct EndedBefore;
 
@@ -227,7 +239,7 @@ impl LanesRevoked<'_> {
         let lanes: Vec<String> = self.lanes.iter().map(LaneId::to_string).collect();
         warn!(
             lanes = lanes.join(", "),
-            "the consumer group took lanes away; another process with this group id may be running"
+            "the consumer group took lanes away: another process with this group id may be running, or partitions were added"
         );
     }
 }

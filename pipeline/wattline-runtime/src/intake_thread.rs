@@ -182,9 +182,12 @@ impl Intake {
             }
             SourceEvent::CaughtUp(lane, next) => {
                 self.send(&lane, |number| WorkerMessage::Reached(number, next))?;
+                // A lane that began at its end has begun there: not at the end that it has when it comes back.
+                self.note_handed(&lane, Some(next));
             }
             SourceEvent::Ended(lane, next) => {
                 self.send(&lane, |number| WorkerMessage::Ended(number, next))?;
+                self.note_handed(&lane, Some(next));
             }
             SourceEvent::OffsetLost { lane, wanted, first } => return Err(Error::OffsetLost { lane, wanted, first }),
             SourceEvent::Trouble(message) => {
@@ -230,4 +233,82 @@ impl Intake {
 
 fn gone(worker: usize) -> Error {
     Error::ThreadGone { thread: format!("worker {worker}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    type Started = Arc<Mutex<Vec<(LaneId, Position)>>>;
+
+    /// Notes where lanes are started.
+    struct Silent(Started);
+
+    impl Source for Silent {
+        fn poll(&mut self, _max_wait: Duration) -> Result<Vec<SourceEvent>> {
+            Ok(Vec::new())
+        }
+
+        fn start(&mut self, lane: &LaneId, position: Position) -> Result<()> {
+            self.0.lock().expect("no panic before").push((lane.clone(), position));
+            Ok(())
+        }
+
+        fn set_paused(&mut self, _paused: bool) -> Result<()> {
+            Ok(())
+        }
+
+        fn report_published(&mut self, _positions: &[(LaneId, i64)]) {}
+
+        fn lag(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    #[derive(Debug)]
+    struct Still;
+
+    impl Clock for Still {
+        fn now_ms(&self) -> i64 {
+            0
+        }
+    }
+
+    #[test]
+    fn a_silent_lane_that_comes_back_goes_on_where_it_began() {
+        let started = Started::default();
+        let (worker, _queue) = crossbeam_channel::bounded(8);
+        let (_commands, received) = crossbeam_channel::bounded(8);
+        let (notices, _noticed) = mpsc::channel(8);
+        let mut intake = Intake {
+            number: 0,
+            source: Box::new(Silent(Arc::clone(&started))),
+            workers: vec![worker],
+            commands: received,
+            notices,
+            progress: Arc::new(Progress::default()),
+            clock: Arc::new(Still),
+            buffered_bytes_max: u64::MAX,
+            state_bytes_max: u64::MAX,
+            routes: HashMap::new(),
+            held: VecDeque::new(),
+            paused: false,
+        };
+        let lanes: Vec<LaneId> = (0..3).map(|partition| LaneId::new("readings", partition)).collect();
+        let begun = [Position::Latest, Position::Timestamp(5), Position::Latest];
+        for (number, (lane, position)) in (0..).zip(lanes.iter().zip(begun)) {
+            intake.routes.insert(lane.clone(), Route { number, worker: 0, position });
+        }
+        // The last one was not located before it went.
+        for (lane, next) in lanes.iter().zip([7, 8]) {
+            intake.take(SourceEvent::CaughtUp(lane.clone(), next)).expect("a worker with room");
+        }
+        intake.take(SourceEvent::Revoked(lanes.clone())).expect("only noted");
+        intake.take(SourceEvent::Assigned(lanes.clone())).expect("started again");
+        let expected = [Position::Offset(7), Position::Offset(8), Position::Latest];
+        let expected: Vec<(LaneId, Position)> = lanes.into_iter().zip(expected).collect();
+        assert_eq!(*started.lock().expect("no panic before"), expected);
+    }
 }

@@ -29,11 +29,12 @@ mod retry;
 #[cfg(test)]
 mod sim_tests;
 pub mod table;
+pub mod verify;
 mod worker;
 
 pub use coordinator::{
-    CorrectionPlan, DecoderFactory, Job, JobSettings, LaneMatch, Programs, RulePlan, RunSummary, StatePlan, StreamPlan,
-    corrected_schema, run,
+    CorrectionPlan, DecoderFactory, Job, JobSettings, LaneMatch, Programs, RulePlan, RunSummary, Running, StatePlan,
+    StreamPlan, corrected_schema, run, start,
 };
 pub use error::{Error, Result};
 pub use intake::stream_schema;

@@ -62,13 +62,31 @@ pub(crate) struct Past {
 /// Reads a manifest.
 pub(crate) async fn read_manifest(store: &dyn Store, chain: &str, n: u64) -> Result<Manifest> {
     let path = Manifest::path(chain, n);
-    let bad = |reason: String| Error::BadManifest { path: path.clone(), reason };
-    let body = store.get(&path).await?.ok_or_else(|| bad("it does not exist".into()))?;
-    let manifest: Manifest = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
-    if manifest.format != FORMAT {
-        return Err(bad(format!("its format is {}, this version of wattline reads {FORMAT}", manifest.format)));
+    let body = store.get(&path).await?;
+    let body = body.ok_or_else(|| Error::BadManifest { path: path.clone(), reason: "it does not exist".into() })?;
+    parse_manifest(&path, &body)
+}
+
+/// All that manifests of any format have in common.
+#[derive(serde::Deserialize)]
+struct AnyFormat {
+    format: u32,
+}
+
+/// The format of a manifest, if it says one.
+pub(crate) fn format_of(body: &[u8]) -> Option<u32> {
+    serde_json::from_slice(body).ok().map(|AnyFormat { format }| format)
+}
+
+/// Reads the text of a manifest; `path` is for messages. The format is looked at first: of another one nothing else is known, and
+/// what it lacks is not what is wrong with it.
+pub(crate) fn parse_manifest(path: &str, body: &[u8]) -> Result<Manifest> {
+    let bad = |reason: String| Error::BadManifest { path: path.to_owned(), reason };
+    let AnyFormat { format } = serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
+    if format != FORMAT {
+        return Err(bad(format!("its format is {format}, this version of wattline reads {FORMAT}")));
     }
-    Ok(manifest)
+    serde_json::from_slice(body).map_err(|e| bad(e.to_string()))
 }
 
 /// Numbers of all links of a chain, in order.
@@ -185,3 +203,6 @@ impl Past {
         lanes.chain(system).max()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,7 @@ use wattline_core::time::BEFORE_TIME;
 use crate::clock::Clock;
 use crate::port::Position;
 use crate::progress::Progress;
+use crate::verify::check_chain;
 use crate::{Job, JobSettings, LaneMatch, Result, RunSummary, StreamPlan, run};
 use oracle::Ends;
 use script::{BEGIN_MS, BELIEVED_MS, CLOCK_AHEAD_MS, Dice, PATIENCE_PER_LIFE_MS, Script, ScriptedSource};
@@ -47,6 +48,8 @@ struct Scene {
     one_by_one: bool,
     /// Whether the first process has no time for a checkpoint at its pace, and the later ones make many.
     checkpoints_come_later: bool,
+    /// Whether the stream is to be read from its end, and has one lane only when it begins.
+    grows: bool,
 }
 
 const SCENE: Scene = Scene {
@@ -60,6 +63,7 @@ const SCENE: Scene = Scene {
     workers: 2,
     one_by_one: false,
     checkpoints_come_later: false,
+    grows: false,
 };
 
 #[derive(Debug)]
@@ -111,7 +115,7 @@ fn job(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>, shutdown: watch::R
             event_time: "ts".into(),
             guard: TimeGuard { future_bound_ms: BELIEVED_MS - CLOCK_AHEAD_MS, oldest_us: BEFORE_TIME },
             idle_timeout: Duration::from_millis(5),
-            start: Position::Earliest,
+            start: if scene.grows { Position::Latest } else { Position::Earliest },
             lanes: LaneMatch::Topic("readings".into()),
             table: Some(rules::raw_table()),
         }],
@@ -170,14 +174,25 @@ fn ends(script: &Script) -> Ends {
     script.lanes.iter().map(script::LaneScript::end).collect()
 }
 
+/// What the chain says of itself is true, and the next start would find what it needs.
+fn the_chain_is_true(world: &Arc<World>, context: &str) {
+    let reader = Life::begin(world, 2 * LIVES_MAX, None);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let report = runtime.block_on(check_chain(&*reader, "sim", "0")).expect("memory answers");
+    assert!(report.links > 0 && report.problems.is_empty(), "{context}: {:#?}", report.problems);
+}
+
 /// One world, from the beginning to the end.
 fn play(scene: Scene, context: &str, fault: impl Fn(u64) -> Option<Fault>) -> u64 {
     let mut script = Script::new(scene.seed, scene.lanes, scene.records);
-    script.one_by_one = scene.one_by_one;
+    script.one_by_one = scene.one_by_one || scene.grows;
+    // They are assigned from the last to the first.
+    script.begins_with = scene.grows.then(|| scene.lanes - 1);
     let script = Arc::new(script);
     let world = Arc::new(World::default());
     let operations = survive(&world, &scene, &script, 1, fault);
     oracle::check(&world, &script, &[ends(&script)], context);
+    the_chain_is_true(&world, context);
     operations
 }
 
@@ -261,7 +276,9 @@ fn input_that_goes_on_after_its_end_is_computed_alone() {
         let script = Arc::new(script);
         let fault = Fault { at: (case / 2 + 1) as u64, kind: kinds[case % 2] };
         survive(&world, &scene, &script, 2, |life| (life == 2).then_some(fault));
-        oracle::check(&world, &script, &[first, ends(&script)], &format!("{scene:?}, {fault:?}"));
+        let context = format!("{scene:?}, {fault:?}");
+        oracle::check(&world, &script, &[first, ends(&script)], &context);
+        the_chain_is_true(&world, &context);
     });
 }
 
@@ -281,6 +298,34 @@ fn lanes_that_come_one_by_one_change_nothing() {
             (life <= 3).then_some(Fault { at, kind: FaultKind::CrashBefore })
         });
     });
+}
+
+#[test]
+fn a_partition_that_comes_to_a_running_stream_is_read_from_its_beginning() {
+    each(12, |seed| {
+        let scene = Scene { seed: 500 + seed as u64, lanes: 2 + seed % 3, grows: true, ..SCENE };
+        play(scene, &format!("{scene:?}"), |_| None);
+    });
+}
+
+#[test]
+fn a_partition_that_came_between_two_processes_is_read_from_its_beginning() {
+    let scene = Scene { seed: 7, records: 24, checkpoint_ms: 30, grows: true, ..SCENE };
+    let mut script = Script::new(scene.seed, scene.lanes, scene.records * 2);
+    script.begins_with = Some(0);
+    script.lanes[0].records.truncate(scene.records);
+    // The events of the others are later.
+    script.lanes[1..].iter_mut().for_each(|lane| drop(lane.records.drain(..scene.records)));
+    let mut before = script.clone();
+    before.lanes.truncate(1);
+    let world = Arc::new(World::default());
+    survive(&world, &scene, &Arc::new(before.clone()), 1, |_| None);
+    survive(&world, &scene, &Arc::new(script.clone()), 2, |_| None);
+    let mut first = ends(&before);
+    first.resize(script.lanes.len(), 0);
+    let context = format!("{scene:?}");
+    oracle::check(&world, &script, &[first, ends(&script)], &context);
+    the_chain_is_true(&world, &context);
 }
 
 #[test]
@@ -304,5 +349,6 @@ fn a_process_that_was_taken_for_dead_cannot_do_harm() {
             }
         });
         oracle::check(&world, &script, &[ends(&script)], &context);
+        the_chain_is_true(&world, &context);
     });
 }

@@ -45,7 +45,7 @@ pub struct CompiledRule {
     pub streams: Vec<String>,
     /// Lateness it tolerates, milliseconds.
     pub delay_ms: i64,
-    /// 32 hex digits of a hash over plan, parameters and delay: what its state is addressed by.
+    /// 32 hex digits of a hash over plan, parameters, delay and the layout of stored state: what its state is addressed by.
     pub fingerprint: String,
     /// How far a result may reach back in event time before the moment at which it is final, microseconds: the width of a
     /// window, of windows over windows together; `None` for a rule whose rows stand for themselves.
@@ -617,9 +617,19 @@ fn assemble(
     }
 }
 
+/// Version of what stored state means. Raise it when rows that accumulators or stages store come to mean something else though the
+/// plans that say so stay as they are: with a DataFusion whose accumulators keep other states, or a change of the columns or of
+/// their meaning in an operator here. Then no rule finds what an earlier version stored, and each begins as a new one does.
+const STATE_LAYOUT: u32 = 1;
+
 /// Parameters are literals of a plan by now, so its text covers them.
 fn fingerprint(streams: &str, delay_ms: i64, plan: &str) -> String {
+    fingerprint_in(STATE_LAYOUT, streams, delay_ms, plan)
+}
+
+fn fingerprint_in(layout: u32, streams: &str, delay_ms: i64, plan: &str) -> String {
     let mut hash = Sha256::new();
+    hash.update(layout.to_le_bytes());
     hash.update(streams.as_bytes());
     hash.update(delay_ms.to_le_bytes());
     hash.update(plan.as_bytes());
@@ -646,5 +656,24 @@ fn describe(problem: Problem, file: &RuleFile, scope: &Scope, anchors: &Anchors)
     match problem {
         Problem::Refused(refusal) => vec![refusal.into_diagnostic(file, anchors)],
         Problem::Failed(error) => planning_mistakes(file, &error, scope, anchors),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_is_addressed_by_all_that_decides_its_meaning() {
+        let this = fingerprint("readings", 5, "plan");
+        assert_eq!(this, fingerprint_in(STATE_LAYOUT, "readings", 5, "plan"));
+        for other in [
+            fingerprint_in(STATE_LAYOUT + 1, "readings", 5, "plan"),
+            fingerprint("metrics", 5, "plan"),
+            fingerprint("readings", 6, "plan"),
+            fingerprint("readings", 5, "another plan"),
+        ] {
+            assert_ne!(this, other);
+        }
     }
 }

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use wattline_connect::archive::{Archive, MaintainPolicy};
 use wattline_connect::files::{FileSource, FileSourceConfig};
-use wattline_connect::kafka::alerts::{AlertPublisher, AlertPublisherConfig};
-use wattline_connect::kafka::source::{KafkaSource, KafkaSourceConfig};
+use wattline_connect::kafka::alerts::{AlertPublisher, AlertPublisherConfig, OnPublishStep};
+use wattline_connect::kafka::source::{KafkaSource, KafkaSourceConfig, SlotMember};
 use wattline_connect::store::ObjectRoot;
 use wattline_core::alert::{AlertRule, Severity};
 use wattline_core::lane::TimeGuard;
@@ -46,6 +46,8 @@ pub(crate) struct RunOptions {
     pub(crate) shutdown: watch::Receiver<bool>,
     /// Put around the Kafka source; the demo ends it where its feeder ends.
     pub(crate) wrap_kafka: Option<WrapSource>,
+    /// Told of each step in which alerts are published.
+    pub(crate) on_publish_step: Option<OnPublishStep>,
 }
 
 /// Where the archive of a project lies.
@@ -67,14 +69,14 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         // The client libraries block while they connect.
         let project_streams = project.streams.clone();
         let kafka = config.kafka.clone();
-        let (job, until_end, wrap, folder) =
-            (job.clone(), options.until_end, options.wrap_kafka, project.folder.clone());
+        let member = SlotMember { job: job.clone(), slot: config.slot.clone() };
+        let (until_end, wrap, folder) = (options.until_end, options.wrap_kafka, project.folder.clone());
         let clock = Arc::clone(&clock);
         tokio::task::spawn_blocking(move || {
             let (mut sources, streams) = connect_files(&project_streams, &folder, &clock)?;
             let topics: Vec<String> = project_streams.iter().filter_map(|stream| stream.config.topic.clone()).collect();
             if !topics.is_empty() {
-                let kafka: Box<dyn Source> = Box::new(connect_topics(&job, kafka, topics, until_end, &clock)?);
+                let kafka: Box<dyn Source> = Box::new(connect_topics(member, kafka, topics, until_end, &clock)?);
                 sources.push(match wrap {
                     Some(wrap) => wrap(kafka),
                     None => kafka,
@@ -85,7 +87,7 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         .await
         .context("connecting the sources")??
     };
-    let alert_sink = connect_alerts(config).await?;
+    let alert_sink = connect_alerts(config, options.on_publish_step).await?;
     let workers = match config.run.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         workers => workers,
@@ -272,15 +274,16 @@ fn connect_files(streams: &[LoadedStream], folder: &Path, clock: &Arc<dyn Clock>
 }
 
 fn connect_topics(
-    job: &str,
+    member: SlotMember,
     kafka: Option<config::Kafka>,
     topics: Vec<String>,
     until_end: bool,
     clock: &Arc<dyn Clock>,
 ) -> Result<Topics> {
     let Some(kafka) = kafka else { bail!("a stream names a topic, but there is no section [kafka]") };
-    let group = kafka.group_id.clone().unwrap_or_else(|| format!("wattline-{job}"));
+    let group = kafka.group_id.clone().unwrap_or_else(|| format!("wattline-{}", member.job));
     let mut source = KafkaSourceConfig::new(&kafka.bootstrap_servers, group, topics);
+    source.member = Some(member);
     source.properties = kafka_properties(&kafka)?;
     source.until_end = until_end;
     source.connect_timeout = kafka.connect_timeout.duration();
@@ -326,7 +329,7 @@ fn stream_plan(stream: &LoadedStream, lanes: LaneMatch) -> StreamPlan {
     }
 }
 
-async fn connect_alerts(config: &config::Config) -> Result<Option<Arc<dyn AlertSink>>> {
+async fn connect_alerts(config: &config::Config, on_step: Option<OnPublishStep>) -> Result<Option<Arc<dyn AlertSink>>> {
     let Some(topic) = config.alerts.as_ref().and_then(|alerts| alerts.topic.clone()) else { return Ok(None) };
     let Some(kafka) = config.kafka.clone() else { bail!("[alerts] names a topic, but there is no section [kafka]") };
     let (job, slot) = (config.job.get_ref().clone(), config.slot.clone());
@@ -336,6 +339,7 @@ async fn connect_alerts(config: &config::Config) -> Result<Option<Arc<dyn AlertS
             let mut publisher = AlertPublisherConfig::new(&kafka.bootstrap_servers, topic, &job, &slot);
             publisher.properties = kafka_properties(&kafka)?;
             publisher.connect_timeout = kafka.connect_timeout.duration();
+            publisher.on_step = on_step;
             Ok(AlertPublisher::connect(publisher)?)
         }
     })
@@ -430,6 +434,7 @@ fn alert_plan(rule: &CompiledRule) -> AlertPlan {
         },
         entity: rule.entity_columns.iter().map(|at| column_name(rule, *at)).collect(),
         event_time: column_name(rule, rule.event_time_column),
+        is_condition: rule.firing_column.is_some(),
         corrected: rule.reach_us.is_some(),
     }
 }

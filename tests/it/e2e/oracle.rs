@@ -217,6 +217,7 @@ fn alert_plan(rule: &CompiledRule) -> AlertPlan {
         },
         entity: rule.entity_columns.iter().map(|at| name(*at)).collect(),
         event_time: name(rule.event_time_column),
+        is_condition: rule.firing_column.is_some(),
         corrected: false,
     }
 }

@@ -11,7 +11,7 @@
 //! Vacuum deletes a file only if no version within the retention names it *and* it is older than the retention. So
 //! files that an epoch has written but not yet committed are safe as long as roll-forward happens within that time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,11 @@ use serde_json::Value;
 
 use super::log::{Change, LiveFile};
 use super::merge::{Input, is_sorted, merge_sorted};
-use super::table::{Table, now_ms};
+use super::table::{SORT_BY, Table, now_ms};
 use super::write::Layout;
 use super::{AddFile, Archive, store_file};
 use crate::error::{Error, Result};
+use crate::store::ObjectInfo;
 
 /// Most files merged at once, which bounds open inputs and decoded batches.
 const MERGE_FILES_MAX: usize = 64;
@@ -93,6 +94,44 @@ impl Archive {
         checkpoint(&table, policy, &mut report).await?;
         vacuum(&table, policy, &mut report).await?;
         Ok(report)
+    }
+
+    /// Whether this program made the table, and can read its log. Of others it is not known who needs which file.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], [`Error::Delta`], [`Error::Store`].
+    pub async fn is_own(&self, table: &str) -> Result<bool> {
+        let table = self.table(table)?;
+        match table.current(|log| log.metadata["configuration"][SORT_BY].is_string()).await {
+            Ok(is_own) => is_own.ok_or_else(|| table.unknown()),
+            Err(Error::TableForeign { .. } | Error::TableSettings { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes the data files of a table that no version within the retention names and that are older than it, as
+    /// [`maintain`](Self::maintain) does from time to time; gives them. A `dry_run` deletes nothing.
+    ///
+    /// `promised` are the files that manifests name: one that is not in the table yet is left alone whatever its age, since the
+    /// job may have been stopped before it was brought there.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], [`Error::Delta`], or [`Error::Store`]: then some of the files may be deleted.
+    pub async fn vacuum(
+        &self,
+        table: &str,
+        policy: &MaintainPolicy,
+        promised: &BTreeSet<String>,
+        dry_run: bool,
+    ) -> Result<Vec<ObjectInfo>> {
+        let table = self.table(table)?;
+        let objects = unreferenced(&table, policy, promised).await?;
+        if !dry_run {
+            for object in &objects {
+                table.root.delete(&object.path).await?;
+            }
+        }
+        Ok(objects)
     }
 }
 
@@ -234,25 +273,34 @@ async fn vacuum(table: &Table, policy: &MaintainPolicy, report: &mut MaintainRep
     if last.is_some_and(|last| last.elapsed() < policy.vacuum_every) {
         return Ok(());
     }
-    let removed_at = tombstones(table).await?;
-    let live = table.current(|log| log.files.clone()).await?.ok_or_else(|| table.unknown())?;
-    let cutoff_ms = now_ms() - i64::try_from(policy.file_retention.as_millis()).unwrap_or(i64::MAX);
-    for object in table.root.list("").await? {
-        let data = object.path.ends_with(".parquet") && !object.path.starts_with("_delta_log/");
-        // A tombstone without a time is as old as can be; a file never named counts from when it was written.
-        let since_ms =
-            removed_at.get(&object.path).map_or(object.modified_ms, |removed| (*removed).max(object.modified_ms));
-        if data && !live.contains_key(&object.path) && since_ms <= cutoff_ms {
-            table.root.delete(&object.path).await?;
-            report.files_vacuumed += 1;
-        }
+    for object in unreferenced(table, policy, &BTreeSet::new()).await? {
+        table.root.delete(&object.path).await?;
+        report.files_vacuumed += 1;
     }
     *table.vacuumed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     Ok(())
 }
 
+/// Data files that no version within the retention names and that are older than it. Those of `promised` will be named,
+/// unless the log says that they were and are no more.
+async fn unreferenced(table: &Table, policy: &MaintainPolicy, promised: &BTreeSet<String>) -> Result<Vec<ObjectInfo>> {
+    let removed_at = tombstones(table).await?;
+    let live = table.current(|log| log.files.clone()).await?.ok_or_else(|| table.unknown())?;
+    let cutoff_ms = now_ms() - i64::try_from(policy.file_retention.as_millis()).unwrap_or(i64::MAX);
+    let mut objects = table.root.list("").await?;
+    objects.retain(|object| {
+        let data = object.path.ends_with(".parquet") && !object.path.starts_with("_delta_log/");
+        let removed_ms = removed_at.get(&object.path);
+        // A tombstone without a time is as old as can be; a file never named counts from when it was written.
+        let since_ms = removed_ms.map_or(object.modified_ms, |removed_ms| (*removed_ms).max(object.modified_ms));
+        let is_promised = removed_ms.is_none() && promised.contains(&object.path);
+        data && !live.contains_key(&object.path) && !is_promised && since_ms <= cutoff_ms
+    });
+    Ok(objects)
+}
+
 /// Files removed within the log's memory, and when (milliseconds since the Unix epoch).
-async fn tombstones(table: &Table) -> Result<HashMap<String, i64>> {
+pub(super) async fn tombstones(table: &Table) -> Result<HashMap<String, i64>> {
     if !table.exists().await? {
         return Err(table.unknown());
     }

@@ -157,6 +157,23 @@ impl Archive {
         Ok(rows.map(move |batch| batch.map_err(|source| unreadable(&table, source))))
     }
 
+    /// The columns asked for of all rows, as a stream over the newest version.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], the store's answer, or a column that the table does not have.
+    pub async fn read_columns(
+        &self,
+        table: &str,
+        columns: &[&str],
+    ) -> Result<impl Stream<Item = Result<RecordBatch>> + use<>> {
+        let provider = self.provider(table).await?;
+        let table = self.table(table)?;
+        let wanted: Vec<_> = columns.iter().copied().map(ident).collect();
+        let rows = async { SessionContext::new().read_table(provider)?.select(wanted)?.execute_stream().await };
+        let rows = rows.await.map_err(|source| unreadable(&table, source))?;
+        Ok(rows.map(move |batch| batch.map_err(|source| unreadable(&table, source))))
+    }
+
     /// All rows of a table, in memory; for tests and small tables.
     ///
     /// # Errors

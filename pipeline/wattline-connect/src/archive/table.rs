@@ -30,7 +30,8 @@ const COMMIT_TRIES: u32 = 100;
 /// cleaned-up version would succeed and be lost.
 const FOLLOW_AGE_MAX: Duration = Duration::from_secs(3600);
 const TIME_COLUMN: &str = "wattline.timeColumn";
-const SORT_BY: &str = "wattline.sortBy";
+/// Every table that this program makes has it, if only empty.
+pub(super) const SORT_BY: &str = "wattline.sortBy";
 
 /// A table of the archive; its state is loaded on first use.
 pub(super) struct Table {

@@ -341,3 +341,77 @@ async fn a_lost_acknowledgement_is_not_a_conflict() {
     assert_eq!(archive.commit("readings", &[], &[], "a", 2).await.unwrap(), Committed::Done { table_version: 2 });
     assert_eq!(numbers(&archive).await, (0..10).collect::<Vec<_>>());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_not_what_the_log_says_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = open(folder.path());
+    archive.ensure_table(spec(&[])).await.unwrap();
+    let adds = archive.write_files("readings", vec![readings(0, 1500)], &naming(1)).await.unwrap();
+    archive.commit("readings", &adds, &[], "a", 1).await.unwrap();
+    let report = archive.check_files("readings").await.unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    assert_eq!((report.version, report.files, report.rows, report.uncounted), (1, 2, 1500, 0));
+    assert!(report.live.contains(&adds[0].path) && report.removed.is_empty());
+    assert!(report.made_ms.is_some() && archive.is_own("readings").await.unwrap());
+
+    let [first, second]: [String; 2] = archive.files("readings").await.unwrap().try_into().unwrap();
+    let (whole, other) = (std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
+    let told = async |bytes: Option<&[u8]>| {
+        match bytes {
+            Some(bytes) => std::fs::write(&first, bytes).unwrap(),
+            None => std::fs::remove_file(&first).unwrap(),
+        }
+        let problems = open(folder.path()).check_files("readings").await.unwrap().problems;
+        std::fs::write(&first, &whole).unwrap();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].place, "table `readings`");
+        problems[0].what.clone()
+    };
+    assert!(told(None).await.ends_with("is not there"));
+    assert!(told(Some(&whole[..whole.len() - 1])).await.contains("bytes, the log says"));
+    let mut damaged = whole.clone();
+    let magic = damaged.len() - 4;
+    damaged[magic..].copy_from_slice(b"RAP1");
+    assert!(told(Some(&damaged)).await.contains("the footer of file"));
+
+    // Another file, with a log that gives its size.
+    let log = folder.path().join("readings/_delta_log/00000000000000000001.json");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let (size, other_size) = (format!("\"size\":{},", whole.len()), format!("\"size\":{},", other.len()));
+    assert!(text.contains(&size), "{text}");
+    std::fs::write(&log, text.replace(&size, &other_size)).unwrap();
+    assert!(told(Some(&other)).await.contains("rows, the log says 1008"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vacuum_leaves_alone_what_is_young_or_promised() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = open(folder.path());
+    archive.ensure_table(spec(&[])).await.unwrap();
+    let adds = archive.write_files("readings", vec![readings(0, 900)], &naming(1)).await.unwrap();
+    archive.commit("readings", &adds, &[], "a", 1).await.unwrap();
+    let promised = archive.write_files("readings", vec![readings(0, 10)], &naming(2)).await.unwrap().remove(0).path;
+    let stray = archive.write_files("readings", vec![readings(10, 20)], &naming(3)).await.unwrap().remove(0).path;
+    let promises = std::collections::BTreeSet::from([promised.clone()]);
+    let policy = MaintainPolicy::default();
+    let at_once = MaintainPolicy { file_retention: Duration::ZERO, ..policy.clone() };
+    let exists = |path: &str| folder.path().join("readings").join(path).exists();
+    let vacuum = async |policy: &MaintainPolicy, dry_run: bool| -> Vec<String> {
+        let objects = archive.vacuum("readings", policy, &promises, dry_run).await.unwrap();
+        objects.into_iter().map(|object| object.path).collect()
+    };
+    assert_eq!(vacuum(&policy, false).await, [""; 0], "all are young");
+    assert_eq!(vacuum(&at_once, true).await, [stray.as_str()]);
+    assert!(exists(&stray), "a dry run deletes nothing");
+    assert_eq!(vacuum(&at_once, false).await, [stray.as_str()]);
+    assert!(!exists(&stray) && exists(&promised) && adds.iter().all(|add| exists(&add.path)));
+
+    // A file that the table had and gave up is a promise no more.
+    let change = archive.write_files("readings", vec![readings(20, 30)], &naming(4)).await.unwrap();
+    archive.commit("readings", &change, std::slice::from_ref(&adds[0].path), "a", 2).await.unwrap();
+    let kept = std::collections::BTreeSet::from([adds[0].path.clone(), promised]);
+    let gone = archive.vacuum("readings", &at_once, &kept, false).await.unwrap();
+    assert_eq!(gone.len(), 1, "{gone:?}");
+    assert!(gone[0].path == adds[0].path && !exists(&adds[0].path));
+}

@@ -185,7 +185,7 @@ impl Producer {
 
     fn check(&self, topic: &str) -> Result<()> {
         match self.inner.client().context().take_failed_delivery() {
-            Some(source) => Err(Error::Kafka { doing: format!("delivering to `{topic}`"), source }),
+            Some(failed) => Err(Error::Kafka { doing: format!("delivering to `{topic}`"), source: failed.error }),
             None => Ok(()),
         }
     }

@@ -12,8 +12,13 @@
 //!
 //! A transaction is open only while its messages are being sent, so that readers of committed data never wait for an idle
 //! publisher. The producer is opened lazily and again after every doubt.
+//!
+//! A broker judges the size of batches and refuses one as a whole. Then the transaction is tried again with batches of half the
+//! size, and they stay at that. A message that is larger than a batch is alone in its own: if that is refused, the message is
+//! meant. So the search ends after a few transactions, and batches stay about as large as the broker takes them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
@@ -22,15 +27,21 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::context::{ProducerReports, SourceContext};
+use super::context::{FailedDelivery, ProducerReports, SourceContext};
 use super::topics::Cluster;
-use super::{Properties, Reserved, client_config, refused_config};
+use super::{INSTANCE_ID, Properties, Reserved, client_config, refused_config};
 use crate::error::{Error, Result};
 
 /// A rollback that takes longer is left to the broker, which does it when a new producer takes the slot over.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
 /// One serving of delivery reports; a delivery is noticed within this.
 const SERVE: Duration = Duration::from_millis(2);
+/// The library never puts a message into a batch that it would make larger than this, except as the first one.
+const BATCH_SIZE: &str = "batch.size";
+/// Size of a batch unless the properties say otherwise: the library's own.
+const BATCH_BYTES: usize = 1_000_000;
+/// How long the report of a refused message is waited for, once the client takes no more.
+const REPORT_WAIT: Duration = Duration::from_secs(1);
 
 /// How to publish alerts.
 #[derive(Debug, Clone)]
@@ -49,6 +60,8 @@ pub struct AlertPublisherConfig {
     pub connect_timeout: Duration,
     /// How long a transaction may take; after it the broker rolls it back.
     pub transaction_timeout: Duration,
+    /// Told of each step of a transaction.
+    pub on_step: Option<OnPublishStep>,
 }
 
 impl AlertPublisherConfig {
@@ -62,6 +75,7 @@ impl AlertPublisherConfig {
             slot: slot.to_owned(),
             connect_timeout: Duration::from_secs(10),
             transaction_timeout: Duration::from_secs(10),
+            on_step: None,
         }
     }
 
@@ -71,6 +85,38 @@ impl AlertPublisherConfig {
 
     fn marker_group(&self) -> String {
         format!("{}.{}.alerts", self.job, self.slot)
+    }
+
+    fn batch_bytes(&self) -> usize {
+        self.properties.get(BATCH_SIZE).and_then(|bytes| bytes.parse().ok()).unwrap_or(BATCH_BYTES)
+    }
+}
+
+/// How far a transaction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishStep {
+    /// It is open.
+    Begun,
+    /// The broker has its messages.
+    Sent,
+    /// The broker has the marker too; only the commit is missing.
+    Marked,
+}
+
+/// Called at each step of a transaction, by tests that have the process die there.
+#[derive(Clone)]
+pub struct OnPublishStep(Arc<dyn Fn(PublishStep) + Send + Sync>);
+
+impl OnPublishStep {
+    /// Calls `on_step`.
+    pub fn new(on_step: impl Fn(PublishStep) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(on_step))
+    }
+}
+
+impl fmt::Debug for OnPublishStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnPublishStep")
     }
 }
 
@@ -83,6 +129,14 @@ pub struct AlertMessage {
     pub headers: Vec<(String, String)>,
     /// Body.
     pub payload: Vec<u8>,
+}
+
+impl AlertMessage {
+    /// What it comes to without the framing of the protocol.
+    fn bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(key, value)| key.len() + value.len()).sum();
+        self.key.len() + headers + self.payload.len()
+    }
 }
 
 /// What is known after a transaction.
@@ -99,6 +153,8 @@ pub struct AlertPublisher {
     config: AlertPublisherConfig,
     group: ConsumerGroupMetadata,
     producer: Option<BaseProducer<ProducerReports>>,
+    /// Largest batch to send, once one was refused as too large.
+    batch_bytes: Option<usize>,
 }
 
 impl fmt::Debug for AlertPublisher {
@@ -111,6 +167,8 @@ impl fmt::Debug for AlertPublisher {
 enum Failure {
     /// It must be rolled back; nothing is out.
     Abort(Error),
+    /// The broker takes a batch with this message, its largest, not at all; nothing is out.
+    TooLarge { key: String, bytes: usize },
     /// The answer is missing.
     Unknown,
     /// The client is finished.
@@ -128,13 +186,14 @@ impl AlertPublisher {
         Cluster::new(&config.bootstrap_servers, config.connect_timeout).partition_count(&reader, &config.topic)?;
         let group =
             reader.group_metadata().ok_or_else(|| Error::ClientDead { reason: "it has no group".to_owned() })?;
-        let mut publisher = Self { config, group, producer: None };
+        let mut publisher = Self { config, group, producer: None, batch_bytes: None };
         publisher.open_producer()?;
         Ok(publisher)
     }
 
-    /// Sends `messages` and sets the marker to tick `n`, all or nothing. Blocks at most about half the transaction timeout
-    /// and two seconds, so that the broker does not roll back what is still being tried.
+    /// Sends `messages` and sets the marker to tick `n`, all or nothing. A transaction blocks at most about half the
+    /// transaction timeout and two seconds, so that the broker does not roll back what is still being tried. Only if a batch is
+    /// refused as too large there is another one, with a deadline of its own and batches of at most half the size.
     ///
     /// # Errors
     /// [`Error::TransactionAborted`] (nothing is out, try again), [`Error::AlertTooLarge`] (nothing is out),
@@ -149,6 +208,18 @@ impl AlertPublisher {
             Err(Failure::Unknown) => {
                 self.producer = None;
                 Ok(Outcome::Unknown)
+            }
+            Err(Failure::TooLarge { key, bytes }) => {
+                // What it had sent has a gap now. A new producer begins anew, and makes the broker roll back.
+                self.producer = None;
+                let batch_bytes = self.batch_bytes.unwrap_or_else(|| self.config.batch_bytes());
+                let was_alone = messages.len() == 1 || bytes >= batch_bytes || batch_bytes == 1;
+                if was_alone {
+                    return Err(Error::AlertTooLarge { topic: self.config.topic.clone(), key, bytes });
+                }
+                let all_bytes: usize = messages.iter().map(AlertMessage::bytes).sum();
+                self.batch_bytes = Some((batch_bytes.min(all_bytes) / 2).max(1));
+                self.publish(messages, marker, n)
             }
             Err(Failure::Fatal(error)) => {
                 self.producer = None;
@@ -191,7 +262,7 @@ impl AlertPublisher {
 
     fn open_producer(&mut self) -> Result<()> {
         if self.producer.is_none() {
-            self.producer = Some(new_producer(&self.config)?);
+            self.producer = Some(new_producer(&self.config, self.batch_bytes)?);
         }
         Ok(())
     }
@@ -204,21 +275,24 @@ impl AlertPublisher {
         n: u64,
     ) -> std::result::Result<(), Failure> {
         let deadline = Instant::now() + self.config.transaction_timeout / 2;
+        let reports = producer.client().context();
         // A report of an earlier, rolled-back transaction.
-        producer.client().context().take_failed_delivery();
+        reports.take_failed_delivery();
         producer.begin_transaction().map_err(|error| self.judge(producer, &error))?;
+        self.tell(PublishStep::Begun);
         for message in messages {
             self.enqueue(producer, message, deadline)?;
         }
-        while producer.in_flight_count() > 0 && Instant::now() < deadline {
+        while producer.in_flight_count() > 0 && !reports.has_failed_delivery() && Instant::now() < deadline {
             producer.poll(SERVE);
         }
-        if let Some(error) = producer.client().context().take_failed_delivery() {
-            return Err(self.rolled_back(producer, &error));
+        if let Some(failed) = reports.take_failed_delivery() {
+            return Err(self.undelivered(producer, failed));
         }
         if producer.in_flight_count() > 0 {
             return Err(self.rolled_back(producer, &KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
         }
+        self.tell(PublishStep::Sent);
         let marker = self.marker_list(marker, n).map_err(|error| self.rolled_back(producer, &error))?;
         self.until_settled(producer, deadline, || {
             producer.send_offsets_to_transaction(&marker, &self.group, left(deadline))
@@ -228,7 +302,14 @@ impl AlertPublisher {
             Failure::Unknown => self.rolled_back(producer, &KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)),
             other => other,
         })?;
+        self.tell(PublishStep::Marked);
         self.until_settled(producer, deadline, || producer.commit_transaction(left(deadline)))
+    }
+
+    fn tell(&self, step: PublishStep) {
+        if let Some(OnPublishStep(on_step)) = &self.config.on_step {
+            on_step(step);
+        }
     }
 
     fn enqueue(
@@ -259,9 +340,29 @@ impl AlertPublisher {
                         bytes: message.payload.len(),
                     }));
                 }
-                Err((error, _)) => return Err(self.rolled_back(producer, &error)),
+                Err((error, _)) => return Err(self.not_taken(producer, &error)),
             }
         }
+    }
+
+    /// Why the client takes no message: mostly because an earlier one was refused, which that one's report tells.
+    fn not_taken(&self, producer: &BaseProducer<ProducerReports>, error: &KafkaError) -> Failure {
+        let reports = producer.client().context();
+        let until = Instant::now() + REPORT_WAIT;
+        while producer.in_flight_count() > 0 && !reports.has_failed_delivery() && Instant::now() < until {
+            producer.poll(SERVE);
+        }
+        match reports.take_failed_delivery() {
+            Some(failed) => self.undelivered(producer, failed),
+            None => self.rolled_back(producer, error),
+        }
+    }
+
+    fn undelivered(&self, producer: &BaseProducer<ProducerReports>, failed: FailedDelivery) -> Failure {
+        if failed.is_too_large() && producer.client().fatal_error().is_none() {
+            return Failure::TooLarge { key: failed.key, bytes: failed.bytes };
+        }
+        self.rolled_back(producer, &failed.error)
     }
 
     /// Repeats a step of the protocol while the library says that it may be repeated and time is left.
@@ -347,14 +448,14 @@ fn marker_reader(config: &AlertPublisherConfig) -> Result<BaseConsumer<SourceCon
     let reserved =
         [Reserved::new("group.id", config.marker_group(), why), Reserved::new("enable.auto.commit", "false", why)];
     let mut properties = config.properties.clone();
-    // Belong to the producer half of this publisher.
-    properties.retain(|name, _| !name.starts_with("transaction"));
+    // Belong to the producer half of this publisher, and to the source.
+    properties.retain(|name, _| !name.starts_with("transaction") && name != INSTANCE_ID);
     client_config(&config.bootstrap_servers, &[("client.id", "wattline")], &properties, &reserved)?
         .create_with_context(SourceContext::default())
         .map_err(refused_config)
 }
 
-fn new_producer(config: &AlertPublisherConfig) -> Result<BaseProducer<ProducerReports>> {
+fn new_producer(config: &AlertPublisherConfig, batch_bytes: Option<usize>) -> Result<BaseProducer<ProducerReports>> {
     let why = "one transaction per tick depends on it";
     let timeout_ms = config.transaction_timeout.as_millis().to_string();
     let reserved = [
@@ -364,8 +465,13 @@ fn new_producer(config: &AlertPublisherConfig) -> Result<BaseProducer<ProducerRe
     ];
     let defaults =
         [("client.id", "wattline"), ("linger.ms", "0"), ("compression.type", "lz4"), ("partitioner", "murmur2_random")];
+    let mut properties = config.properties.clone();
+    properties.remove(INSTANCE_ID);
+    if let Some(batch_bytes) = batch_bytes {
+        properties.insert(BATCH_SIZE.to_owned(), batch_bytes.to_string());
+    }
     let producer: BaseProducer<ProducerReports> =
-        client_config(&config.bootstrap_servers, &defaults, &config.properties, &reserved)?
+        client_config(&config.bootstrap_servers, &defaults, &properties, &reserved)?
             .create_with_context(ProducerReports::default())
             .map_err(refused_config)?;
     let deadline = Instant::now() + config.connect_timeout;
@@ -446,6 +552,27 @@ mod tests {
         let error = publisher.publish(&[alert("b"), large], "job/i/c/0", 0).expect_err("too large");
         assert!(matches!(error, Error::AlertTooLarge { bytes: 5000, .. }), "{error}");
         assert_eq!(publisher.publish(&[alert("b")], "job/i/c/0", 0).expect("published"), Outcome::Published);
+    }
+
+    #[test]
+    fn a_message_that_the_broker_refuses_is_named_and_the_next_transaction_succeeds() {
+        let broker = broker();
+        let config = AlertPublisherConfig::new(broker.bootstrap_servers(), "alerts", "job", "0");
+        let mut publisher = AlertPublisher::connect(config).expect("publisher");
+        let refuse = || {
+            let refusal = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE];
+            broker.cluster().expect("cluster").request_errors(RDKafkaApiKey::Produce, &refusal);
+        };
+        refuse();
+        let error = publisher.publish(&[alert("a")], "job/i/c/0", 0).expect_err("too large");
+        let Error::AlertTooLarge { key, bytes, .. } = error else { panic!("{error}") };
+        assert_eq!((key.as_str(), bytes), ("a", alert("a").payload.len()));
+        assert_eq!(publisher.publish(&[alert("b")], "job/i/c/0", 0).expect("published"), Outcome::Published);
+        // A batch that is too large only as a whole.
+        refuse();
+        let outcome = publisher.publish(&[alert("a"), alert("a")], "job/i/c/1", 1);
+        assert_eq!(outcome.expect("published in two batches"), Outcome::Published);
+        assert_eq!(publisher.batch_bytes, Some(alert("a").bytes()), "half of the two");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{NoCustomPartitioner, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
@@ -145,6 +145,40 @@ impl ConsumerContext for SourceContext {
     }
 }
 
+/// A message that was not delivered.
+#[derive(Debug)]
+pub(crate) struct FailedDelivery {
+    pub(crate) error: KafkaError,
+    /// Its key, as text.
+    pub(crate) key: String,
+    /// Size of its payload.
+    pub(crate) bytes: usize,
+}
+
+impl FailedDelivery {
+    /// Whether the client gave it up because of something else that had failed.
+    fn is_consequence(&self) -> bool {
+        let code = self.error.rdkafka_error_code();
+        matches!(code, Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
+    }
+
+    /// Whether the broker found it, or the batch that it was in, too large.
+    pub(crate) fn is_too_large(&self) -> bool {
+        let code = self.error.rdkafka_error_code();
+        matches!(code, Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge))
+    }
+
+    /// Whether it says more than what is known. What was purged may be told before what it was purged for; of a batch that was
+    /// refused the largest message is the one that may be meant.
+    fn says_more_than(&self, known: &Self) -> bool {
+        if self.is_too_large() && known.is_too_large() {
+            self.bytes > known.bytes
+        } else {
+            known.is_consequence() && !self.is_consequence()
+        }
+    }
+}
+
 /// The callbacks of a producer: the first failed delivery and the last complaint.
 #[derive(Debug, Default)]
 pub(crate) struct ProducerReports {
@@ -153,7 +187,7 @@ pub(crate) struct ProducerReports {
 
 #[derive(Debug, Default)]
 struct Reports {
-    failed_delivery: Option<KafkaError>,
+    failed_delivery: Option<FailedDelivery>,
     last_trouble: Option<Trouble>,
 }
 
@@ -162,9 +196,15 @@ impl ProducerReports {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first delivery that failed since the last call.
-    pub(crate) fn take_failed_delivery(&self) -> Option<KafkaError> {
+    /// The first delivery that failed since the last call; one that failed by itself rather than as a consequence, and the
+    /// largest one of those that were too large.
+    pub(crate) fn take_failed_delivery(&self) -> Option<FailedDelivery> {
         self.state().failed_delivery.take()
+    }
+
+    /// Whether a delivery failed by itself since it was last taken.
+    pub(crate) fn has_failed_delivery(&self) -> bool {
+        self.state().failed_delivery.as_ref().is_some_and(|failed| !failed.is_consequence())
     }
 
     /// The last complaint of the library.
@@ -187,8 +227,15 @@ impl ProducerContext<NoCustomPartitioner> for ProducerReports {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
-        if let Err((error, _message)) = result {
-            self.state().failed_delivery.get_or_insert_with(|| error.clone());
+        let Err((error, message)) = result else { return };
+        let failed = FailedDelivery {
+            error: error.clone(),
+            key: String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned(),
+            bytes: message.payload().map_or(0, <[u8]>::len),
+        };
+        let mut state = self.state();
+        if state.failed_delivery.as_ref().is_none_or(|known| failed.says_more_than(known)) {
+            state.failed_delivery = Some(failed);
         }
     }
 }

@@ -13,12 +13,15 @@ use wattline_core::record::{LaneId, RecordBlock};
 use super::Properties;
 use super::admin::{KeyedMessage, Producer, TopicSpec, create_topics, partition_of_key};
 use super::alerts::{AlertMessage, AlertPublisher, AlertPublisherConfig, Outcome};
-use super::source::{KafkaSource, KafkaSourceConfig, Position};
+use super::source::{KafkaSource, KafkaSourceConfig, Position, SlotMember};
 use crate::error::{Error, Result};
 use crate::source::SourceEvent;
 
 /// Longest a check waits for something that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the group keeps the place of a member that says nothing, and how long one that comes back may take to have its lanes.
+const SESSION_MS: &str = "45000";
+const COMEBACK_MAX: Duration = Duration::from_secs(30);
 
 /// A bounded run reads every record of every lane once, in order, in the partition of its key; committed
 /// offsets can be read back; a lost position is reported.
@@ -70,6 +73,66 @@ pub fn source_contract(bootstrap_servers: &str, prefix: &str) -> Result<()> {
     Ok(())
 }
 
+/// A slot that comes back has its lanes before the session of the process before it is over, also those of a topic that it did
+/// not read then; a process whose place was taken is told so.
+///
+/// # Errors
+/// What the cluster refuses.
+///
+/// # Panics
+/// If the cluster or the source breaks the contract.
+pub fn member_contract(bootstrap_servers: &str, prefix: &str) -> Result<()> {
+    for strategy in ["range", "cooperative-sticky"] {
+        let old = make_topic(bootstrap_servers, &format!("{prefix}.{strategy}.old"), 2)?;
+        let new = make_topic(bootstrap_servers, &format!("{prefix}.{strategy}.new"), 3)?;
+        let open = |topics: &[&String]| {
+            let topics = topics.iter().map(|topic| (*topic).clone()).collect();
+            let mut config = KafkaSourceConfig::new(bootstrap_servers, format!("{old}.contract"), topics);
+            config.member = Some(SlotMember { job: prefix.to_owned(), slot: "0".to_owned() });
+            config.properties.insert("partition.assignment.strategy".to_owned(), strategy.to_owned());
+            config.properties.insert("session.timeout.ms".to_owned(), SESSION_MS.to_owned());
+            KafkaSource::connect(config, Arc::new(|| 0))
+        };
+        assert_eq!(first_lanes(&mut open(&[&old])?)?.len(), 2, "{strategy}");
+
+        let mut back = Instant::now();
+        let mut again = open(&[&old])?;
+        assert_eq!(first_lanes(&mut again)?.len(), 2, "{strategy}: the lanes of the process before it");
+        assert!(back.elapsed() < COMEBACK_MAX, "{strategy}: {:?} until the lanes were there", back.elapsed());
+        drop(again);
+
+        back = Instant::now();
+        let mut more = open(&[&old, &new])?;
+        assert_eq!(first_lanes(&mut more)?.len(), 5, "{strategy}: the lanes of the new topic too");
+        assert!(back.elapsed() < COMEBACK_MAX, "{strategy}: {:?} until all lanes were there", back.elapsed());
+
+        let mut successor = open(&[&old, &new])?;
+        assert_eq!(first_lanes(&mut successor)?.len(), 5, "{strategy}: the lanes of the member that it replaces");
+        let deadline = Instant::now() + PATIENCE;
+        let told = loop {
+            assert!(Instant::now() < deadline, "{strategy}: a member that was replaced goes on");
+            if let Err(error) = more.poll(Duration::from_millis(100)) {
+                break error;
+            }
+        };
+        assert!(matches!(told, Error::MemberFenced { .. }), "{strategy}: {told}");
+    }
+    Ok(())
+}
+
+/// The lanes that a source is given first.
+fn first_lanes(source: &mut KafkaSource) -> Result<Vec<LaneId>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "no lanes are assigned");
+        for event in source.poll(Duration::from_millis(100))? {
+            if let SourceEvent::Assigned(lanes) = event {
+                return Ok(lanes);
+            }
+        }
+    }
+}
+
 /// Transactions are all or nothing, the marker goes with them, and a second publisher of the slot fences the first.
 ///
 /// # Errors
@@ -110,6 +173,37 @@ pub fn alerts_contract(bootstrap_servers: &str, prefix: &str) -> Result<()> {
     Ok(())
 }
 
+/// An alert that only the topic finds too large is named, whatever else was to go out with it, and nothing is out; without it
+/// all the others go out. So do many that are too large only together.
+///
+/// # Errors
+/// What the cluster refuses.
+///
+/// # Panics
+/// If the cluster or the publisher breaks the contract.
+pub fn large_alerts_contract(bootstrap_servers: &str, prefix: &str) -> Result<()> {
+    let limit = ("max.message.bytes".to_owned(), "4000".to_owned());
+    let topic = make_topic_with(bootstrap_servers, &format!("{prefix}.large"), 1, vec![limit])?;
+    let mut config = AlertPublisherConfig::new(bootstrap_servers, &topic, &format!("{prefix}-large"), "0");
+    // The topic looks at what is sent, and blanks come to nothing.
+    config.properties.insert("compression.type".to_owned(), "none".to_owned());
+    let mut publisher = AlertPublisher::connect(config)?;
+    let small: Vec<AlertMessage> = (0..50).map(|n| alert(&format!("small-{n}"), 500)).collect();
+    let mut all = small.clone();
+    all.insert(25, alert("large", 8_000));
+    let refused = publisher.publish(&all, "job/i/c/1", 1);
+    let named = matches!(&refused, Err(Error::AlertTooLarge { key, bytes: 8_000, .. }) if key == "large");
+    assert!(named, "{refused:?}");
+    assert_eq!(publisher.last_marker()?, None, "nothing is out");
+    assert_eq!(publisher.publish(&small, "job/i/c/1", 1)?, Outcome::Published);
+    assert_eq!(publisher.last_marker()?.as_deref(), Some("job/i/c/1"));
+    let (blocks, _) = read_to_end(&mut open_bounded(bootstrap_servers, &topic)?, Position::Earliest)?;
+    let seen: Vec<String> = blocks.iter().flat_map(payloads).collect();
+    let expected: Vec<String> = (0..50).map(|n| format!("small-{n}")).collect();
+    assert_eq!(seen, expected, "each once, in order");
+    Ok(())
+}
+
 fn payloads(block: &RecordBlock) -> Vec<String> {
     let text = |k| String::from_utf8_lossy(block.payload(k)).trim_end().to_owned();
     (0..block.len()).map(text).collect()
@@ -122,7 +216,16 @@ fn alert(key: &str, bytes: usize) -> AlertMessage {
 }
 
 fn make_topic(bootstrap_servers: &str, name: &str, partitions: i32) -> Result<String> {
-    let topic = TopicSpec { name: name.to_owned(), partitions, replication: 1, settings: Vec::new() };
+    make_topic_with(bootstrap_servers, name, partitions, Vec::new())
+}
+
+fn make_topic_with(
+    bootstrap_servers: &str,
+    name: &str,
+    partitions: i32,
+    settings: Vec<(String, String)>,
+) -> Result<String> {
+    let topic = TopicSpec { name: name.to_owned(), partitions, replication: 1, settings };
     let created = create_topics(bootstrap_servers, &Properties::new(), std::slice::from_ref(&topic), PATIENCE)?;
     assert_eq!(created, [name.to_owned()], "the prefix must be new");
     let again = create_topics(bootstrap_servers, &Properties::new(), &[topic], PATIENCE)?;

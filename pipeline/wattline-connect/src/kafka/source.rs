@@ -10,6 +10,10 @@
 //! that was deleted and made again, and has since grown past the position, cannot be told from the old one: the client
 //! library does not expose topic ids.)
 //!
+//! A slot joins as a static member: a process that comes back takes the place of the one before it, at once, and two that run at
+//! the same time show themselves. The broker gives the one that comes back what the other had, also if the topics, or their
+//! partitions, are other ones now. Then nobody is told of these lanes: the group is left, and joined anew.
+//!
 //! One thread drives a source. Memory is bounded by `queued.max.messages.kbytes` (64 MiB unless set) plus one batch.
 
 use std::fmt;
@@ -17,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Message, Timestamp};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use wattline_core::record::LaneId;
@@ -27,7 +31,7 @@ use super::fetch::{FetchQueue, Fetched, FetchedKind};
 pub use super::lanes::Position;
 use super::lanes::{LaneTable, Phase, RawRecord};
 use super::topics::Cluster;
-use super::{Properties, Reserved, client_config, refused_config};
+use super::{INSTANCE_ID, Properties, Reserved, client_config, refused_config};
 use crate::error::{Error, Result};
 use crate::source::{ClockMs, SourceEvent, Trouble};
 
@@ -41,16 +45,33 @@ const QUESTION_PAUSE: Duration = Duration::from_millis(500);
 const GROUP_EVENTS_MAX: usize = 64;
 
 /// Where we differ from librdkafka's defaults; the user may differ again.
-const DEFAULTS: [(&str, &str); 5] = [
+const DEFAULTS: [(&str, &str); 6] = [
     ("client.id", "wattline"),
     // A process that died without a word gives its lanes up after this.
     ("session.timeout.ms", "10000"),
+    // A partition that was added is found within this; the library takes five minutes.
+    ("topic.metadata.refresh.interval.ms", "10000"),
     ("fetch.wait.max.ms", "100"),
     // The library rests for a second once its queue is full; ours is empty again in a tenth of that.
     ("fetch.queue.backoff.ms", "5"),
     // A batch that was damaged on its way must not be taken for data.
     ("check.crcs", "true"),
 ];
+
+/// A process slot, which its group knows as `wattline-<job>-<slot>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotMember {
+    /// Name of the job.
+    pub job: String,
+    /// Name of the slot within the job.
+    pub slot: String,
+}
+
+impl SlotMember {
+    fn instance_id(&self) -> String {
+        format!("wattline-{}-{}", self.job, self.slot)
+    }
+}
 
 /// How to read Kafka.
 #[derive(Debug, Clone)]
@@ -61,6 +82,9 @@ pub struct KafkaSourceConfig {
     pub group_id: String,
     /// Topics to read.
     pub topics: Vec<String>,
+    /// The slot that is to be a static member of the group. Further properties may name the member otherwise, or have none with
+    /// an empty `group.instance.id`.
+    pub member: Option<SlotMember>,
     /// Further librdkafka properties.
     pub properties: Properties,
     /// Bounded mode: a lane ends at the end its partition had when the lane was started.
@@ -80,12 +104,19 @@ impl KafkaSourceConfig {
             bootstrap_servers: bootstrap_servers.into(),
             group_id: group_id.into(),
             topics,
+            member: None,
             properties: Properties::new(),
             until_end: false,
             connect_timeout: Duration::from_secs(10),
             batch_records_max: 8192,
             block_bytes_max: 4 << 20,
         }
+    }
+
+    /// The name of the static member, if there is to be one.
+    fn instance_id(&self) -> Option<String> {
+        let own = self.properties.get(INSTANCE_ID).cloned();
+        own.or_else(|| self.member.as_ref().map(SlotMember::instance_id)).filter(|id| !id.is_empty())
     }
 
     fn reserved(&self) -> [Reserved; 6] {
@@ -111,6 +142,11 @@ pub struct KafkaSource {
     consumer: Arc<BaseConsumer<SourceContext>>,
     lanes: LaneTable,
     partitions: Vec<(String, i32)>,
+    group_id: String,
+    member: Option<SlotMember>,
+    instance_id: Option<String>,
+    /// The first lanes that the group gives are still to come, and may be those of a process that read something else.
+    doubts_first: bool,
     until_end: bool,
     clock: ClockMs,
     held: bool,
@@ -132,7 +168,12 @@ impl KafkaSource {
     /// # Errors
     /// [`Error::NoBroker`], [`Error::TopicMissing`], [`Error::TopicForbidden`], or a refused property.
     pub fn connect(config: KafkaSourceConfig, clock: ClockMs) -> Result<Self> {
-        let client = client_config(&config.bootstrap_servers, &DEFAULTS, &config.properties, &config.reserved())?;
+        let instance_id = config.instance_id();
+        let mut properties = config.properties.clone();
+        properties.remove(INSTANCE_ID);
+        let mut defaults: Vec<(&str, &str)> = DEFAULTS.to_vec();
+        defaults.extend(instance_id.as_deref().map(|id| (INSTANCE_ID, id)));
+        let client = client_config(&config.bootstrap_servers, &defaults, &properties, &config.reserved())?;
         let consumer: BaseConsumer<SourceContext> =
             client.create_with_context(SourceContext::default()).map_err(refused_config)?;
         let consumer = Arc::new(consumer);
@@ -142,15 +183,16 @@ impl KafkaSource {
             .iter()
             .map(|topic| cluster.partition_count(&consumer, topic).map(|count| (topic.clone(), count)));
         let partitions = partitions.collect::<Result<Vec<_>>>()?;
-        let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
-        consumer
-            .subscribe(&topics)
-            .map_err(|source| Error::Kafka { doing: format!("subscribing to `{}`", topics.join("`, `")), source })?;
+        subscribe(&consumer, &partitions)?;
         Ok(Self {
             fetch: FetchQueue::new(Arc::clone(&consumer), config.batch_records_max),
             consumer,
             lanes: LaneTable::new(config.block_bytes_max),
             partitions,
+            group_id: config.group_id,
+            member: config.member,
+            doubts_first: instance_id.is_some(),
+            instance_id,
             until_end: config.until_end,
             clock,
             held: false,
@@ -166,7 +208,7 @@ impl KafkaSource {
     /// Waits at most `max_wait` (and at most 200 ms in one place) for something to say.
     ///
     /// # Errors
-    /// [`Error::ClientDead`] if the client cannot go on. All else comes as [`SourceEvent::Trouble`].
+    /// [`Error::MemberFenced`] or [`Error::ClientDead`] if the client cannot go on. All else comes as [`SourceEvent::Trouble`].
     pub fn poll(&mut self, max_wait: Duration) -> Result<Vec<SourceEvent>> {
         let mut events = Vec::new();
         self.lanes.begin_poll((self.clock)());
@@ -290,30 +332,70 @@ impl KafkaSource {
                     }
                     self.lanes.forget_keys();
                 }
-                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
-                    let detail =
-                        self.consumer.client().fatal_error().map_or_else(|| code.to_string(), |(_, text)| text);
-                    return Err(Error::ClientDead { reason: detail });
+                // The context has put its words into the inbox. Whether it is the end the client alone knows: no error of a
+                // consumer is marked as fatal.
+                Some(Err(_)) => {
+                    if let Some((code, reason)) = self.consumer.client().fatal_error() {
+                        return Err(self.dead(code, reason));
+                    }
                 }
-                // The context has put its words into the inbox.
-                Some(Err(_)) => {}
             }
             wait = Duration::ZERO;
         }
         for notice in self.consumer.context().take() {
             match notice {
                 Notice::Assigned(lanes) => {
+                    if std::mem::take(&mut self.doubts_first) && self.is_outdated(&lanes) {
+                        tracing::info!(
+                            group = self.group_id,
+                            "the group gives what an earlier process read: joining it anew"
+                        );
+                        self.consumer.unsubscribe();
+                        subscribe(&self.consumer, &self.partitions)?;
+                        continue;
+                    }
                     self.lanes.assign(&lanes);
                     events.push(SourceEvent::Assigned(lanes));
                 }
-                Notice::Revoked(lanes) => {
+                Notice::Revoked(mut lanes) => {
+                    // Of those that nobody was told of, nobody need be told that they are gone.
+                    lanes.retain(|lane| self.lanes.get(lane).is_some());
                     self.lanes.revoke(&lanes);
-                    events.push(SourceEvent::Revoked(lanes));
+                    if !lanes.is_empty() {
+                        events.push(SourceEvent::Revoked(lanes));
+                    }
                 }
                 Notice::Trouble(trouble) => events.push(SourceEvent::Trouble(trouble)),
             }
         }
         Ok(())
+    }
+
+    /// Whether these lanes are not all that there are, or those of other topics. Of a group with several members a part is no
+    /// sign of that, but to join it anew does no harm either.
+    fn is_outdated(&self, given: &[LaneId]) -> bool {
+        let count_of = |lane: &LaneId| {
+            self.partitions.iter().find(|(topic, _)| *lane.topic == **topic).map(|(_, partitions)| *partitions)
+        };
+        let all: i64 = self.partitions.iter().map(|(_, partitions)| i64::from(*partitions)).sum();
+        let known = given.iter().filter(|lane| count_of(lane).is_some_and(|partitions| lane.partition < partitions));
+        let foreign = given.iter().any(|lane| count_of(lane).is_none());
+        foreign || i64::try_from(known.count()).unwrap_or(i64::MAX) < all
+    }
+
+    /// Why the client cannot go on.
+    fn dead(&self, code: RDKafkaErrorCode, reason: String) -> Error {
+        match (code, &self.member, &self.instance_id) {
+            (RDKafkaErrorCode::FencedInstanceId, Some(SlotMember { job, slot }), Some(instance_id)) => {
+                Error::MemberFenced {
+                    job: job.clone(),
+                    slot: slot.clone(),
+                    group: self.group_id.clone(),
+                    instance_id: instance_id.clone(),
+                }
+            }
+            _ => Error::ClientDead { reason },
+        }
     }
 
     /// Locates the started lanes and begins fetching those whose position the log has.
@@ -345,6 +427,10 @@ impl KafkaSource {
                 events.push(SourceEvent::Ended { lane: lane.id.clone(), next_offset: wanted });
             } else {
                 lane.phase = Phase::Running;
+                // From now on this is where the lane goes on: it may be revoked before the client has met its end.
+                if wanted == high && matches!(position, Position::Latest | Position::Timestamp(_)) {
+                    events.push(SourceEvent::CaughtUp { lane: lane.id.clone(), next_offset: wanted });
+                }
             }
         }
         if changed.is_empty() {
@@ -469,6 +555,14 @@ fn borrowed_record<'a>(message: &'a rdkafka::message::BorrowedMessage<'_>) -> Ra
         log_append_time,
         payload: message.payload().unwrap_or_default(),
     }
+}
+
+/// Joins the group, unless the consumer is in it already, with these topics.
+fn subscribe(consumer: &BaseConsumer<SourceContext>, partitions: &[(String, i32)]) -> Result<()> {
+    let topics: Vec<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
+    consumer
+        .subscribe(&topics)
+        .map_err(|source| Error::Kafka { doing: format!("subscribing to `{}`", topics.join("`, `")), source })
 }
 
 fn list_of(lanes: &[LaneId]) -> TopicPartitionList {

@@ -323,11 +323,7 @@ impl Coordinator {
         }
         if let Some(plan) = alert {
             let records = alerting::correct(plan, retracted, inserted, now, &mut self.lifecycle)?;
-            for record in records {
-                let by_status = self.alerts_by_rule.entry(record.rule_id.clone()).or_default();
-                *by_status.entry(record.status.as_str()).or_default() += 1;
-                self.uncommitted.alerts.push(record);
-            }
+            records.into_iter().for_each(|record| self.note_alert(record));
         }
         Ok(())
     }

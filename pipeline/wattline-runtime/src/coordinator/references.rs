@@ -24,7 +24,7 @@ use crate::events;
 use crate::port::{Freshness, References, ReferencesSeen, Reloaded};
 
 /// The rule id of alerts about reference tables.
-const FRESHNESS: &str = "wattline_reference_freshness";
+pub(super) const FRESHNESS: &str = "wattline_reference_freshness";
 
 /// The tables as they stand outside, and what the last look found.
 pub(super) struct ReferenceTables {
@@ -107,9 +107,7 @@ impl Coordinator {
             source: None,
         };
         if let Some(record) = self.lifecycle.fold(&freshness_rule(), row) {
-            let by_status = self.alerts_by_rule.entry(record.rule_id.clone()).or_default();
-            *by_status.entry(record.status.as_str()).or_default() += 1;
-            self.uncommitted.alerts.push(record);
+            self.note_alert(record);
         }
     }
 

@@ -8,11 +8,12 @@ use arrow::array::RecordBatch;
 use crossbeam_channel::bounded;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
+use wattline_core::alert::AlertState;
 use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
-use super::references::ReferenceTables;
+use super::references::{FRESHNESS, ReferenceTables};
 use super::system_streams::SystemLane;
 use super::{Coordinator, Job, LaneStatus, RulePlan, StreamPlan, Uncommitted, WORKER_QUEUE_BLOCKS, epoch, gone};
 use crate::commit::Chain;
@@ -96,6 +97,7 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
         states: job.states,
     };
     coordinator.restore(past, fresh).await?;
+    coordinator.withdraw_orphans();
     coordinator.start_sources(job.sources, &notify)?;
     Ok(coordinator)
 }
@@ -282,6 +284,20 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Alerts that are open and that no rule of the job looks after any more: it is gone, or gives no conditions now.
+    fn withdraw_orphans(&mut self) {
+        let (rules, references) = (&self.rules, &self.references);
+        let is_condition = |rule: &RulePlan| rule.alert.as_ref().is_some_and(|alert| alert.is_condition);
+        let is_looked_after = |state: &AlertState| match state.rule_id.as_str() {
+            FRESHNESS => references.contains_key(&state.entity_id),
+            id => rules.iter().any(|rule| rule.id == id && is_condition(rule)),
+        };
+        for record in self.lifecycle.withdraw(is_looked_after) {
+            events::AlertOrphaned { rule: &record.rule_id, entity: &record.entity_id }.emit();
+            self.note_alert(record);
+        }
+    }
+
     /// Before any state comes into the program of the merged rules.
     pub(super) fn say_what_is_out(&mut self) {
         for state in 0..self.states.len() {
@@ -360,7 +376,7 @@ impl Coordinator {
             replay: replay.clone(),
             quarantined,
         };
-        let position = if begun { Position::Offset(section.state) } else { self.streams[stream].start };
+        let position = if begun { Position::Offset(section.state) } else { self.first_position(stream) };
         let went_on = section.ended && section.state == section.published;
         section.ended = false;
         self.tell_worker(worker, WorkerMessage::Open(Box::new(opening))).await?;
@@ -390,6 +406,19 @@ impl Coordinator {
                 .map_err(|_closed| Error::ThreadGone { thread: format!("source {source}") })?;
         }
         Ok(())
+    }
+
+    /// Where a lane without a past begins: as its stream says, if that has none either. A lane that comes to it later was empty when
+    /// the stream began, and whatever is in it when it is found has come since.
+    ///
+    /// A lane that was there at the very first start, but had no leader until that process ended, is in no manifest either, and
+    /// cannot be told from one that came later: a stream that begins at its end then reads that lane from its first record on.
+    /// That gives more than was asked for, but loses nothing.
+    fn first_position(&self, stream: usize) -> Position {
+        let plan = &self.streams[stream];
+        let has_begun = self.lanes.values().any(|status| status.stream == stream && status.begun)
+            || self.dormant.keys().any(|lane| plan.lanes.matches(lane));
+        if has_begun { Position::Earliest } else { plan.start }
     }
 
     pub(super) async fn tell_worker(&self, worker: usize, message: WorkerMessage) -> Result<()> {

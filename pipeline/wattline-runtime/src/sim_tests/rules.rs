@@ -123,7 +123,7 @@ pub(super) fn plans() -> Vec<RulePlan> {
     };
     let alert = |id: &str, event_time: &str| {
         let (rule, event_time) = (alert_rule(id), event_time.into());
-        Some(AlertPlan { rule, entity: vec!["key".into()], event_time, corrected: id == "tidied" })
+        Some(AlertPlan { rule, entity: vec!["key".into()], event_time, is_condition: true, corrected: id == "tidied" })
     };
     let letters = stream_schema(&system_streams()[0].schema);
     vec![

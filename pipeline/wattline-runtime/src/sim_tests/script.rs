@@ -90,6 +90,9 @@ pub(super) struct Script {
     pub(super) lanes: Vec<LaneScript>,
     /// Whether the source assigns its lanes one by one.
     pub(super) one_by_one: bool,
+    /// The one lane that is there when the first process begins, and empty. The others come when it has begun, and hold all their
+    /// records when they are found.
+    pub(super) begins_with: Option<usize>,
 }
 
 impl Script {
@@ -103,7 +106,7 @@ impl Script {
                 silent_before: (number + 1 == lanes && number > 1).then_some(records / 2),
             })
             .collect();
-        let mut script = Self { lanes, one_by_one: false };
+        let mut script = Self { lanes, one_by_one: false, begins_with: None };
         script.extend(&mut dice, records);
         script
     }
@@ -166,6 +169,8 @@ pub(super) struct ScriptedSource {
     /// Lanes still to be assigned, in groups.
     to_assign: Vec<Vec<usize>>,
     cursors: BTreeMap<usize, Cursor>,
+    /// The lane that the script begins with has not begun.
+    waits_to_begin: bool,
     paused: bool,
     polls: u64,
 }
@@ -183,6 +188,7 @@ impl ScriptedSource {
                 vec![(0..script.lanes.len()).collect()]
             },
             cursors: BTreeMap::new(),
+            waits_to_begin: false,
             paused: false,
             polls: 0,
         }
@@ -237,8 +243,9 @@ impl Source for ScriptedSource {
         self.polls += 1;
         // Ticks fall between blocks only if blocks take a while.
         crossbeam_channel::after(max_wait.min(Duration::from_millis(1))).recv().expect("the timer fires");
-        if !self.to_assign.is_empty() && self.polls % 3 == 1 {
+        if !self.to_assign.is_empty() && self.polls % 3 == 1 && !self.waits_to_begin {
             let lanes = self.to_assign.remove(0);
+            self.waits_to_begin = self.script.begins_with.is_some() && self.cursors.is_empty();
             return Ok(vec![SourceEvent::Assigned(lanes.iter().map(|l| self.script.lanes[*l].id.clone()).collect())]);
         }
         let started: Vec<usize> = self.cursors.keys().copied().collect();
@@ -251,9 +258,14 @@ impl Source for ScriptedSource {
 
     fn start(&mut self, lane: &LaneId, position: Position) -> Result<()> {
         let number = self.script.lanes.iter().position(|script| script.id == *lane).expect("a lane of the script");
+        self.waits_to_begin &= !matches!(position, Position::Offset(_));
+        let begins = self.script.begins_with == Some(number);
+        assert!(!begins || position != Position::Earliest, "the lane begins where its stream says");
         let records = &self.script.lanes[number].records;
         let next = match position {
             Position::Offset(offset) => records.partition_point(|record| record.offset < offset),
+            // All that it holds is lost.
+            Position::Latest if self.script.begins_with.is_some() && !begins => records.len(),
             Position::Earliest | Position::Latest | Position::Timestamp(_) => 0,
         };
         self.cursors.insert(number, Cursor { next, told_silent: false, ended: false });
@@ -265,7 +277,9 @@ impl Source for ScriptedSource {
         Ok(())
     }
 
-    fn report_published(&mut self, _positions: &[(LaneId, i64)]) {}
+    fn report_published(&mut self, positions: &[(LaneId, i64)]) {
+        self.waits_to_begin &= positions.is_empty();
+    }
 
     fn lag(&self) -> Option<u64> {
         None

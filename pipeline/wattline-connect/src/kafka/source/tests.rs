@@ -293,6 +293,62 @@ fn a_second_member_takes_lanes_over_and_gives_them_back() {
 }
 
 #[test]
+fn the_slot_names_the_member_unless_the_user_does() {
+    let mut settings = KafkaSourceConfig::new("localhost:1", "g", vec!["a".to_owned()]);
+    assert_eq!(settings.instance_id(), None);
+    settings.member = Some(SlotMember { job: "billing".to_owned(), slot: "0".to_owned() });
+    assert_eq!(settings.instance_id().as_deref(), Some("wattline-billing-0"));
+    settings.properties.insert(INSTANCE_ID.to_owned(), "mine".to_owned());
+    assert_eq!(settings.instance_id().as_deref(), Some("mine"));
+    settings.properties.insert(INSTANCE_ID.to_owned(), String::new());
+    assert_eq!(settings.instance_id(), None, "an empty name makes no static member");
+}
+
+#[test]
+fn a_member_that_was_replaced_says_by_whom_and_what_to_do() {
+    let broker = broker(&[("a", 2)]);
+    let mut settings = config(&broker, &["a"]);
+    settings.member = Some(SlotMember { job: "billing".to_owned(), slot: "0".to_owned() });
+    settings.properties.insert("heartbeat.interval.ms".to_owned(), "100".to_owned());
+    let mut source = connect(settings);
+    drive(&mut source, |_| Some(Position::Earliest), |_, event| matches!(event, SourceEvent::CaughtUp { .. }));
+    let fenced = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID];
+    broker.cluster().expect("cluster").request_errors(RDKafkaApiKey::Heartbeat, &fenced);
+    let deadline = Instant::now() + PATIENCE;
+    let error = loop {
+        assert!(Instant::now() < deadline, "it goes on: {source:?}");
+        if let Err(error) = source.poll(Duration::from_millis(50)) {
+            break error;
+        }
+    };
+    assert!(matches!(error, Error::MemberFenced { .. }), "{error}");
+    let said = error.to_string();
+    for part in
+        ["another process", "slot `0` of job `billing`", "group `wattline-test`", "`wattline-billing-0`", "stop one"]
+    {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn lanes_of_other_topics_or_too_few_are_those_of_an_earlier_process() {
+    let broker = broker(&[("a", 2), ("b", 1)]);
+    let source = connect(config(&broker, &["a", "b"]));
+    let lanes = |named: &[(&str, i32)]| -> Vec<LaneId> {
+        named.iter().map(|(topic, partition)| LaneId::new(*topic, *partition)).collect()
+    };
+    for (given, outdated) in [
+        (lanes(&[("a", 0), ("a", 1), ("b", 0)]), false),
+        (lanes(&[("a", 0), ("a", 1), ("b", 0), ("b", 1)]), false),
+        (lanes(&[("a", 0), ("a", 1)]), true),
+        (lanes(&[("a", 0), ("b", 0), ("b", 1)]), true),
+        (lanes(&[("a", 0), ("a", 1), ("b", 0), ("c", 0)]), true),
+    ] {
+        assert_eq!(source.is_outdated(&given), outdated, "{given:?}");
+    }
+}
+
+#[test]
 fn offsets_are_committed_for_the_tools_to_see() {
     let broker = broker(&[("a", 1)]);
     produce(&broker, "a", (0..10).map(|n| n.to_string()));
