@@ -17,6 +17,8 @@ mod oracle;
 mod own_functions;
 mod reference;
 mod references;
+mod reload;
 mod sample;
 mod system_streams;
 mod traffic;
+mod verify;

@@ -4,6 +4,8 @@
 //! turns one vocabulary into another.
 
 pub(crate) mod archive;
+#[cfg(debug_assertions)]
+pub(crate) mod crash_points;
 pub(crate) mod decoder;
 pub(crate) mod program;
 pub(crate) mod references;

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use wattline_core::time::parse_duration_ms;
+
+use crate::config::HumanTime;
 
 /// Stream processing for power companies: SQL rules over Kafka, Parquet tables and alerts.
 #[derive(Debug, Parser)]
@@ -66,6 +69,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Run the job until its input ends or it is told to stop (Ctrl-C, SIGTERM).
     Run(RunArgs),
+    /// Have the running job of this folder go on with the rules that now stand there, if they are right.
+    Apply(ApplyArgs),
     /// Query the archive with SQL.
     Query(QueryArgs),
     /// Look at the rules: what there are, what each does, which verdicts change between two.
@@ -79,7 +84,7 @@ pub(crate) enum Command {
     /// Ask the archive what is asked again and again: reports that come with the program.
     #[command(subcommand)]
     Reports(ReportsCommand),
-    /// Look at the tables of the archive.
+    /// Look at the tables of the archive, prove that it is whole, delete what nothing needs.
     #[command(subcommand)]
     Archive(ArchiveCommand),
 }
@@ -141,6 +146,22 @@ pub(crate) struct RunArgs {
     /// Stop when everything that is in the topics now has been processed; every window closes.
     #[arg(long)]
     pub(crate) until_end: bool,
+    #[cfg(debug_assertions)]
+    #[command(flatten)]
+    pub(crate) crash: crate::adapt::crash_points::CrashArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    /// How long to wait for the job's answer.
+    #[arg(long, value_name = "DURATION", default_value = "60 seconds", value_parser = human_time)]
+    pub(crate) wait: HumanTime,
+}
+
+fn human_time(text: &str) -> Result<HumanTime, String> {
+    parse_duration_ms(text).map(HumanTime).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Args)]
@@ -354,6 +375,10 @@ pub(crate) enum ArchiveCommand {
     List(ArchiveListArgs),
     /// The Parquet files of a table, one a line: what DuckDB's read_parquet and others take.
     Files(ArchiveFilesArgs),
+    /// Prove that what the archive says of itself is true: chains, stored state, files, and that no event is there twice.
+    Verify(ArchiveVerifyArgs),
+    /// Delete the data files that no table has needed for a week, as a running job does from time to time.
+    Vacuum(ArchiveVacuumArgs),
 }
 
 #[derive(Debug, Args)]
@@ -369,6 +394,27 @@ pub(crate) struct ArchiveListArgs {
 pub(crate) struct ArchiveFilesArgs {
     /// Name of the table.
     pub(crate) table: String,
+    #[command(flatten)]
+    pub(crate) place: ArchivePlace,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveVerifyArgs {
+    #[command(flatten)]
+    pub(crate) place: ArchivePlace,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveVacuumArgs {
+    /// Say what would be deleted, and delete nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) place: ArchivePlace,
     /// What to print.

@@ -8,6 +8,7 @@ use wattline_sql::UserFunctions;
 use crate::cli::{Cli, Command, RulesCommand};
 
 mod alerts;
+mod apply;
 mod archive;
 mod check;
 mod demo;
@@ -20,6 +21,8 @@ mod reports;
 mod rules;
 mod run;
 mod test;
+mod vacuum;
+mod verify;
 
 /// Runs the command that was asked for; rules and queries may use `functions`.
 pub(crate) fn run(cli: Cli, functions: &UserFunctions) -> Result<ExitCode> {
@@ -33,6 +36,7 @@ pub(crate) fn run(cli: Cli, functions: &UserFunctions) -> Result<ExitCode> {
         Command::Replay(args) => blocking_on(replay::run(args, functions)),
         Command::Demo(args) => blocking_on(demo::run(args)),
         Command::Run(args) => blocking_on(run::run(args, functions)),
+        Command::Apply(args) => blocking_on(apply::run(args, functions)),
         Command::Query(args) => blocking_on(query::run(args, functions)),
         Command::Alerts(command) => blocking_on(alerts::run(command, functions)),
         Command::Reports(command) => blocking_on(reports::run(command, functions)),

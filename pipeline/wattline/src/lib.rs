@@ -24,6 +24,7 @@ mod config;
 mod job;
 mod open_files;
 mod project;
+mod reload;
 mod report;
 mod rule_paths;
 mod status;

@@ -1,4 +1,4 @@
-//! `wattline archive list|files`.
+//! `wattline archive list|files`, and the way to an archive for every command that reads one.
 
 use std::process::ExitCode;
 
@@ -14,6 +14,8 @@ pub(super) async fn run(command: ArchiveCommand) -> Result<ExitCode> {
     match command {
         ArchiveCommand::List(args) => list(&args).await,
         ArchiveCommand::Files(args) => files(&args).await,
+        ArchiveCommand::Verify(args) => super::verify::run(&args).await,
+        ArchiveCommand::Vacuum(args) => super::vacuum::run(&args).await,
     }
 }
 

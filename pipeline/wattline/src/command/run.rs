@@ -1,5 +1,6 @@
 //! `wattline run`: the job, until its input ends or it is told to stop.
 
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,75 +9,175 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use wattline_runtime::RunSummary;
 use wattline_runtime::progress::Progress;
 use wattline_sql::UserFunctions;
 
+#[cfg(debug_assertions)]
+use crate::adapt::crash_points::CrashPoints;
 use crate::cli::RunArgs;
 use crate::job::{self, RunOptions, WrapSource};
 use crate::project::Project;
+use crate::reload::{Change, Reloads};
 use crate::table_text::grouped;
 use crate::{allocator, report, status};
 
 /// After the first signal the job drains; this long after it, the process ends anyway.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Before a job that could not go on tries again.
+const REST: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(args: RunArgs, functions: &UserFunctions) -> Result<ExitCode> {
-    let project = match super::load(&args.config.config, functions) {
+    let mut project = match super::load(&args.config.config, functions) {
         Ok(project) => project,
         Err(code) => return Ok(code),
     };
     report::diagnostics(&project.warnings, &project.texts);
-    let progress = Arc::new(Progress::default());
-    let started = Instant::now();
-    let summary = run_with(&project, args.until_end, Arc::clone(&progress), None).await?;
-    report::print(&told(&summary, &progress, started.elapsed()));
-    Ok(ExitCode::SUCCESS)
+    let mut reloads = Reloads::of(&args.config.config, functions, &project)?;
+    let how = RunHow {
+        until_end: args.until_end,
+        #[cfg(debug_assertions)]
+        crash_points: Some(CrashPoints::of(&args.crash)?),
+    };
+    let stop = stop_on_signal()?;
+    let mut has_run = false;
+    let mut change = None;
+    loop {
+        let progress = Arc::new(Progress::default());
+        let started = Instant::now();
+        let mut run = match Run::build(&project, &how, None, &progress, &stop).await {
+            Ok(run) => run,
+            Err(error) if !has_run => return Err(error),
+            Err(_) if *stop.borrow() => return Ok(ExitCode::SUCCESS),
+            Err(error) => {
+                // A job that ran is not ended by rules that cannot start, nor by a broker that is gone meanwhile.
+                match change.take() {
+                    Some(change) => project = reloads.give_back(change, &error),
+                    None => tracing::warn!("the job cannot start again and keeps trying: {error:#}"),
+                }
+                tokio::time::sleep(REST).await;
+                continue;
+            }
+        };
+        has_run = true;
+        if let Some(change) = change.take() {
+            reloads.taken(&change, &project);
+        }
+        let (summary, next) = tokio::select! {
+            summary = run.to_its_end(&stop) => (summary?, None),
+            next = reloads.next(&project) => (run.stopped().await?, Some(next)),
+        };
+        report::print(&told(&summary, &progress, started.elapsed()));
+        match next {
+            Some((next, requests)) if !*stop.borrow() => {
+                report::diagnostics(&next.warnings, &next.texts);
+                change = Some(Change { before: std::mem::replace(&mut project, next), requests });
+            }
+            _ => return Ok(ExitCode::SUCCESS),
+        }
+    }
 }
 
 /// Runs a project whose Kafka source is wrapped.
 pub(super) async fn run_wrapped(project: &Project, progress: Arc<Progress>, wrap: WrapSource) -> Result<RunSummary> {
-    run_with(project, false, progress, Some(wrap)).await
+    let stop = stop_on_signal()?;
+    let mut run = Run::build(project, &RunHow::default(), Some(wrap), &progress, &stop).await?;
+    run.to_its_end(&stop).await
 }
 
-/// Runs a project with a status line and signal handling.
-async fn run_with(
-    project: &Project,
+/// What a command decides about a run.
+#[derive(Default)]
+struct RunHow {
     until_end: bool,
-    progress: Arc<Progress>,
-    wrap_kafka: Option<WrapSource>,
-) -> Result<RunSummary> {
-    let (stop, shutdown) = watch::channel(false);
-    let signals = tokio::spawn(stop_on_signal(stop)?);
-    let built = tokio::select! {
-        built = job::build(project, RunOptions {
-            until_end,
-            progress: Arc::clone(&progress),
-            shutdown: shutdown.clone(),
+    #[cfg(debug_assertions)]
+    crash_points: Option<Arc<CrashPoints>>,
+}
+
+/// A running job with its status line.
+struct Run {
+    job: Pin<Box<dyn Future<Output = wattline_runtime::Result<RunSummary>>>>,
+    /// Tells the job to drain and end.
+    end: watch::Sender<bool>,
+    _beside: Beside,
+}
+
+impl Run {
+    async fn build(
+        project: &Project,
+        how: &RunHow,
+        wrap_kafka: Option<WrapSource>,
+        progress: &Arc<Progress>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Self> {
+        let (end, shutdown) = watch::channel(false);
+        let options = RunOptions {
+            until_end: how.until_end,
+            progress: Arc::clone(progress),
+            shutdown,
             wrap_kafka,
-        }) => built?,
-        () = told_to_stop(shutdown) => anyhow::bail!("stopped before the job had started; nothing was read"),
-    };
-    let status = tokio::spawn(status::show(progress));
-    let memory = tokio::spawn(allocator::keep_below(project.config.run.memory.0));
-    let outcome = wattline_runtime::run(built).await;
-    status.abort();
-    memory.abort();
-    signals.abort();
-    status::clear();
-    Ok(outcome?)
+            #[cfg(debug_assertions)]
+            on_publish_step: how.crash_points.as_ref().map(CrashPoints::on_publish_step),
+            #[cfg(not(debug_assertions))]
+            on_publish_step: None,
+        };
+        let job = tokio::select! {
+            built = job::build(project, options) => built?,
+            () = told_to_stop(stop) => anyhow::bail!("stopped before the job had started; nothing was read"),
+        };
+        #[cfg(debug_assertions)]
+        let job = match &how.crash_points {
+            Some(points) => points.around(job),
+            None => job,
+        };
+        let beside = Beside(vec![
+            tokio::spawn(status::show(Arc::clone(progress))),
+            tokio::spawn(allocator::keep_below(project.config.run.memory.0)),
+        ]);
+        let running = tokio::select! {
+            running = Box::pin(wattline_runtime::start(job)) => running?,
+            () = told_to_stop(stop) => anyhow::bail!("stopped before the job had started; nothing was read"),
+        };
+        Ok(Self { job: Box::pin(running.serve()), end, _beside: beside })
+    }
+
+    /// Until its input ends, or the process is told to stop and the job has drained.
+    async fn to_its_end(&mut self, stop: &watch::Receiver<bool>) -> Result<RunSummary> {
+        tokio::select! {
+            outcome = &mut self.job => Ok(outcome?),
+            () = told_to_stop(stop) => self.stopped().await,
+        }
+    }
+
+    /// Commits what was read.
+    async fn stopped(&mut self) -> Result<RunSummary> {
+        self.end.send_replace(true);
+        Ok((&mut self.job).await?)
+    }
 }
 
-async fn told_to_stop(mut shutdown: watch::Receiver<bool>) {
+/// What goes on beside a job, as long as it does.
+struct Beside(Vec<JoinHandle<()>>);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+        status::clear();
+    }
+}
+
+async fn told_to_stop(stop: &watch::Receiver<bool>) {
     // The sender lives as long as the signal task.
-    shutdown.wait_for(|stop| *stop).await.map(|_stop| ()).unwrap_or_default();
+    stop.clone().wait_for(|stop| *stop).await.map(|_stop| ()).unwrap_or_default();
 }
 
-/// The first signal asks the job to drain; a second one, or a drain that takes too long, ends the process.
-fn stop_on_signal(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()>> {
+/// Turns true at the first signal, which asks the job to drain; a second one, or a drain that takes too long, ends the process.
+fn stop_on_signal() -> Result<watch::Receiver<bool>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
+    let (stop, told) = watch::channel(false);
+    // It goes with the process.
+    tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -91,7 +192,8 @@ fn stop_on_signal(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()>>
             }
         }
         end_at_once();
-    })
+    });
+    Ok(told)
 }
 
 /// Ends the process with what is committed: the next start continues there.
