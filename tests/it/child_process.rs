@@ -107,7 +107,8 @@ impl ChildProcess {
         log_tail(&self.log)
     }
 
-    fn signal(&self, signal: &str) -> Result<()> {
+    /// Sends a signal, such as `STOP`.
+    pub(crate) fn signal(&self, signal: &str) -> Result<()> {
         let status =
             Command::new("kill").args(["-s", signal, &self.pid.to_string()]).status().context("cannot run `kill`")?;
         ensure!(status.success(), "cannot send SIG{signal} to `{}` ({}): {status}", self.name, self.pid);

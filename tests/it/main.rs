@@ -8,6 +8,7 @@ mod answers;
 mod child_process;
 mod dependency_graph;
 mod e2e;
+mod faults;
 mod kafka_broker;
 mod kafka_broker_tests;
 mod library;
@@ -20,6 +21,13 @@ mod s3_server;
 mod s3_server_tests;
 mod scratch;
 mod slt;
+mod streams;
 mod tidy;
 mod tree;
 mod worked;
+
+/// A setting of a longer run, from the environment.
+#[expect(clippy::disallowed_methods, reason = "tests have no configuration of their own")]
+pub(crate) fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

@@ -20,8 +20,19 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct S3Server {
     _process: ChildProcess,
-    _scratch: Scratch,
+    scratch: Scratch,
     port: u16,
+}
+
+/// What goes wrong with requests, until [`S3Server::heal`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct StoreFaults {
+    /// Of a hundred requests, how many are answered with 503 and not carried out.
+    pub(crate) refused: u32,
+    /// Of a hundred requests, how many are carried out and answered with 500.
+    pub(crate) lost_answers: u32,
+    /// How long each takes besides, milliseconds.
+    pub(crate) slow_ms: u32,
 }
 
 impl S3Server {
@@ -35,10 +46,21 @@ impl S3Server {
     /// # Errors
     /// With the end of its log if it ends or is not ready within a minute.
     pub(crate) fn start() -> Result<Self> {
+        Self::start_with(StoreFaults::default())
+    }
+
+    /// Starts a server in trouble.
+    ///
+    /// # Errors
+    /// As for [`S3Server::start`].
+    pub(crate) fn start_with(faults: StoreFaults) -> Result<Self> {
         let scratch = Scratch::new("s3")?;
         let log = scratch.join("s3.log");
         let script = tree::root()?.join("tests/python/s3_server.py");
-        let args = [script.as_os_str(), OsStr::new(Self::BUCKET)];
+        let healed = scratch.join("healed");
+        let StoreFaults { refused, lost_answers, slow_ms } = faults;
+        let faults = format!("{refused},{lost_answers},{slow_ms}");
+        let args = [script.as_os_str(), OsStr::new(Self::BUCKET), OsStr::new(&faults), healed.as_os_str()];
         let mut process = ChildProcess::start(&tree::python()?, &args, scratch.path(), &log)?;
         let port = wait_until(START_LIMIT, || {
             if let Some(status) = process.try_wait()? {
@@ -48,7 +70,31 @@ impl S3Server {
             Ok(text.lines().find_map(|line| line.strip_prefix("port ")?.parse().ok()))
         })
         .with_context(|| format!("no S3 server; its log ends with\n{}", process.log_tail()))?;
-        Ok(Self { _process: process, _scratch: scratch, port })
+        Ok(Self { _process: process, scratch, port })
+    }
+
+    /// From now on nothing but 503, or no longer so.
+    pub(crate) fn set_outage(&self, is_out: bool) -> Result<()> {
+        let mark = self.scratch.join("healed.outage");
+        let done = if is_out { fs::write(mark, "") } else { fs::remove_file(mark) };
+        done.context("cannot tell the S3 server of an outage")
+    }
+
+    /// From now on nothing goes wrong.
+    pub(crate) fn heal(&self) -> Result<()> {
+        fs::write(self.scratch.join("healed"), "").context("cannot heal the S3 server")
+    }
+
+    /// What a configuration says below `[archive]` to have its archive here.
+    pub(crate) fn archive_settings(&self, folder: &str) -> String {
+        format!(
+            "url = \"s3://{}/{folder}\"\n[archive.options]\nendpoint = \"{}\"\nregion = \"{}\"\naccess_key_id = \"{key}\"\n\
+             secret_access_key = \"{key}\"\nallow_http = true\n",
+            Self::BUCKET,
+            self.endpoint(),
+            Self::REGION,
+            key = Self::KEY,
+        )
     }
 
     /// The `endpoint` setting of a client.

@@ -3,12 +3,17 @@
 One at a time, because moto looks for an object and writes it in two steps: two conditional puts of one name could both
 succeed, which S3 never allows and the commit protocol relies on.
 
-Usage: s3_server.py BUCKET. Prints the port it chose, then serves on 127.0.0.1 until it is killed.
+Usage: s3_server.py BUCKET REFUSED,LOST,SLOW HEALED. Prints the port it chose, then serves on 127.0.0.1 until it is killed.
+
+Until the file HEALED exists, of a hundred requests REFUSED are answered with 503 and not carried out, LOST are carried out and answered
+with 500, and each takes SLOW milliseconds longer. Which ones follows from their number. While the file HEALED.outage exists, all are answered with 503.
 """
 
 import os
+import random
 import sys
 import threading
+import time
 
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -33,6 +38,35 @@ def one_at_a_time(app):
     return serve
 
 
+def in_trouble(app, refused, lost, slow_ms, healed):
+    chance = random.Random(1)
+    lock = threading.Lock()
+
+    def answer(start_response, status):
+        body = f"<Error><Code>{status.split()[1]}</Code></Error>".encode()
+        start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    def serve(environ, start_response):
+        if os.path.exists(healed + ".outage"):
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            return answer(start_response, "503 SlowDown")
+        if os.path.exists(healed):
+            return app(environ, start_response)
+        with lock:
+            drawn = chance.randrange(100)
+        time.sleep(slow_ms / 1000)
+        if drawn < refused:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            return answer(start_response, "503 SlowDown")
+        if drawn < refused + lost:
+            list(app(environ, lambda *_: None))
+            return answer(start_response, "500 InternalError")
+        return app(environ, start_response)
+
+    return serve
+
+
 def create_bucket(port, bucket):
     import boto3
 
@@ -47,8 +81,9 @@ def create_bucket(port, bucket):
 
 
 def main():
-    bucket = sys.argv[1]
+    bucket, faults, healed = sys.argv[1:]
     app = one_at_a_time(DomainDispatcherApplication(create_backend_app))
+    app = in_trouble(app, *map(int, faults.split(",")), healed)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=QuietHandler)
     # moto signs its links with the port it reads here
     os.environ["MOTO_PORT"] = str(server.port)

@@ -162,14 +162,7 @@ fn an_s3_archive_holds_the_same_rows() -> Result<()> {
     let server = S3Server::start()?;
     let folder = JobFolder::new("s3-sample")?;
     let bills = tree::root()?.join("data/sample/bills.ndjson").display().to_string();
-    let archive = format!(
-        "url = \"s3://{}/wattline\"\n[archive.options]\nendpoint = \"{}\"\nregion = \"{}\"\naccess_key_id = \"{key}\"\n\
-         secret_access_key = \"{key}\"\nallow_http = true\n",
-        S3Server::BUCKET,
-        server.endpoint(),
-        S3Server::REGION,
-        key = S3Server::KEY,
-    );
+    let archive = server.archive_settings("wattline");
     let rules: Vec<String> = demo_rules()?.into_iter().filter(|rule| rule.contains("/tx_")).collect();
     configure(&folder, &[("business_transactions", &bills)], &rules, &archive)?;
     folder.run_until_end(RUN_LIMIT)?;

@@ -1,0 +1,67 @@
+//! `kill -9` at moments that nobody chose, again and again until the job has come to its end.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::ledger::Ledger;
+use super::subject::{Place, Subject, alerts_are_out_once, difference};
+use crate::setting;
+
+/// Kills of an ordinary run of the tests; `WATTLINE_KILLS` has more.
+const KILLS: u64 = 12;
+/// A process that is killed lives at most so long, and at least long enough that the job gets on.
+const LIFE_MAX: Duration = Duration::from_millis(2_500);
+const KILLS_OF_A_JOB: u64 = 4;
+
+/// The same seed, the same lives.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// Kills the job up to four times, then lets it end; gives how often it was killed.
+fn kill_a_job(seed: u64, ledger: &Ledger) -> Result<(Subject, u64)> {
+    let subject = Subject::new(&format!("kills-{seed}"), Place::Folder)?;
+    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut kills = 0;
+    while kills < KILLS_OF_A_JOB {
+        let life = Duration::from_millis(random.below(u64::try_from(LIFE_MAX.as_millis())?));
+        let mut running = subject.start(&[])?;
+        let started = Instant::now();
+        while started.elapsed() < life && running.try_wait()?.is_none() {
+            thread::park_timeout(Duration::from_millis(2));
+        }
+        if let Some(status) = running.try_wait()? {
+            ensure!(status.success(), "the job ended with {status}:\n{}", running.log_tail());
+            break;
+        }
+        running.kill9()?;
+        kills += 1;
+    }
+    let recovery = subject.finish()?;
+    ledger.note(&format!("seed {seed}"), kills, &difference(&subject)?, recovery.as_slice());
+    Ok((subject, kills))
+}
+
+#[test]
+fn kills_at_random_moments_change_nothing() -> Result<()> {
+    let wanted = setting("WATTLINE_KILLS").map_or(Ok(KILLS), |text| text.parse().context("WATTLINE_KILLS"))?;
+    let first: u64 = setting("WATTLINE_SEED").map_or(Ok(1), |text| text.parse().context("WATTLINE_SEED"))?;
+    let ledger = Ledger::new(4, "`kill -9` at random moments, up to four times in a job");
+    let (mut subjects, mut kills, mut seed) = (Vec::new(), 0, first);
+    while kills < wanted {
+        let (subject, of_job) = kill_a_job(seed, &ledger).with_context(|| format!("WATTLINE_SEED={seed}"))?;
+        subjects.push(subject);
+        kills += of_job;
+        seed += 1;
+    }
+    eprintln!("{kills} kills, seeds {first} to {}", seed - 1);
+    alerts_are_out_once(&subjects.iter().collect::<Vec<_>>())?;
+    ledger.close()
+}
