@@ -49,12 +49,8 @@ fn is_refused(folder: &JobFolder, why: &str) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_running_job_takes_other_rules_and_refuses_wrong_ones() -> Result<()> {
-    let broker = TestBroker::shared();
-    let topic = "reload-visits";
-    broker.create_topic(topic, 3, &[])?;
-    let mut producer = Producer::connect(&broker.bootstrap(), &Default::default())?;
+/// A job with a table, an alert and another table over a topic.
+fn job_over(broker: &TestBroker, topic: &str) -> Result<JobFolder> {
     let folder = JobFolder::new("reload")?;
     folder.write("visits.avsc", SCHEMA)?;
     folder.write("sql/stays.sql", &rule("stays", TABLE, "count(*) AS visits, sum(amount) AS total"))?;
@@ -70,6 +66,36 @@ fn a_running_job_takes_other_rules_and_refuses_wrong_ones() -> Result<()> {
             broker.bootstrap()
         ),
     )?;
+    Ok(folder)
+}
+
+/// The rule that stayed has all of it, the changed one both of its texts, and the alerts of the one that went are resolved.
+fn each_rule_said_what_it_must(folder: &JobFolder) -> Result<()> {
+    let differing = "SELECT count(*) AS n FROM (SELECT shop, window_start, visits, total FROM stays EXCEPT ALL SELECT shop, \
+        window_start, count(*), sum(amount) FROM TUMBLE(visits, at, INTERVAL '10 minutes') GROUP BY shop, window_start)";
+    assert_eq!(folder.count(differing)?, 0, "the rule that stayed");
+    assert_eq!(folder.count("SELECT count(*) AS n FROM stays")?, u64::from(SHOPS) * 30);
+    assert_eq!(folder.count("SELECT count(*) AS n FROM visits")?, u64::from(SHOPS) * 60);
+    let other = folder.lines("SELECT DISTINCT visits FROM other ORDER BY 1")?;
+    assert_eq!(other, [r#"{"visits":2}"#, r#"{"visits":102}"#]);
+    let alerts = folder.lines("SELECT status, title, count(*) AS n FROM alerts GROUP BY 1, 2 ORDER BY 1")?;
+    assert_eq!(
+        alerts,
+        [
+            r#"{"n":12,"status":"open","title":"goes"}"#,
+            r#"{"n":12,"status":"resolved","title":"The rule is no longer run"}"#
+        ]
+    );
+    Ok(())
+}
+
+#[test]
+fn a_running_job_takes_other_rules_and_refuses_wrong_ones() -> Result<()> {
+    let broker = TestBroker::shared();
+    let topic = "reload-visits";
+    broker.create_topic(topic, 3, &[])?;
+    let mut producer = Producer::connect(&broker.bootstrap(), &Default::default())?;
+    let folder = job_over(broker, topic)?;
     let nobody = folder.wattline(&["apply", "--wait", "1 second"])?;
     ensure!(nobody.status.code() == Some(2), "nobody could answer: {nobody:?}");
 
@@ -122,20 +148,5 @@ fn a_running_job_takes_other_rules_and_refuses_wrong_ones() -> Result<()> {
     ensure!(status.success(), "the job ended with {status}:\n{}", running.log_tail());
     folder.run_until_end(MOMENT_LIMIT)?;
 
-    let differing = "SELECT count(*) AS n FROM (SELECT shop, window_start, visits, total FROM stays EXCEPT ALL SELECT shop, \
-        window_start, count(*), sum(amount) FROM TUMBLE(visits, at, INTERVAL '10 minutes') GROUP BY shop, window_start)";
-    assert_eq!(folder.count(differing)?, 0, "the rule that stayed");
-    assert_eq!(folder.count("SELECT count(*) AS n FROM stays")?, u64::from(SHOPS) * 30);
-    assert_eq!(folder.count("SELECT count(*) AS n FROM visits")?, u64::from(SHOPS) * 60);
-    let other = folder.lines("SELECT DISTINCT visits FROM other ORDER BY 1")?;
-    assert_eq!(other, [r#"{"visits":2}"#, r#"{"visits":102}"#]);
-    let alerts = folder.lines("SELECT status, title, count(*) AS n FROM alerts GROUP BY 1, 2 ORDER BY 1")?;
-    assert_eq!(
-        alerts,
-        [
-            r#"{"n":12,"status":"open","title":"goes"}"#,
-            r#"{"n":12,"status":"resolved","title":"The rule is no longer run"}"#
-        ]
-    );
-    Ok(())
+    each_rule_said_what_it_must(&folder)
 }

@@ -121,7 +121,7 @@ fn input() -> &'static Scratch {
 /// A visit a second; each shop has five minutes and then comes again when all others of its file had theirs.
 fn text_of(file: u32, line: u32) -> String {
     let shop = format!("s{file}{}", line / 300 % 10);
-    let is_late = line % LATE_EVERY == 0 && line > 7_500;
+    let is_late = line.is_multiple_of(LATE_EVERY) && line > 7_500;
     let second = if is_late { line - 7_200 } else { line };
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     let cents = (line * line % 1_009 + line * 13) % 1_000;

@@ -65,7 +65,7 @@ pub(super) async fn run(args: RunArgs, functions: &UserFunctions) -> Result<Exit
             reloads.taken(&change, &project);
         }
         let (summary, next) = tokio::select! {
-            summary = run.to_its_end(&stop) => (summary?, None),
+            summary = run.until_its_end(&stop) => (summary?, None),
             next = reloads.next(&project) => (run.stopped().await?, Some(next)),
         };
         report::print(&told(&summary, &progress, started.elapsed()));
@@ -83,7 +83,7 @@ pub(super) async fn run(args: RunArgs, functions: &UserFunctions) -> Result<Exit
 pub(super) async fn run_wrapped(project: &Project, progress: Arc<Progress>, wrap: WrapSource) -> Result<RunSummary> {
     let stop = stop_on_signal()?;
     let mut run = Run::build(project, &RunHow::default(), Some(wrap), &progress, &stop).await?;
-    run.to_its_end(&stop).await
+    run.until_its_end(&stop).await
 }
 
 /// What a command decides about a run.
@@ -142,7 +142,7 @@ impl Run {
     }
 
     /// Until its input ends, or the process is told to stop and the job has drained.
-    async fn to_its_end(&mut self, stop: &watch::Receiver<bool>) -> Result<RunSummary> {
+    async fn until_its_end(&mut self, stop: &watch::Receiver<bool>) -> Result<RunSummary> {
         tokio::select! {
             outcome = &mut self.job => Ok(outcome?),
             () = told_to_stop(stop) => self.stopped().await,
