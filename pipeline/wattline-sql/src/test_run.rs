@@ -243,7 +243,7 @@ fn stream(set: &RuleSet, rule: usize, given: &[Given], cut: Cut) -> Result<Strea
     let workers = if cut.restarts { lanes.len() } else { 1 };
     let mut engine = Engine::new(set, rule, workers);
     let longest = lanes.iter().map(|lane| lane.rows.num_rows()).max().unwrap_or(0);
-    let mut start = 0;
+    let (mut start, mut watermark_us) = (0, BEFORE_TIME);
     while start < longest {
         for (number, lane) in (0_u32..).zip(&mut lanes).filter(|(_, lane)| start < lane.rows.num_rows()) {
             let batch = lane.rows.slice(start, cut.batch.min(lane.rows.num_rows() - start));
@@ -255,7 +255,8 @@ fn stream(set: &RuleSet, rule: usize, given: &[Given], cut: Cut) -> Result<Strea
         // A lane without further rows holds nobody up.
         let open = lanes.iter().filter(|lane| start < lane.rows.num_rows()).map(|lane| lane.reached_us);
         let slowest = open.min().unwrap_or(BEFORE_TIME);
-        let watermark_us = slowest.saturating_sub(compiled.delay_ms * 1_000);
+        // Nor does a stream go back whose lanes are all without.
+        watermark_us = watermark_us.max(slowest.saturating_sub(compiled.delay_ms * 1_000));
         engine.advance(watermark_us)?;
         if cut.restarts {
             engine.start_again(watermark_us)?;
@@ -307,7 +308,9 @@ impl<'a> Engine<'a> {
 
     /// As another process would, from a checkpoint of this moment.
     fn start_again(&mut self, watermark_us: i64) -> Result<(), Error> {
-        let held: Vec<StateDelta> = self.last.dump()?.collect::<Result<_, _>>()?;
+        let mut held: Vec<StateDelta> = self.last.dump()?.collect::<Result<_, _>>()?;
+        // What was taken out of the state is out, or kept by the stages of the rule.
+        held.retain(|delta| delta.final_at_us > self.last.taken_us(delta.state));
         let stages: Vec<StageState> = self.last.dump_stages()?.collect::<Result<_, _>>()?;
         let mut fresh = Self::new(self.set, self.rule, self.workers.len());
         for (state, watermark_us) in self.watermarks_us(watermark_us).into_iter().enumerate() {
