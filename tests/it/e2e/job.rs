@@ -12,6 +12,12 @@ use crate::child_process::{ChildProcess, wait_until};
 use crate::scratch::Scratch;
 use crate::tree;
 
+/// The schema of a small stream: who visited which shop when, and what was spent.
+pub(crate) const VISITS: &str = r#"{"type":"record","name":"visits","event_time":"at","key":["shop"],"fields":[
+    {"name":"shop","type":"string"},
+    {"name":"at","type":{"type":"long","logicalType":"timestamp-micros"}},
+    {"name":"amount","type":{"type":"bytes","logicalType":"decimal","precision":12,"scale":2}}]}"#;
+
 /// A folder with a configuration, reference tables and an archive.
 #[derive(Debug)]
 pub(crate) struct JobFolder {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use wattline_connect::kafka::admin::{KeyedMessage, Producer};
 
-use super::job::JobFolder;
+use super::job::{JobFolder, VISITS};
 use crate::child_process::wait_until;
 use crate::kafka_broker::TestBroker;
 
@@ -14,11 +14,6 @@ const MOMENT_LIMIT: Duration = Duration::from_secs(60);
 const FLUSH_LIMIT: Duration = Duration::from_secs(20);
 
 const SHOPS: u32 = 8;
-
-const SCHEMA: &str = r#"{"type":"record","name":"visits","event_time":"at","key":["shop"],"fields":[
-    {"name":"shop","type":"string"},
-    {"name":"at","type":{"type":"long","logicalType":"timestamp-micros"}},
-    {"name":"amount","type":{"type":"bytes","logicalType":"decimal","precision":12,"scale":2}}]}"#;
 
 const HOURLY: &str = "/*---
 id = \"hourly\"
@@ -55,7 +50,7 @@ fn visit(shop: &str, hour: u32, minute: u32, amount: &str) -> String {
 }
 
 fn configure(folder: &JobFolder, source: &str, more: &str) -> Result<()> {
-    folder.write("visits.avsc", SCHEMA)?;
+    folder.write("visits.avsc", VISITS)?;
     for (name, text) in [("hourly", HOURLY), ("first_answer", UNCORRECTED), ("busy", BUSY)] {
         folder.write(&format!("sql/{name}.sql"), text)?;
     }

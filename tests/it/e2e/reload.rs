@@ -5,18 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use wattline_connect::kafka::admin::{KeyedMessage, Producer};
 
-use super::job::JobFolder;
+use super::job::{JobFolder, VISITS};
 use crate::child_process::wait_until;
 use crate::kafka_broker::TestBroker;
 
 const MOMENT_LIMIT: Duration = Duration::from_secs(60);
 const FLUSH_LIMIT: Duration = Duration::from_secs(20);
 const SHOPS: u32 = 12;
-
-const SCHEMA: &str = r#"{"type":"record","name":"visits","event_time":"at","key":["shop"],"fields":[
-    {"name":"shop","type":"string"},
-    {"name":"at","type":{"type":"long","logicalType":"timestamp-micros"}},
-    {"name":"amount","type":{"type":"bytes","logicalType":"decimal","precision":12,"scale":2}}]}"#;
 
 fn rule(id: &str, header: &str, columns: &str) -> String {
     format!(
@@ -52,7 +47,7 @@ fn is_refused(folder: &JobFolder, why: &str) -> Result<()> {
 /// A job with a table, an alert and another table over a topic.
 fn job_over(broker: &TestBroker, topic: &str) -> Result<JobFolder> {
     let folder = JobFolder::new("reload")?;
-    folder.write("visits.avsc", SCHEMA)?;
+    folder.write("visits.avsc", VISITS)?;
     folder.write("sql/stays.sql", &rule("stays", TABLE, "count(*) AS visits, sum(amount) AS total"))?;
     folder.write("sql/goes.sql", &rule("goes", ALERT, "count(*) AS measured, count(*) > 1 AS firing"))?;
     folder.write("sql/other.sql", &rule("other", TABLE, "count(*) AS visits"))?;

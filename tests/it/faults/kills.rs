@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use wattline_sim::Random;
 
 use super::ledger::Ledger;
 use super::subject::{Place, Subject, alerts_are_out_once, difference};
@@ -15,20 +16,10 @@ const KILLS: u64 = 12;
 const LIFE_MAX: Duration = Duration::from_millis(2_500);
 const KILLS_OF_A_JOB: u64 = 4;
 
-/// The same seed, the same lives.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
 /// Kills the job up to four times, then lets it end; gives how often it was killed.
 fn kill_a_job(seed: u64, ledger: &Ledger) -> Result<(Subject, u64)> {
     let subject = Subject::new(&format!("kills-{seed}"), Place::Folder)?;
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut random = Random::new(seed);
     let mut kills = 0;
     while kills < KILLS_OF_A_JOB {
         let life = Duration::from_millis(random.below(u64::try_from(LIFE_MAX.as_millis())?));

@@ -14,7 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::ledger::Difference;
 use crate::child_process::ChildProcess;
-use crate::e2e::job::JobFolder;
+use crate::e2e::job::{JobFolder, VISITS};
 use crate::kafka_broker::TestBroker;
 use crate::s3_server::S3Server;
 use crate::scratch::Scratch;
@@ -28,11 +28,6 @@ const LINES: u32 = 12_000;
 /// Of so many lines one cannot be read, and one comes two hours late.
 const BROKEN_EVERY: u32 = 997;
 const LATE_EVERY: u32 = 53;
-
-const SCHEMA: &str = r#"{"type":"record","name":"visits","event_time":"at","key":["shop"],"fields":[
-    {"name":"shop","type":"string"},
-    {"name":"at","type":{"type":"long","logicalType":"timestamp-micros"}},
-    {"name":"amount","type":{"type":"bytes","logicalType":"decimal","precision":12,"scale":2}}]}"#;
 
 /// Name, header and query of the rules: a window, one that late events correct, an alert, rows in order, sessions.
 const RULES: [(&str, &str, &str); 5] = [
@@ -144,7 +139,7 @@ impl Subject {
         let broker = TestBroker::shared();
         TOPIC.get_or_init(|| broker.create_topic(ALERTS, 1, &[]).expect("the topic is made"));
         let folder = JobFolder::new(job)?;
-        folder.write("visits.avsc", SCHEMA)?;
+        folder.write("visits.avsc", VISITS)?;
         for (name, header, sql) in RULES {
             let text = format!("/*---\nid = \"{name}\"\n{header}\ndelay = \"1 minute\"\n---*/\n{sql}\n");
             folder.write(&format!("sql/{name}.sql"), &text)?;
