@@ -40,7 +40,11 @@ fn produce(producer: &mut Producer, topic: &str, windows: std::ops::Range<u32>) 
 fn is_refused(folder: &JobFolder, why: &str) -> Result<()> {
     let refused = folder.wattline(&["apply"])?;
     let said = String::from_utf8_lossy(&refused.stderr);
-    ensure!(refused.status.code() == Some(1) && said.contains(why), "not refused for `{why}`: {refused:?}");
+    ensure!(
+        refused.status.code() == Some(1) && said.contains(why),
+        "not refused for `{why}`: {refused:?}; the job said\n{}",
+        folder.log()
+    );
     Ok(())
 }
 

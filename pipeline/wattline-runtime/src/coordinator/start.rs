@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::events;
 use crate::intake::{CorrectedRule, Replay, StreamIntake, stream_schema};
 use crate::intake_thread::{Intake, SourceCommand};
-use crate::port::{Position, RuleFailure, StageState, StateDelta};
+use crate::port::{Position, RuleFailure, Source, StageState, StateDelta};
 use crate::recovery::{Past, load_frames, read_past};
 use crate::retry::until_done;
 use crate::table;
@@ -31,7 +31,8 @@ const NOTICES: usize = 64;
 const COMMANDS: usize = 4_096;
 
 /// Brings a job up to the point where records flow.
-pub(super) async fn start(job: Job) -> Result<Coordinator> {
+pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
+    let mut sources = Unstarted(std::mem::take(&mut job.sources));
     ensure_tables(&job).await?;
     let slot = job.settings.slot.clone();
     let progress = Arc::clone(&job.progress);
@@ -98,8 +99,22 @@ pub(super) async fn start(job: Job) -> Result<Coordinator> {
     };
     coordinator.restore(past, fresh).await?;
     coordinator.withdraw_orphans();
-    coordinator.start_sources(job.sources, &notify)?;
+    coordinator.start_sources(std::mem::take(&mut sources.0), &notify)?;
     Ok(coordinator)
+}
+
+/// Sources whose job may not start. To close one can take its time, with a broker that is to be told: not on a thread of the tasks.
+struct Unstarted(Vec<Box<dyn Source>>);
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        let sources = std::mem::take(&mut self.0);
+        if sources.is_empty() {
+            return;
+        }
+        // Without a thread they are closed here.
+        spawn("wattline-closing".to_owned(), move || drop(sources)).map(drop).unwrap_or_default();
+    }
 }
 
 async fn ensure_tables(job: &Job) -> Result<()> {
@@ -202,7 +217,7 @@ impl Coordinator {
     /// Starts a thread for each source.
     fn start_sources(
         &mut self,
-        sources: Vec<Box<dyn crate::port::Source>>,
+        sources: Vec<Box<dyn Source>>,
         notify: &mpsc::Sender<crate::intake_thread::SourceNotice>,
     ) -> Result<()> {
         for (number, source) in sources.into_iter().enumerate() {
