@@ -34,8 +34,7 @@ const COMMANDS: usize = 4_096;
 pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     let mut sources = Unstarted(std::mem::take(&mut job.sources));
     ensure_tables(&job).await?;
-    let slot = job.settings.slot.clone();
-    let progress = Arc::clone(&job.progress);
+    let (slot, progress) = (job.settings.slot.clone(), Arc::clone(&job.progress));
     let mut past = until_done("reading the chain", &progress, || read_past(job.store.as_ref(), &slot)).await?;
     let fresh = past.had_ended();
     let progress_of_rules = progress_of_rules(&job.rules, &job.streams, &past, fresh);
