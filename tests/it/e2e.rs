@@ -19,6 +19,7 @@ mod reference;
 mod references;
 mod reload;
 mod sample;
+mod slots;
 mod system_streams;
 mod traffic;
 mod verify;

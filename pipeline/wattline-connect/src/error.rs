@@ -72,6 +72,19 @@ pub enum Error {
         /// The broker's answer.
         code: RDKafkaErrorCode,
     },
+    /// The topic by which slots reach each other has another number of partitions than the job has slots.
+    #[error(
+        "topic `{topic}` has {partitions} partitions and the job {slots} slots: how many slots a job has cannot change, as its state \
+         is divided by them; set `slots = {partitions}` again, or start a new job"
+    )]
+    SlotsChanged {
+        /// The topic.
+        topic: String,
+        /// Its partitions.
+        partitions: i32,
+        /// Slots of the configuration.
+        slots: u32,
+    },
     /// The client library or the broker refused an operation.
     #[error("kafka: {doing} failed: {source}")]
     Kafka {
@@ -349,6 +362,7 @@ impl Error {
             | Self::TopicMissing { .. }
             | Self::TopicForbidden { .. }
             | Self::TopicCreation { .. }
+            | Self::SlotsChanged { .. }
             | Self::NoSuchFile { .. }
             | Self::NoMatch { .. }
             | Self::Pattern { .. }
@@ -396,6 +410,7 @@ impl Error {
             | Self::TopicMissing { .. }
             | Self::TopicForbidden { .. }
             | Self::TopicCreation { .. }
+            | Self::SlotsChanged { .. }
             | Self::NotAssigned { .. }
             | Self::AlertTooLarge { .. }
             | Self::FeederStalled { .. }

@@ -15,9 +15,11 @@ pub mod admin;
 pub mod alerts;
 pub(crate) mod context;
 pub mod contract;
+pub mod exchange;
 mod fetch;
 mod lanes;
 pub mod register;
+pub mod slots;
 pub mod source;
 mod topics;
 

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{AlertRecord, AlertState};
+use crate::exchange::Sender;
 use crate::lane::IdleAdvance;
 use crate::late::LateStretches;
 use crate::record::LaneId;
@@ -30,7 +31,7 @@ use crate::system_log::SystemSection;
 
 /// Version of the manifest format that this build writes and reads. Whoever changes what is written or how it is read raises it; the
 /// tests of the runtime's `recovery` hold what this version looks like.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// One link of a chain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,6 +102,19 @@ pub struct Epoch {
     pub alert_changes: Vec<AlertState>,
     /// Alert records that this epoch publishes.
     pub alerts: Vec<AlertRecord>,
+    /// In a job of several slots: what this epoch tells the slots, and what it was told.
+    pub exchange: Option<Exchange>,
+}
+
+/// What an epoch of a job in several slots tells and was told; see [`crate::exchange`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Exchange {
+    /// Object with the messages that this epoch sends.
+    pub outbox: Option<String>,
+    /// The last link that told something, this one if it does; 0 if there was none.
+    pub told: u64,
+    /// What was taken in of each slot's messages, as of the published offset of the inbox.
+    pub senders: Vec<Sender>,
 }
 
 /// Positions of one lane. Offsets name the next record to read.
@@ -147,6 +161,19 @@ pub struct RuleProgress {
     pub late: LateStretches,
     /// The last correction, if there was one.
     pub correction: Option<Correction>,
+    /// In a job of several slots: what only these have, if any.
+    pub shared: Option<SharedProgress>,
+}
+
+/// How far a rule has come in a job of several slots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedProgress {
+    /// What this slot has of the rule and is final at this watermark was told to the rule's home, microseconds since the epoch.
+    pub told_us: i64,
+    /// Late events of this slot's lanes that the home was not told of: their rows are not in closed files yet.
+    pub late: LateStretches,
+    /// At the home: slots that have not said yet that they run the rule. It begins when all have.
+    pub awaits: Vec<u32>,
 }
 
 /// Up to where late events are in the results of a rule.

@@ -45,12 +45,15 @@ use crate::worker::{LaneNumber, WorkerMessage, WorkerReport};
 
 mod correction;
 mod epoch;
+mod exchange;
 mod references;
 mod roll_forward;
 mod start;
 mod system_streams;
 
 pub use correction::{CorrectionPlan, corrected_schema};
+pub use exchange::ExchangePlan;
+pub(crate) use exchange::{INBOX, InboxMessage, read_messages};
 
 use epoch::Uncommitted;
 pub(crate) use epoch::held_bytes;
@@ -220,6 +223,8 @@ pub struct Job {
     pub archive: Arc<dyn Archive>,
     /// Where alerts go besides their table.
     pub alert_sink: Option<Arc<dyn AlertSink>>,
+    /// The other slots, in a job of several.
+    pub exchange: Option<ExchangePlan>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Counters.
@@ -337,6 +342,8 @@ struct Coordinator {
     /// Lanes of the system streams, by their number less that of the job's own streams.
     system: Vec<SystemLane>,
     uncommitted: Uncommitted,
+    /// The other slots, in a job of several.
+    exchange: Option<exchange::Exchange>,
     checkpoint_n: u64,
     state_objects: Vec<String>,
     state_written: epoch::StateWritten,
@@ -382,7 +389,7 @@ impl Coordinator {
                 },
                 _ = look.tick() => {
                     self.tick_if_due().await?;
-                    if self.all_ended() {
+                    if self.all_ended() && self.all_slots_ended().await? {
                         self.drain(true).await?;
                         return Ok(true);
                     }
@@ -393,7 +400,13 @@ impl Coordinator {
 
     async fn take_notice(&mut self, notice: SourceNotice) -> Result<()> {
         match notice {
-            SourceNotice::Assigned(source, lanes) => self.take_lanes(source, &lanes).await,
+            SourceNotice::Assigned(source, lanes) => {
+                self.take_lanes(source, &lanes).await?;
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.note_heard(source);
+                }
+                Ok(())
+            }
             SourceNotice::Failed(error) => Err(error),
         }
     }
@@ -422,7 +435,7 @@ impl Coordinator {
         let assigned_ended = !self.lanes.is_empty()
             && self.notices.is_empty()
             && self.all_streams_assigned()
-            && self.lanes.values().all(|status| status.section.ended);
+            && self.lanes.values().all(|status| status.stream == INBOX || status.section.ended);
         if !assigned_ended {
             return false;
         }
@@ -446,7 +459,28 @@ impl Coordinator {
     }
 
     fn all_streams_assigned(&self) -> bool {
+        if self.exchange.is_some() {
+            // A slot may have no lane of a stream.
+            return self.all_sources_heard();
+        }
         (0..self.streams.len()).all(|stream| self.lanes.values().any(|status| status.stream == stream))
+    }
+
+    /// All lanes of this slot have ended: tells the others so, and goes on until all have nothing more to tell. The streams of the
+    /// system end one after the other, as a rule over one may fail and add to the next.
+    async fn all_slots_ended(&mut self) -> Result<bool> {
+        if self.exchange.is_none() {
+            return Ok(true);
+        }
+        let own = self.streams.len();
+        self.tick(true, false).await?;
+        for (which, end) in (own..own + self.system.len()).enumerate() {
+            if !self.have_all_ended(0..end) {
+                return Ok(false);
+            }
+            self.system[which].end();
+        }
+        Ok(self.have_all_ended(0..own + self.system.len()))
     }
 
     /// Stops the sources, cuts a last epoch, commits it; at the end of bounded input every window closes.
@@ -507,30 +541,20 @@ impl Coordinator {
             first_final_us.iter_mut().zip(&report.first_final_us).for_each(|(first, of)| *first = (*first).min(*of));
             self.absorb(report, &mut raw)?;
         }
+        self.note_own_reached();
+        self.close_lanes(&first_final_us).await?;
         let watermarks_us = self.watermarks_us();
-        if first_final_us.iter().zip(watermarks_us.iter()).any(|(first, watermark)| first <= watermark) {
-            let close = |reply| WorkerMessage::Close { watermarks_us: Arc::clone(&watermarks_us), reply };
-            for closed in self.ask_workers(close).await? {
-                for delta in closed? {
-                    self.merge(&delta)?;
-                    // A pane is complete long before the last window that needs it is over; rows in order are out at once.
-                    if delta.final_at_us > watermarks_us[delta.state] && delta.final_at_us != END_OF_TIME {
-                        self.uncommitted.deltas.push(delta);
-                    }
-                }
-            }
-        }
         self.advance_rules(&watermarks_us).await?;
         self.feed_system_streams(checkpoint).await?;
         // The link that says of the lanes that they have ended says so of the rules. A tick without checkpoint leaves it to
         // the next, which comes at once.
         let ended = ended || self.all_ended();
-        if ended && checkpoint {
+        if ended && checkpoint && self.exchange.is_none() {
             self.end_system_streams().await?;
         }
         self.note_gauges();
-        let tells = !self.uncommitted.alerts.is_empty() || !self.uncommitted.adds.is_empty();
-        let due = if checkpoint { self.worth_a_checkpoint(&raw) } else { tells && !ended };
+        let tells = !self.uncommitted.alerts.is_empty() || !self.uncommitted.adds.is_empty() || self.has_to_tell();
+        let due = if checkpoint { tells || self.worth_a_checkpoint(&raw) } else { tells && !ended };
         if due {
             self.commit(checkpoint, raw).await?;
         }
@@ -539,6 +563,23 @@ impl Coordinator {
         }
         if checkpoint {
             self.last_checkpoint = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Has the workers hand over what their watermarks make final.
+    async fn close_lanes(&mut self, first_final_us: &[i64]) -> Result<()> {
+        let watermarks_us = self.lane_watermarks_us();
+        if !first_final_us.iter().zip(watermarks_us.iter()).any(|(first, watermark)| first <= watermark) {
+            return Ok(());
+        }
+        let close = |reply| WorkerMessage::Close { watermarks_us: Arc::clone(&watermarks_us), reply };
+        for closed in self.ask_workers(close).await? {
+            for delta in closed? {
+                // A pane is complete long before the last window that needs it is over; rows in order are out at once.
+                let is_kept = delta.final_at_us > watermarks_us[delta.state] && delta.final_at_us != END_OF_TIME;
+                self.take_delta(delta, is_kept)?;
+            }
         }
         Ok(())
     }
@@ -572,14 +613,26 @@ impl Coordinator {
         }
         self.uncommitted.dead_letters.extend(report.dead_letters);
         for (rule, late) in &report.late {
-            self.progress_of_rules[*rule].late.add_all(late, self.rules[*rule].joins_us());
+            let progress = &mut self.progress_of_rules[*rule];
+            let list = progress.shared.as_mut().map_or(&mut progress.late, |shared| &mut shared.late);
+            list.add_all(late, self.rules[*rule].joins_us());
         }
         for (lane, failure) in report.failures {
             self.note_failure(Some(lane), failure, true);
         }
-        report.deltas.iter().try_for_each(|delta| self.merge(delta))?;
-        self.uncommitted.deltas.extend(report.deltas);
-        self.take_rows(report.rows)
+        report.deltas.into_iter().try_for_each(|delta| self.take_delta(delta, true))?;
+        self.take_lane_rows(report.rows)?;
+        self.take_inbox(&report.inbox)
+    }
+
+    fn take_inbox(&mut self, messages: &[InboxMessage]) -> Result<()> {
+        let inbox = self.lanes.values().find(|status| status.stream == INBOX);
+        let published = inbox.map_or(0, |status| status.replay.published);
+        for message in messages {
+            self.take_message(message, published)?;
+            self.progress.buffered_bytes.fetch_sub(message.payload.len() as u64, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Takes partial state in, unless nobody will ask for it.
@@ -628,16 +681,19 @@ impl Coordinator {
         });
     }
 
-    /// The lowest time that all lanes of a stream have reached. A lane that never had an event holds back the
-    /// others until it is advanced as idle.
-    fn reached_us(&self, stream: usize) -> i64 {
+    /// The lowest time that all lanes of a stream have reached, in a job of several slots those of this slot. A lane that never had
+    /// an event holds back the others until it is advanced as idle.
+    fn own_reached_us(&self, stream: usize) -> i64 {
         if let Some(system) = stream.checked_sub(self.streams.len()).and_then(|which| self.system.get(which)) {
             return system.reached_us();
         }
         let assigned = self.lanes.values().filter(|status| status.stream == stream);
         let assigned = assigned.map(|s| if s.section.ended { END_OF_TIME } else { s.section.reached_us });
         // Before the source has said which lanes there are, a new one could come too late.
-        let Some(assigned_us) = assigned.min() else { return BEFORE_TIME };
+        let has_none = || self.exchange.is_some() && self.all_sources_heard() && self.awaited(stream).next().is_none();
+        let Some(assigned_us) = assigned.min() else {
+            return if has_none() { END_OF_TIME } else { BEFORE_TIME };
+        };
         // All known lanes have ended, but a notice that waits may bring more.
         if assigned_us == END_OF_TIME && !self.notices.is_empty() {
             return BEFORE_TIME;
@@ -646,21 +702,56 @@ impl Coordinator {
         self.awaited(stream).map(|(_, section)| section.resume_reached_us).fold(assigned_us, i64::min)
     }
 
+    /// The lowest time that all lanes of a stream have reached, of all slots. Results that late events correct wait for closed files.
+    fn reached_us(&self, stream: usize, rule: usize) -> i64 {
+        match &self.exchange {
+            Some(exchange) => exchange.least_us(&self.name_of_stream(stream), exchange.awaits_files(rule)),
+            None => self.own_reached_us(stream),
+        }
+    }
+
     /// How far the slowest stream of a rule has come, less the rule's delay.
     fn rule_watermark_us(&self, rule: usize) -> i64 {
         let plan = &self.rules[rule];
-        let reached_us = plan.streams.iter().map(|stream| self.reached_us(*stream)).min();
+        if self.awaits_slots(rule) {
+            return BEFORE_TIME;
+        }
+        let reached_us = plan.streams.iter().map(|stream| self.reached_us(*stream, rule)).min();
         watermark_us(reached_us.unwrap_or(BEFORE_TIME), plan.delay_ms)
     }
 
-    /// The watermark to which each state is to be advanced; all its rules have it.
+    /// Whether there are slots that may not run the rule yet.
+    fn awaits_slots(&self, rule: usize) -> bool {
+        self.progress_of_rules[rule].shared.as_ref().is_some_and(|shared| !shared.awaits.is_empty())
+    }
+
+    /// Whether another slot puts together what there is of the rule.
+    fn is_elsewhere(&self, rule: usize) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| !exchange.is_home_of(rule))
+    }
+
+    /// The watermark to which each state is to be advanced; all its rules have it, if they run in all slots.
     fn watermarks_us(&self) -> Arc<[i64]> {
-        self.states.iter().map(|state| self.rule_watermark_us(state.rules[0])).collect()
+        let of_state = |state| self.rules_here(state).map(|rule| self.rule_watermark_us(rule)).max();
+        (0..self.states.len()).map(|state| of_state(state).unwrap_or(BEFORE_TIME)).collect()
+    }
+
+    /// The rules of a state that are put together in this slot.
+    fn rules_here(&self, state: usize) -> impl Iterator<Item = usize> {
+        self.states[state].rules.iter().copied().filter(|rule| !self.is_elsewhere(*rule))
+    }
+
+    /// The watermark up to which the lanes hand over what they have of each state.
+    fn lane_watermarks_us(&self) -> Arc<[i64]> {
+        if self.exchange.is_none() {
+            return self.watermarks_us();
+        }
+        self.states.iter().map(|state| self.handed_over_us(state.rules[0])).collect()
     }
 
     /// Up to where everything that a state gives is out.
     fn final_until_us(&self, state: usize) -> i64 {
-        let of_rules = self.states[state].rules.iter().map(|rule| self.progress_of_rules[*rule].final_until_us);
+        let of_rules = self.rules_here(state).map(|rule| self.progress_of_rules[rule].final_until_us);
         of_rules.max().unwrap_or(BEFORE_TIME)
     }
 
@@ -670,7 +761,8 @@ impl Coordinator {
         let mut of_alerts = Vec::new();
         loop {
             let output = self.final_program.advance(watermarks_us)?;
-            let rows = output.rows.into_iter().filter(|rows| !self.has_stopped(rows.rule));
+            let is_given = |rule: usize| !self.has_stopped(rule) && !self.awaits_slots(rule);
+            let rows = output.rows.into_iter().filter(|rows| is_given(rows.rule));
             let (alerts, rows): (Vec<_>, Vec<_>) = rows.partition(|rows| self.rules[rows.rule].alert.is_some());
             of_alerts.extend(alerts);
             for failure in output.failures {
@@ -734,14 +826,16 @@ impl Coordinator {
         let mut advances = Vec::new();
         for (id, status) in &self.lanes {
             let Some(silent_since_ms) = status.silent_since_ms.filter(|_| !status.section.ended) else { continue };
-            let others = self
-                .lanes
-                .iter()
-                .filter(|(other, s)| *other != id && s.stream == status.stream && !s.section.ended)
+            let Some(plan) = self.streams.get(status.stream) else { continue };
+            let own =
+                self.lanes.iter().filter(|(other, s)| *other != id && s.stream == status.stream && !s.section.ended);
+            let foreign = self.exchange.iter().flat_map(|exchange| exchange.others_us(&plan.name));
+            let others = own
                 .map(|(_, s)| s.section.reached_us)
+                .chain(foreign.filter(|us| *us != END_OF_TIME))
                 .filter(|us| *us != BEFORE_TIME && *us > status.section.reached_us);
             let lane = SilentLane { reached_us: status.section.reached_us, silent_since_ms };
-            let timeout_ms = i64::try_from(self.streams[status.stream].idle_timeout.as_millis()).unwrap_or(i64::MAX);
+            let timeout_ms = i64::try_from(plan.idle_timeout.as_millis()).unwrap_or(i64::MAX);
             if let Some(reached_us) = decide_idle_advance(lane, others.min(), now_ms, timeout_ms) {
                 advances.push((status.worker, status.number, reached_us));
             }
@@ -757,7 +851,7 @@ impl Coordinator {
     }
 
     fn note_gauges(&self) {
-        let reached = (0..self.streams.len()).map(|stream| self.reached_us(stream)).min().unwrap_or(BEFORE_TIME);
+        let reached = (0..self.streams.len()).map(|stream| self.own_reached_us(stream)).min().unwrap_or(BEFORE_TIME);
         self.progress.reached_us.store(reached, Ordering::Relaxed);
         self.progress.open_alerts.store(self.lifecycle.open_count() as u64, Ordering::Relaxed);
     }

@@ -286,6 +286,9 @@ pub trait FinalProgram: Send {
     /// For a rule that begins in a running stream: what it gives final at the watermark would lack what came before it.
     fn begin_at(&mut self, rule: usize, watermark_us: i64);
 
+    /// For a rule that begins while the program runs: nothing that is final at the watermark is given.
+    fn leave_out(&mut self, rule: usize, watermark_us: i64);
+
     /// The watermark up to which a state has been taken out: a snapshot leaves away what was final then.
     fn taken_us(&self, state: usize) -> i64;
 
@@ -421,6 +424,23 @@ pub trait Archive: Send + Sync + fmt::Debug {
     async fn read_range(&self, range: &TableRange<'_>, take: TakeBatch<'_>) -> Result<()>;
     /// Compaction, log checkpoints, cleanup; called from time to time in the background.
     async fn maintain(&self, table: &str) -> Result<()>;
+}
+
+/// What one slot tells another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotMessage {
+    /// The slot that it is for.
+    pub to: u32,
+    /// Only slots can read it.
+    pub payload: Bytes,
+}
+
+/// How the slots of a job reach each other.
+#[async_trait]
+pub trait ExchangeSink: Send + Sync + fmt::Debug {
+    /// Brings messages to the inboxes of their slots, those to one slot in their order; durable when it returns. After a failure
+    /// all of them are sent again: receivers know what they have.
+    async fn send(&self, messages: &[SlotMessage]) -> Result<()>;
 }
 
 /// Where alerts go besides their table.

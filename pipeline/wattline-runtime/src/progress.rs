@@ -79,6 +79,58 @@ impl Default for Progress {
 }
 
 impl Progress {
+    /// The counters of several jobs together, with the gauges of those that `run`.
+    pub fn of_all<'a>(all: impl Iterator<Item = (&'a Self, bool)>) -> Self {
+        let sum = Self::default();
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut reached_us: Option<i64> = None;
+        for (of, runs) in all {
+            for (to, from) in sum.counters().into_iter().zip(of.counters()) {
+                to.fetch_add(load(from), Ordering::Relaxed);
+            }
+            for (to, from) in [(&sum.unknown_fields, &of.unknown_fields), (&sum.too_late, &of.too_late)] {
+                let mut to = lock(to);
+                lock(from).iter().for_each(|(name, count)| *to.entry(name.clone()).or_default() += count);
+            }
+            if !runs {
+                continue;
+            }
+            for (to, from) in sum.gauges().into_iter().zip(of.gauges()) {
+                to.fetch_add(load(from), Ordering::Relaxed);
+            }
+            let lag = of.lag.load(Ordering::Relaxed);
+            if lag >= 0 {
+                sum.lag.store(sum.lag.load(Ordering::Relaxed).max(0) + lag, Ordering::Relaxed);
+            }
+            let reached = of.reached_us.load(Ordering::Relaxed);
+            reached_us = Some(reached_us.map_or(reached, |least| least.min(reached)));
+            sum.stalled.fetch_or(of.stalled.load(Ordering::Relaxed), Ordering::Relaxed);
+            let trouble = lock(&of.trouble).clone();
+            lock(&sum.trouble).get_or_insert_default().push_str(&trouble.unwrap_or_default());
+        }
+        lock(&sum.trouble).take_if(|trouble| trouble.is_empty());
+        sum.reached_us.store(reached_us.unwrap_or(BEFORE_TIME), Ordering::Relaxed);
+        sum
+    }
+
+    fn counters(&self) -> [&AtomicU64; 9] {
+        [
+            &self.records,
+            &self.bytes,
+            &self.events,
+            &self.refused,
+            &self.late,
+            &self.alerts,
+            &self.result_rows,
+            &self.rule_errors,
+            &self.epochs,
+        ]
+    }
+
+    fn gauges(&self) -> [&AtomicU64; 3] {
+        [&self.buffered_bytes, &self.state_bytes, &self.open_alerts]
+    }
+
     /// The next offset of a lane that the workers have not processed yet; 0 before the first.
     pub fn processed(&self, lane: &LaneId) -> i64 {
         lock(&self.processed).get(lane).copied().unwrap_or(0)

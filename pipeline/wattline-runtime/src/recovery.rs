@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use wattline_core::alert::{AlertState, Lifecycle};
 use wattline_core::chain::{ResumePoint, decide_resume};
+use wattline_core::exchange::Sender;
 use wattline_core::manifest::{FORMAT, LaneSection, Manifest, RuleProgress};
 use wattline_core::record::LaneId;
 use wattline_core::system_log::SystemSection;
@@ -57,6 +58,12 @@ pub(crate) struct Past {
     pub(crate) system: Vec<SystemSection>,
     /// Rows of system streams that the stored state does not cover, by stream.
     pub(crate) system_rows: Vec<(String, RecordBatch)>,
+    /// In a job of several slots: what was told as of the checkpoint, from which on the inbox is read again.
+    pub(crate) senders: Vec<Sender>,
+    /// The last link that told the slots something.
+    pub(crate) told: u64,
+    /// The object with what the last epoch told.
+    pub(crate) outbox: Option<String>,
 }
 
 /// Reads a manifest.
@@ -127,6 +134,7 @@ pub(crate) async fn read_past(store: &dyn Store, chain: &str) -> Result<Past> {
             past.alert_state_object.clone_from(&epoch.alert_state_object);
             past.stage_objects.clone_from(&epoch.stage_objects);
             past.checkpoint_rows.clone_from(&epoch.rows_object);
+            past.senders = epoch.exchange.iter().flat_map(|of| of.senders.iter().cloned()).collect();
         } else {
             changes.extend(epoch.alert_changes.iter().cloned());
         }
@@ -136,6 +144,10 @@ pub(crate) async fn read_past(store: &dyn Store, chain: &str) -> Result<Past> {
         }
         past.rules.clone_from(&epoch.rules);
         past.system.clone_from(&epoch.system);
+        if let Some(exchange) = &epoch.exchange {
+            past.told = exchange.told;
+            past.outbox.clone_from(&exchange.outbox);
+        }
         past.last_epoch = Some(manifest);
     }
     load_objects(store, &mut past).await?;

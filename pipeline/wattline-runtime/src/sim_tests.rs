@@ -7,6 +7,7 @@
 mod oracle;
 mod rules;
 mod script;
+mod slots;
 mod world;
 
 use std::collections::BTreeMap;
@@ -16,11 +17,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use wattline_core::error::Kind;
+use wattline_core::exchange::Place;
 use wattline_core::lane::TimeGuard;
 use wattline_core::time::BEFORE_TIME;
 
 use crate::clock::Clock;
-use crate::port::Position;
+use crate::port::{Position, Source};
 use crate::progress::Progress;
 use crate::verify::check_chain;
 use crate::{Job, JobSettings, LaneMatch, Result, RunSummary, StreamPlan, run};
@@ -78,12 +80,23 @@ impl Clock for TestClock {
     }
 }
 
-fn job(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>, shutdown: watch::Receiver<bool>) -> Job {
+fn job(
+    scene: &Scene,
+    script: &Arc<Script>,
+    life: &Arc<Life>,
+    place: Option<Place>,
+    shutdown: watch::Receiver<bool>,
+) -> Job {
     let patience_ms = i64::try_from(life.number).expect("few lives") * PATIENCE_PER_LIFE_MS;
     let clock: Arc<dyn Clock> =
         Arc::new(TestClock { began_ms: BEGIN_MS + CLOCK_AHEAD_MS + patience_ms, began: Instant::now() });
     let seed = scene.seed ^ (life.number << 32);
-    let source = ScriptedSource::new(script, seed, Arc::clone(&clock), scene.records_per_block);
+    let source = match place {
+        None => {
+            Box::new(ScriptedSource::new(script, seed, Arc::clone(&clock), scene.records_per_block)) as Box<dyn Source>
+        }
+        Some(place) => slots::source(scene, script, life, place, &clock),
+    };
     let hour = Duration::from_secs(3_600);
     let checkpoint_ms = match (scene.checkpoints_come_later, life.number) {
         (false, _) => scene.checkpoint_ms,
@@ -93,7 +106,7 @@ fn job(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>, shutdown: watch::R
     Job {
         settings: JobSettings {
             job: "sim".into(),
-            slot: "0".into(),
+            slot: life.slot.to_string(),
             nonce: format!("life-{}", life.number),
             tick: Duration::from_millis(scene.tick_ms),
             checkpoint: Duration::from_millis(checkpoint_ms),
@@ -122,15 +135,16 @@ fn job(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>, shutdown: watch::R
         rules: rules::plans(),
         states: rules::states(),
         references: BTreeMap::new(),
-        reference_tables: Some(Box::new(rules::Registers::new(scene.workers))),
-        sources: vec![Box::new(source)],
+        reference_tables: Some(Box::new(rules::Registers::new(scene.workers, place))),
+        sources: vec![source],
         decoders: Box::new(|_| Box::new(rules::TextDecoder)),
         lane_programs: (0..scene.workers).map(|_| Box::<rules::Lanes>::default() as _).collect(),
-        final_program: Box::<rules::Merged>::default(),
+        final_program: Box::new(place.map_or_else(rules::Merged::default, rules::Merged::at)),
         programs: Box::new(rules::single_rule),
         store: Arc::clone(life) as _,
         archive: Arc::clone(life) as _,
         alert_sink: Some(Arc::clone(life) as _),
+        exchange: place.map(|place| slots::exchange(life, place)),
         clock,
         progress: Arc::new(Progress::default()),
         shutdown,
@@ -139,9 +153,13 @@ fn job(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>, shutdown: watch::R
 
 /// Runs one process to its end.
 fn live(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>) -> Result<RunSummary> {
+    live_at(scene, script, life, None)
+}
+
+fn live_at(scene: &Scene, script: &Arc<Script>, life: &Arc<Life>, place: Option<Place>) -> Result<RunSummary> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let (_keep, shutdown) = watch::channel(false);
-    let job = job(scene, script, life, shutdown);
+    let job = job(scene, script, life, place, shutdown);
     let outcome = runtime.block_on(async { tokio::time::timeout(LIFE_MAX, run(job)).await });
     outcome.unwrap_or_else(|_| panic!("{scene:?}: life {} hangs", life.number))
 }
@@ -176,9 +194,13 @@ fn ends(script: &Script) -> Ends {
 
 /// What the chain says of itself is true, and the next start would find what it needs.
 fn the_chain_is_true(world: &Arc<World>, context: &str) {
+    the_chain_of_is_true("0", world, context);
+}
+
+fn the_chain_of_is_true(slot: &str, world: &Arc<World>, context: &str) {
     let reader = Life::begin(world, 2 * LIVES_MAX, None);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let report = runtime.block_on(check_chain(&*reader, "sim", "0")).expect("memory answers");
+    let report = runtime.block_on(check_chain(&*reader, "sim", slot)).expect("memory answers");
     assert!(report.links > 0 && report.problems.is_empty(), "{context}: {:#?}", report.problems);
 }
 

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use wattline_core::alert::AlertState;
 use wattline_core::chain_check::{ChainCheck, NamedFile, chain_place};
@@ -15,6 +16,7 @@ use wattline_core::manifest::{Body, Epoch, FORMAT, Manifest};
 use wattline_core::problem::{Advice, Problem, Problems};
 
 use crate::commit::app_id;
+use crate::coordinator::read_messages;
 use crate::error::{Error, Result};
 use crate::frames;
 use crate::port::Store;
@@ -208,10 +210,13 @@ async fn read_link(store: &dyn Store, slot: &str, n: u64) -> Result<Link> {
 }
 
 /// Reads an object as a start would.
-fn read_object(path: &str, body: &[u8]) -> Result<()> {
+fn read_object(path: &str, body: &Bytes) -> Result<()> {
     if path.starts_with("alert-state/") {
         let states: Result<Vec<AlertState>, _> = serde_json::from_slice(body);
         return states.map(drop).map_err(|e| Error::BadObject { path: path.to_owned(), reason: e.to_string() });
+    }
+    if path.starts_with(OUTBOX) {
+        return read_messages(path, body).map(drop);
     }
     frames::read(path, body).map(drop)
 }
@@ -288,6 +293,9 @@ impl Reading {
     }
 }
 
+/// Where the messages of links are.
+const OUTBOX: &str = "outbox/";
+
 /// A checkpoint needs its own objects only; an epoch after it adds the rows that it published.
 fn note_objects(objects: &mut Vec<String>, n: u64, epoch: &Epoch) {
     if epoch.checkpoint == n {
@@ -296,6 +304,9 @@ fn note_objects(objects: &mut Vec<String>, n: u64, epoch: &Epoch) {
         objects.extend(epoch.alert_state_object.clone());
     }
     objects.extend(epoch.rows_object.clone());
+    // What a link tells is there until the next one is.
+    objects.retain(|path| !path.starts_with(OUTBOX));
+    objects.extend(epoch.exchange.iter().flat_map(|of| of.outbox.clone()));
 }
 
 #[cfg(test)]

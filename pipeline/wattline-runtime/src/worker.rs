@@ -16,7 +16,7 @@ use wattline_core::lane::IdleAdvance;
 use wattline_core::late::LateStretches;
 use wattline_core::record::{LaneId, RecordBlock};
 
-use crate::coordinator::held_bytes;
+use crate::coordinator::{INBOX, InboxMessage, held_bytes};
 use crate::error::{Error, Result};
 use crate::intake::{BlockPlace, Lane, Replay, StreamIntake};
 use crate::port::{Decoded, Decoder, LaneProgram, RuleFailure, RuleOutput, RuleRows, StateDelta};
@@ -88,6 +88,8 @@ pub(crate) struct WorkerReport {
     pub(crate) dead_letters: Vec<DeadLetter>,
     /// Where events are that came too late for a rule that corrects its results, by rule.
     pub(crate) late: BTreeMap<usize, LateStretches>,
+    /// What came for this slot from the slots.
+    pub(crate) inbox: Vec<InboxMessage>,
     /// Raw rows by stream, only for a checkpoint.
     pub(crate) raw: BTreeMap<usize, Vec<RecordBatch>>,
     pub(crate) error: Option<Error>,
@@ -122,6 +124,8 @@ pub(crate) struct Worker {
     pub(crate) program: Box<dyn LaneProgram>,
     /// The program before it, until the next barrier: what is to be run for the epoch that the last one cut belongs to it.
     pub(crate) before: Option<Box<dyn LaneProgram>>,
+    /// In a job of several slots: what is final at these watermarks, by state, was told before this process began.
+    pub(crate) told_us: Option<Arc<[i64]>>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) lanes: BTreeMap<LaneNumber, Lane>,
     /// Rules that were stopped in a lane.
@@ -148,7 +152,9 @@ impl Worker {
                     reply.send(report).is_ok()
                 }
                 WorkerMessage::Close { watermarks_us, reply } => {
-                    let closed = self.program.close(&watermarks_us).map_err(|what| Error::State { what });
+                    let dropped = self.drop_what_was_told();
+                    let closed = dropped.and_then(|()| self.program.close(&watermarks_us));
+                    let closed = closed.map_err(|what| Error::State { what });
                     self.note_state();
                     reply.send(closed).is_ok()
                 }
@@ -223,7 +229,9 @@ impl Worker {
     ) -> SystemReport {
         let program = self.before.as_mut().unwrap_or(&mut self.program);
         let output = program.push(lane, stream, batch);
+        let told = self.told_us.as_ref().map_or_else(|| Ok(Vec::new()), |told_us| program.close(told_us));
         let deltas = watermarks_us.map_or_else(|| Ok(Vec::new()), |until_us| program.close(&until_us));
+        let deltas = told.and(deltas);
         output.failures.iter().for_each(|failure| self.quarantine(failure.rule, lane));
         self.note_state();
         SystemReport { output, deltas }
@@ -244,7 +252,18 @@ impl Worker {
     }
 
     fn take_records(&mut self, number: LaneNumber, block: &RecordBlock) -> Result<()> {
-        let Some(lane) = self.lanes.get(&number) else { return Ok(()) };
+        let Some(lane) = self.lanes.get_mut(&number) else { return Ok(()) };
+        if lane.stream == INBOX {
+            if let Some(last) = block.offsets.last() {
+                lane.first_offset.get_or_insert(block.offsets[0]);
+                lane.note_reached(last + 1);
+            }
+            let message =
+                |k: usize| InboxMessage { offset: block.offsets[k], payload: block.payload(k).to_vec().into() };
+            self.progress.buffered_bytes.fetch_add(block.bytes.len() as u64, Ordering::Relaxed);
+            self.pending.inbox.extend((0..block.len()).map(message));
+            return Ok(());
+        }
         let decoded = self.decoders[lane.stream].decode(block);
         Progress::add(&self.progress.records, block.len());
         Progress::add(&self.progress.bytes, block.bytes.len());
@@ -368,12 +387,20 @@ impl Worker {
         self.progress.state_bytes.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
     }
 
+    /// Drops the partial state of which the slot had told before this process began, and which was read again.
+    fn drop_what_was_told(&mut self) -> Result<(), String> {
+        match &self.told_us {
+            Some(told_us) => self.program.close(told_us).map(drop),
+            None => Ok(()),
+        }
+    }
+
     fn report(&mut self, checkpoint: bool) -> WorkerReport {
         let kept_raw = if checkpoint { BTreeMap::new() } else { std::mem::take(&mut self.pending.raw) };
         let mut report = std::mem::take(&mut self.pending);
         self.pending.raw = kept_raw;
         if checkpoint {
-            match self.program.seal() {
+            match self.drop_what_was_told().and_then(|()| self.program.seal()) {
                 Ok(deltas) => report.deltas = deltas,
                 Err(what) => report.error = report.error.or(Some(Error::State { what })),
             }

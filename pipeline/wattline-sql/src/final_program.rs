@@ -137,8 +137,12 @@ impl FinalState {
 }
 
 impl FinalProgram {
-    /// `shared` are the states of the rules that run: all of them, or the `only` one.
-    pub(crate) fn new(rules: Arc<Vec<CompiledRule>>, shared: Arc<Vec<SharedState>>, only: Option<usize>) -> Self {
+    /// `shared` are the states of the rules that run, and of others, which are not given out.
+    pub(crate) fn new(
+        rules: Arc<Vec<CompiledRule>>,
+        shared: Arc<Vec<SharedState>>,
+        runs: impl Fn(&CompiledRule, usize) -> bool,
+    ) -> Self {
         let states = shared.iter().map(|state| FinalState::new(state.feed(&rules))).collect();
         let state_of = |fingerprint: &String| shared.iter().position(|state| state.fingerprint == *fingerprint);
         let stages = rules.iter().enumerate().map(|(number, rule)| RuleStages {
@@ -147,7 +151,7 @@ impl FinalProgram {
             keeps_state: rule.plan.root.keeps_state(),
             given_us: BEFORE_TIME,
             open: None,
-            stopped: only.is_some_and(|only| only != number),
+            stopped: !runs(rule, number),
         });
         let stages = stages.collect();
         Self { watermarks_us: vec![BEFORE_TIME; shared.len()], rules, shared, states, stages, share: None }
@@ -404,6 +408,12 @@ impl FinalProgram {
         if stages.keeps_state {
             stages.given_us = stages.given_us.max(watermark_us);
         }
+    }
+
+    /// For a rule that begins while the program runs: nothing of what is final at the watermark is given, also of what states hold.
+    pub fn leave_out(&mut self, rule: usize, watermark_us: i64) {
+        let given_us = &mut self.stages[rule].given_us;
+        *given_us = (*given_us).max(watermark_us);
     }
 
     /// The watermark up to which a state has been taken out: what a snapshot leaves away.

@@ -170,7 +170,13 @@ impl RuleSet {
     /// A second stage with empty state, for the process.
     #[must_use]
     pub fn final_program(&self) -> FinalProgram {
-        FinalProgram::new(Arc::clone(&self.rules), Arc::clone(&self.states), None)
+        self.final_program_of(|_| true)
+    }
+
+    /// A second stage for the rules with these ids only; all rules and states keep their numbers.
+    #[must_use]
+    pub fn final_program_of(&self, is_wanted: impl Fn(&str) -> bool) -> FinalProgram {
+        FinalProgram::new(Arc::clone(&self.rules), Arc::clone(&self.states), |rule, _| is_wanted(&rule.header.id))
     }
 
     /// Both stages of one rule by itself, with empty state: to run it again over what is in the archive. Its states are
@@ -179,7 +185,7 @@ impl RuleSet {
     pub fn programs_of(&self, rule: usize) -> (LaneProgram, FinalProgram) {
         let states = Arc::new(SharedState::of(&self.rules, Some(rule)));
         let lanes = LaneProgram::new(Arc::clone(&self.rules), Arc::clone(&states), Some(rule));
-        (lanes, FinalProgram::new(Arc::clone(&self.rules), states, Some(rule)))
+        (lanes, FinalProgram::new(Arc::clone(&self.rules), states, |_, number| number == rule))
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod archive;
 #[cfg(debug_assertions)]
 pub(crate) mod crash_points;
 pub(crate) mod decoder;
+pub(crate) mod exchange;
 pub(crate) mod program;
 pub(crate) mod references;
 pub(crate) mod sink;

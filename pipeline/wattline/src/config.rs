@@ -145,7 +145,9 @@ pub(crate) struct Alerts {
 #[derive(Debug, Clone, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Run {
-    /// Worker threads; 0 means one per core.
+    /// Into how many slots the job is divided, which any number of processes share.
+    pub(crate) slots: u32,
+    /// Worker threads, of each slot; 0 means one per core, over all slots.
     pub(crate) workers: usize,
     pub(crate) tick: HumanTime,
     pub(crate) checkpoint: HumanTime,
@@ -164,6 +166,7 @@ pub(crate) struct Run {
 impl Default for Run {
     fn default() -> Self {
         Self {
+            slots: 1,
             workers: 0,
             tick: HumanTime(1_000),
             checkpoint: HumanTime(30_000),

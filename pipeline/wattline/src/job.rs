@@ -3,29 +3,34 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use wattline_connect::archive::{Archive, MaintainPolicy};
 use wattline_connect::files::{FileSource, FileSourceConfig};
 use wattline_connect::kafka::alerts::{AlertPublisher, AlertPublisherConfig, OnPublishStep};
-use wattline_connect::kafka::source::{KafkaSource, KafkaSourceConfig, SlotMember};
+use wattline_connect::kafka::exchange::{ExchangeConfig, ExchangeSender, ensure_topic};
+use wattline_connect::kafka::source::{KafkaSource, KafkaSourceConfig, Share, SlotMember};
 use wattline_connect::store::ObjectRoot;
 use wattline_core::alert::{AlertRule, Severity};
+use wattline_core::exchange::Place;
 use wattline_core::lane::TimeGuard;
-use wattline_core::record::column;
+use wattline_core::record::{LaneId, column};
 use wattline_runtime::alerting::AlertPlan;
 use wattline_runtime::clock::{Clock, SystemClock};
 use wattline_runtime::port::{AlertSink, Decoder, LaneProgram, References, Reloaded, Source};
 use wattline_runtime::progress::Progress;
 use wattline_runtime::table::TableSpec;
 use wattline_runtime::{
-    CorrectionPlan, Job, JobSettings, LaneMatch, Programs, RulePlan, StatePlan, StreamPlan, corrected_schema,
+    CorrectionPlan, ExchangePlan, Job, JobSettings, LaneMatch, Programs, RulePlan, StatePlan, StreamPlan,
+    corrected_schema,
 };
 use wattline_sql::{CompiledRule, RuleKind, RuleSet, RuleSeverity, SharedState};
 
 use crate::adapt::archive::{JOBS_FOLDER, JobStore, Tables};
 use crate::adapt::decoder::StreamDecoder;
+use crate::adapt::exchange::Inboxes;
 use crate::adapt::program::{Lanes, Merged};
 use crate::adapt::references::ReferenceFiles;
 use crate::adapt::sink::AlertTopic;
@@ -38,6 +43,8 @@ pub(crate) type WrapSource = Box<dyn FnOnce(Box<dyn Source>) -> Box<dyn Source> 
 
 /// What a command decides about a run beside the configuration.
 pub(crate) struct RunOptions {
+    /// Which slot of how many, in a job of several.
+    pub(crate) place: Option<Place>,
     /// Stop at the end of the topics as they are now.
     pub(crate) until_end: bool,
     /// Counters that the caller reads.
@@ -64,19 +71,22 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
     let root = archive_root(config, &project.folder)?;
     root.probe().await?;
     let job = config.job.get_ref().clone();
+    let place = options.place;
+    let slot = place.map_or_else(|| config.slot.clone(), |place| place.slot.to_string());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (sources, streams) = {
         // The client libraries block while they connect.
         let project_streams = project.streams.clone();
         let kafka = config.kafka.clone();
-        let member = SlotMember { job: job.clone(), slot: config.slot.clone() };
+        let member = SlotMember { job: job.clone(), slot: slot.clone() };
+        let share = place.map(|place| Share { place, inbox: inbox_of(&job, place) });
         let (until_end, wrap, folder) = (options.until_end, options.wrap_kafka, project.folder.clone());
         let clock = Arc::clone(&clock);
         tokio::task::spawn_blocking(move || {
             let (mut sources, streams) = connect_files(&project_streams, &folder, &clock)?;
             let topics: Vec<String> = project_streams.iter().filter_map(|stream| stream.config.topic.clone()).collect();
             if !topics.is_empty() {
-                let kafka: Box<dyn Source> = Box::new(connect_topics(member, kafka, topics, until_end, &clock)?);
+                let kafka: Box<dyn Source> = Box::new(connect_topics(member, share, kafka, topics, until_end, &clock)?);
                 sources.push(match wrap {
                     Some(wrap) => wrap(kafka),
                     None => kafka,
@@ -87,18 +97,22 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         .await
         .context("connecting the sources")??
     };
-    let alert_sink = connect_alerts(config, options.on_publish_step).await?;
-    let workers = match config.run.workers {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        workers => workers,
+    let alert_sink = connect_alerts(config, slot.clone(), options.on_publish_step).await?;
+    let exchange = match place {
+        Some(place) => Some(connect_exchange(config, place).await?),
+        None => None,
     };
     let names: Arc<[String]> = project.stream_names().into();
-    let run =
-        RunPrograms { workers, state: StateMemory::of(&config.run, &project.folder)?, streams: Arc::clone(&names) };
+    let run = RunPrograms {
+        workers: worker_count(&config.run),
+        state: StateMemory::of(&config.run, &project.folder)?,
+        streams: Arc::clone(&names),
+        place,
+    };
     let reference_tables = tokio::task::block_in_place(|| ReferenceFiles::of(project, run.clone()))?;
     let (reference_tables, programs) = first_programs(reference_tables, project, &run).await?;
     Ok(Job {
-        settings: settings(config, &job),
+        settings: settings(config, &job, slot),
         rules: rule_plans(&project.rules, &names),
         states: state_plans(&project.rules, &names),
         references: programs.versions,
@@ -112,6 +126,7 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         store: Arc::new(JobStore(root.child(JOBS_FOLDER).child(&job))),
         archive: Arc::new(Tables { archive: Archive::open(root), maintain: maintain_policy(&config.run) }),
         alert_sink,
+        exchange,
         clock,
         progress: options.progress,
         shutdown: options.shutdown,
@@ -121,9 +136,28 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
 /// What the program itself has in memory, most of it its own text.
 const PROGRAM_BYTES: u64 = 96 << 20;
 
-/// Memory for data.
+/// Memory for data, of one slot: a process may come to run all of them.
 fn data_bytes(run: &config::Run) -> u64 {
-    run.memory.0 - PROGRAM_BYTES.min(run.memory.0 / 2)
+    (run.memory.0 - PROGRAM_BYTES.min(run.memory.0 / 2)) / u64::from(run.slots.max(1))
+}
+
+/// Threads for lanes, of one slot.
+fn worker_count(run: &config::Run) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    match (run.workers, usize::try_from(run.slots).unwrap_or(1).max(1)) {
+        (0, slots) => cores.div_ceil(slots),
+        (workers, _) => workers,
+    }
+}
+
+/// The partition by which other slots reach a slot.
+fn inbox_of(job: &str, place: Place) -> LaneId {
+    LaneId::new(exchange_topic(job), i32::try_from(place.slot).unwrap_or(i32::MAX))
+}
+
+/// The topic by which the slots of a job reach each other.
+fn exchange_topic(job: &str) -> String {
+    format!("wattline-{job}-exchange")
 }
 
 /// Files are merged in memory, and what they become too.
@@ -138,12 +172,12 @@ fn maintain_policy(run: &config::Run) -> MaintainPolicy {
 const OBJECT_BYTES_MIN: u64 = 4 << 20;
 const OBJECT_BYTES_MAX: u64 = 32 << 20;
 
-fn settings(config: &config::Config, job: &str) -> JobSettings {
+fn settings(config: &config::Config, job: &str, slot: String) -> JobSettings {
     let run = &config.run;
     let data_bytes = data_bytes(run);
     JobSettings {
         job: job.to_owned(),
-        slot: config.slot.clone(),
+        slot,
         nonce: uuid::Uuid::new_v4().simple().to_string(),
         tick: run.tick.duration(),
         checkpoint: run.checkpoint.duration(),
@@ -168,6 +202,8 @@ pub(crate) struct RunPrograms {
     state: StateMemory,
     /// Names of all streams by their number.
     streams: Arc<[String]>,
+    /// In a job of several slots: only the rules that are at home in this one are merged here.
+    place: Option<Place>,
 }
 
 /// What the windows of the rules may have of the memory, and where the rest of them goes.
@@ -225,7 +261,11 @@ impl RunPrograms {
         Reloaded {
             versions,
             lane_programs: (0..self.workers).map(lanes).collect(),
-            final_program: Box::new(Merged(rules.final_program().with_memory(*bytes, scratch))),
+            final_program: Box::new(Merged(
+                rules
+                    .final_program_of(|id| self.place.is_none_or(|place| place.is_home_of(id)))
+                    .with_memory(*bytes, scratch),
+            )),
             programs: single_programs(rules, streams),
         }
     }
@@ -275,6 +315,7 @@ fn connect_files(streams: &[LoadedStream], folder: &Path, clock: &Arc<dyn Clock>
 
 fn connect_topics(
     member: SlotMember,
+    share: Option<Share>,
     kafka: Option<config::Kafka>,
     topics: Vec<String>,
     until_end: bool,
@@ -284,6 +325,7 @@ fn connect_topics(
     let group = kafka.group_id.clone().unwrap_or_else(|| format!("wattline-{}", member.job));
     let mut source = KafkaSourceConfig::new(&kafka.bootstrap_servers, group, topics);
     source.member = Some(member);
+    source.share = share;
     source.properties = kafka_properties(&kafka)?;
     source.until_end = until_end;
     source.connect_timeout = kafka.connect_timeout.duration();
@@ -329,10 +371,44 @@ fn stream_plan(stream: &LoadedStream, lanes: LaneMatch) -> StreamPlan {
     }
 }
 
-async fn connect_alerts(config: &config::Config, on_step: Option<OnPublishStep>) -> Result<Option<Arc<dyn AlertSink>>> {
+/// How the slots of a job reach each other.
+pub(crate) fn exchange_config(config: &config::Config) -> Result<ExchangeConfig> {
+    let Some(kafka) = &config.kafka else { bail!("a job of several slots needs a section [kafka]") };
+    Ok(ExchangeConfig {
+        bootstrap_servers: kafka.bootstrap_servers.clone(),
+        properties: kafka_properties(kafka)?,
+        topic: exchange_topic(config.job.get_ref()),
+        slots: config.run.slots,
+        connect_timeout: kafka.connect_timeout.duration(),
+        send_timeout: SEND_TIMEOUT,
+    })
+}
+
+/// How long what slots tell may be on its way before it is sent again.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Rows that make up one message to another slot, about, in memory: well below what topics take.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+async fn connect_exchange(config: &config::Config, place: Place) -> Result<ExchangePlan> {
+    let exchange = exchange_config(config)?;
+    let sender = tokio::task::spawn_blocking(move || -> Result<ExchangeSender> {
+        ensure_topic(&exchange)?;
+        Ok(ExchangeSender::new(exchange))
+    })
+    .await
+    .context("connecting the exchange")??;
+    let inbox = inbox_of(config.job.get_ref(), place);
+    Ok(ExchangePlan { place, inbox, sink: Arc::new(Inboxes::new(sender)), message_bytes: MESSAGE_BYTES })
+}
+
+async fn connect_alerts(
+    config: &config::Config,
+    slot: String,
+    on_step: Option<OnPublishStep>,
+) -> Result<Option<Arc<dyn AlertSink>>> {
     let Some(topic) = config.alerts.as_ref().and_then(|alerts| alerts.topic.clone()) else { return Ok(None) };
     let Some(kafka) = config.kafka.clone() else { bail!("[alerts] names a topic, but there is no section [kafka]") };
-    let (job, slot) = (config.job.get_ref().clone(), config.slot.clone());
+    let job = config.job.get_ref().clone();
     let publisher = tokio::task::spawn_blocking({
         let job = job.clone();
         move || -> Result<AlertPublisher> {

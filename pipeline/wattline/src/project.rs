@@ -381,6 +381,23 @@ impl Loader {
             let help = "add a section `[kafka]` with `bootstrap_servers = \"host:9092\"`".to_owned();
             self.mistake("WL-1104", file, 0..0, "a topic is named, but no Kafka".to_owned(), Some(help));
         }
+        self.check_slots(file, config);
+    }
+
+    /// What several processes share out among them are partitions of topics.
+    fn check_slots(&mut self, file: &str, config: &Config) {
+        if config.run.slots == 0 {
+            let help = "write how many slots the job is divided into, 1 if one process runs it".to_owned();
+            self.mistake("WL-1105", file, 0..0, "a job of no slots has nothing to run".to_owned(), Some(help));
+        }
+        if config.run.slots <= 1 {
+            return;
+        }
+        for (name, stream) in config.streams.iter().filter(|(_, stream)| stream.get_ref().topic.is_none()) {
+            let message = format!("stream `{name}` reads files, which slots cannot share out among them");
+            let help = "leave out `slots` in `[run]`, or give the stream a `topic`".to_owned();
+            self.mistake("WL-1105", file, stream.span(), message, Some(help));
+        }
     }
 
     /// A rule's table may not be one that the job has anyway.

@@ -197,6 +197,13 @@ impl Reloads {
         self.desk.tell(&change.requests, None, &before, &now);
     }
 
+    /// The same of a job of several slots, of which each begins by itself.
+    pub(crate) fn taken_by_slots(&self, requests: &[String], before: &Project, now: &Project) {
+        let (before, now) = (rules_of(before), rules_of(now));
+        tracing::info!("the slots of this process go on with other rules: {}", differences(&before, &now));
+        self.desk.tell(requests, None, &before, &now);
+    }
+
     /// Says that the job could not start with them; gives back what it had.
     pub(crate) fn give_back(&self, change: Change, error: &anyhow::Error) -> Project {
         self.refuse(&change.requests, &format!("{error:#}"), &change.before);
@@ -241,6 +248,9 @@ fn other_place(before: &Config, now: &Config) -> Option<&'static str> {
     }
     if before.slot != now.slot {
         return Some("the slot");
+    }
+    if before.run.slots != now.run.slots {
+        return Some("the number of slots");
     }
     (before.archive.url != now.archive.url).then_some("the archive")
 }

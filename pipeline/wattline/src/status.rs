@@ -16,15 +16,16 @@ const REDRAW: Duration = Duration::from_millis(500);
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Shows the status until the task is aborted.
-pub(crate) async fn show(progress: Arc<Progress>) {
+pub(crate) async fn show(look: impl Fn() -> Arc<Progress>) {
     let terminal = std::io::stderr().is_terminal();
     let mut every = tokio::time::interval(if terminal { REDRAW } else { LOG_EVERY });
     every.tick().await;
     let mut last = (Instant::now(), 0);
     loop {
         every.tick().await;
+        let progress = look();
         let events = progress.events.load(Ordering::Relaxed);
-        let rate = (events - last.1) as f64 / last.0.elapsed().as_secs_f64();
+        let rate = events.saturating_sub(last.1) as f64 / last.0.elapsed().as_secs_f64();
         last = (Instant::now(), events);
         let line = line(&progress, rate as u64);
         if terminal {

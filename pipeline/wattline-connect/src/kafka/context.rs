@@ -95,7 +95,7 @@ fn trouble(error: &KafkaError, reason: &str) -> Trouble {
     Trouble { message, all_brokers_down: is_all_down(error) }
 }
 
-fn forward_log(level: RDKafkaLogLevel, facility: &str, line: &str) {
+pub(crate) fn forward_log(level: RDKafkaLogLevel, facility: &str, line: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(target: "librdkafka", facility, "{line}");

@@ -104,6 +104,11 @@ impl LaneTable {
     /// Adds lanes; one that is already there begins anew.
     pub(crate) fn assign(&mut self, ids: &[LaneId]) {
         self.revoke(ids);
+        self.add(ids);
+    }
+
+    /// Adds lanes that are not there yet.
+    pub(crate) fn add(&mut self, ids: &[LaneId]) {
         self.lanes.extend(ids.iter().map(|id| Lane {
             id: id.clone(),
             phase: Phase::Silent,

@@ -14,6 +14,9 @@
 //! the same time show themselves. The broker gives the one that comes back what the other had, also if the topics, or their
 //! partitions, are other ones now. Then nobody is told of these lanes: the group is left, and joined anew.
 //!
+//! In a job of several slots ([`Share`]) a source joins no group: the partitions of a slot follow from their numbers. It asks for
+//! them from time to time, and says so of new ones. The inbox of the slot is a lane among them that has no end.
+//!
 //! One thread drives a source. Memory is bounded by `queued.max.messages.kbytes` (64 MiB unless set) plus one batch.
 
 use std::fmt;
@@ -24,6 +27,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Message, Timestamp};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use wattline_core::exchange::Place;
 use wattline_core::record::LaneId;
 
 use super::context::{Notice, SourceContext};
@@ -41,6 +45,8 @@ const WAIT_MAX: Duration = Duration::from_millis(200);
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a question that was not answered.
 const QUESTION_PAUSE: Duration = Duration::from_millis(500);
+/// How often it is looked whether a topic has more partitions, where no group says so.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(10);
 /// Events of the main queue served in one poll.
 const GROUP_EVENTS_MAX: usize = 64;
 
@@ -73,6 +79,15 @@ impl SlotMember {
     }
 }
 
+/// What one slot of several reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// Which slot of how many.
+    pub place: Place,
+    /// The partition by which other slots reach it.
+    pub inbox: LaneId,
+}
+
 /// How to read Kafka.
 #[derive(Debug, Clone)]
 pub struct KafkaSourceConfig {
@@ -85,6 +100,8 @@ pub struct KafkaSourceConfig {
     /// The slot that is to be a static member of the group. Further properties may name the member otherwise, or have none with
     /// an empty `group.instance.id`.
     pub member: Option<SlotMember>,
+    /// Which partitions are read, without a group; all that the group gives if absent.
+    pub share: Option<Share>,
     /// Further librdkafka properties.
     pub properties: Properties,
     /// Bounded mode: a lane ends at the end its partition had when the lane was started.
@@ -105,6 +122,7 @@ impl KafkaSourceConfig {
             group_id: group_id.into(),
             topics,
             member: None,
+            share: None,
             properties: Properties::new(),
             until_end: false,
             connect_timeout: Duration::from_secs(10),
@@ -115,6 +133,9 @@ impl KafkaSourceConfig {
 
     /// The name of the static member, if there is to be one.
     fn instance_id(&self) -> Option<String> {
+        if self.share.is_some() {
+            return None;
+        }
         let own = self.properties.get(INSTANCE_ID).cloned();
         own.or_else(|| self.member.as_ref().map(SlotMember::instance_id)).filter(|id| !id.is_empty())
     }
@@ -145,6 +166,9 @@ pub struct KafkaSource {
     group_id: String,
     member: Option<SlotMember>,
     instance_id: Option<String>,
+    share: Option<Share>,
+    /// In a job of several slots: when to look for partitions again.
+    look_again_at: Instant,
     /// The first lanes that the group gives are still to come, and may be those of a process that read something else.
     doubts_first: bool,
     until_end: bool,
@@ -183,7 +207,9 @@ impl KafkaSource {
             .iter()
             .map(|topic| cluster.partition_count(&consumer, topic).map(|count| (topic.clone(), count)));
         let partitions = partitions.collect::<Result<Vec<_>>>()?;
-        subscribe(&consumer, &partitions)?;
+        if config.share.is_none() {
+            subscribe(&consumer, &partitions)?;
+        }
         Ok(Self {
             fetch: FetchQueue::new(Arc::clone(&consumer), config.batch_records_max),
             consumer,
@@ -193,6 +219,8 @@ impl KafkaSource {
             member: config.member,
             doubts_first: instance_id.is_some(),
             instance_id,
+            share: config.share,
+            look_again_at: Instant::now(),
             until_end: config.until_end,
             clock,
             held: false,
@@ -215,6 +243,7 @@ impl KafkaSource {
         let wait = max_wait.min(WAIT_MAX);
         let idle = self.held || (!self.lanes.any_running() && !self.lanes.any_starting());
         self.serve_group(if idle { wait } else { Duration::ZERO }, &mut events)?;
+        self.look_for_partitions(&mut events);
         self.begin_started(&mut events);
         if self.held {
             return Ok(events);
@@ -371,6 +400,35 @@ impl KafkaSource {
         Ok(())
     }
 
+    /// Finds the partitions of the slot; says all of them at first, even if there are none, and new ones later.
+    fn look_for_partitions(&mut self, events: &mut Vec<SourceEvent>) {
+        let Some(share) = &self.share else { return };
+        if Instant::now() < self.look_again_at {
+            return;
+        }
+        let is_first = self.lanes.get(&share.inbox).is_none();
+        let mut found: Vec<LaneId> = if is_first { vec![share.inbox.clone()] } else { Vec::new() };
+        for (topic, count) in &mut self.partitions {
+            match partition_count(&self.consumer, topic) {
+                Ok(now) => *count = now.max(*count),
+                Err(error) => {
+                    let message = format!("the partitions of `{topic}` cannot be asked for: {error}");
+                    events.push(SourceEvent::Trouble(Trouble { message, all_brokers_down: false }));
+                    self.look_again_at = Instant::now() + QUESTION_PAUSE;
+                    return;
+                }
+            }
+            let of_slot = (0..*count).filter(|partition| share.place.reads(*partition));
+            found.extend(of_slot.map(|partition| LaneId::new(topic.as_str(), partition)));
+        }
+        found.retain(|lane| self.lanes.get(lane).is_none());
+        self.look_again_at = Instant::now() + PARTITIONS_EVERY;
+        if !found.is_empty() {
+            self.lanes.add(&found);
+            events.push(SourceEvent::Assigned(found));
+        }
+    }
+
     /// Whether these lanes are not all that there are, or those of other topics. Of a group with several members a part is no
     /// sign of that, but to join it anew does no harm either.
     fn is_outdated(&self, given: &[LaneId]) -> bool {
@@ -417,12 +475,14 @@ impl KafkaSource {
                 }
             };
             lane.next = wanted;
-            lane.until = self.until_end.then_some(high);
+            let is_inbox = self.share.as_ref().is_some_and(|share| share.inbox == lane.id);
+            let ends = self.until_end && !is_inbox;
+            lane.until = ends.then_some(high);
             changed.push(lane.id.clone());
             if wanted < low || wanted > high {
                 lane.phase = Phase::Silent;
                 events.push(SourceEvent::OffsetLost { lane: lane.id.clone(), wanted, first: low, end: high });
-            } else if self.until_end && wanted >= high {
+            } else if ends && wanted >= high {
                 lane.phase = Phase::Ended;
                 events.push(SourceEvent::Ended { lane: lane.id.clone(), next_offset: wanted });
             } else {
@@ -563,6 +623,12 @@ fn subscribe(consumer: &BaseConsumer<SourceContext>, partitions: &[(String, i32)
     consumer
         .subscribe(&topics)
         .map_err(|source| Error::Kafka { doing: format!("subscribing to `{}`", topics.join("`, `")), source })
+}
+
+fn partition_count(consumer: &BaseConsumer<SourceContext>, topic: &str) -> rdkafka::error::KafkaResult<i32> {
+    let metadata = consumer.fetch_metadata(Some(topic), QUESTION_TIMEOUT)?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    Ok(found.map_or(0, |found| i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)))
 }
 
 fn list_of(lanes: &[LaneId]) -> TopicPartitionList {

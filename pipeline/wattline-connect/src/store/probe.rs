@@ -33,7 +33,12 @@ fn create_folder(root: &ObjectRoot) -> Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    std::fs::create_dir(folder).map_err(|source| {
+    let created = match std::fs::create_dir(folder) {
+        // Another process was faster.
+        Err(source) if source.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        created => created,
+    };
+    created.map_err(|source| {
         let parent = folder.parent().unwrap_or(folder).display();
         match source.kind() {
             ErrorKind::NotFound => refused(

@@ -28,12 +28,13 @@ use arrow::compute::{cast, concat_batches, filter_record_batch, take_record_batc
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use wattline_core::error::Retry;
+use wattline_core::exchange::ArchivedLane;
 use wattline_core::late::LateStretches;
 use wattline_core::manifest::{Correction, LaneSection};
 use wattline_core::record::{LaneId, column};
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
-use super::{Coordinator, Instant, Programs, RulePlan};
+use super::{Coordinator, INBOX, Instant, Programs, RulePlan};
 use crate::alerting;
 use crate::error::{Error, Result};
 use crate::events;
@@ -150,7 +151,7 @@ impl Coordinator {
         for rule in 0..self.rules.len() {
             let Some(plan) = self.rules[rule].correction.clone() else { continue };
             let stretches: Vec<(i64, i64)> = self.progress_of_rules[rule].late.iter().collect();
-            if stretches.is_empty() || self.has_stopped(rule) || !self.has_caught_up(rule) {
+            if stretches.is_empty() || self.is_elsewhere(rule) || self.has_stopped(rule) || !self.has_caught_up(rule) {
                 continue;
             }
             corrected |= self.correct_rule(rule, &plan, &stretches).await?;
@@ -195,25 +196,43 @@ impl Coordinator {
         Ok(true)
     }
 
-    /// Where all lanes stand, those of the past that were not assigned too.
-    fn sections_of_all(&self) -> impl Iterator<Item = &LaneSection> {
+    /// Where the lanes of this slot stand, those of the past that were not assigned too.
+    fn own_sections(&self) -> impl Iterator<Item = &LaneSection> {
         let assigned = self.lanes.values().map(|status| &status.section);
         assigned.chain(self.dormant.values().map(|(section, _)| section))
     }
 
+    /// Where all lanes stand; in a job of several slots as the slots have told, with what is final by it.
+    fn archived_lanes(&self) -> Vec<ArchivedLane> {
+        let own = |section: &LaneSection| ArchivedLane {
+            lane: section.lane.clone(),
+            stream: section.stream.clone(),
+            since: section.since,
+            archive: section.archive,
+        };
+        match &self.exchange {
+            Some(exchange) => exchange.archived_lanes().cloned().collect(),
+            None => self.own_sections().map(own).collect(),
+        }
+    }
+
     /// Whether all that was published of the rule's streams is in closed files: while a lane re-reads it is not.
     fn has_caught_up(&self, rule: usize) -> bool {
+        if self.exchange.is_some() {
+            // Nothing is published of it but what is, as far as all was heard again that the slots had told.
+            return self.lanes.values().any(|of| of.stream == INBOX && of.processed >= of.section.published);
+        }
         let streams = &self.rules[rule].streams;
         // A lane of the past that feeds the stream no more has nothing to read again.
         let of_rule = |lane: &LaneId| streams.iter().any(|of| self.streams[*of].lanes.matches(lane));
-        self.sections_of_all().all(|section| !of_rule(&section.lane) || section.archive == section.published)
+        self.own_sections().all(|section| !of_rule(&section.lane) || section.archive == section.published)
     }
 
     fn lane_cuts(&self, rule: usize) -> HashMap<LaneId, LaneCut> {
         let progress = &self.progress_of_rules[rule];
         let before: HashMap<&LaneId, i64> =
             progress.correction.iter().flat_map(|of| &of.offsets).map(|(lane, offset)| (lane, *offset)).collect();
-        let cut = |section: &LaneSection| {
+        let cut = |section: &ArchivedLane| {
             let stopped = progress.quarantined.iter().find(|q| q.lane.as_ref() == Some(&section.lane));
             let cut = LaneCut {
                 since: section.since,
@@ -222,7 +241,7 @@ impl Coordinator {
             };
             (section.lane.clone(), cut)
         };
-        self.sections_of_all().map(cut).collect()
+        self.archived_lanes().iter().map(cut).collect()
     }
 
     /// As [`read_again`](Self::read_again), a few times: an archive that is away for longer must not hold up the job.
@@ -332,8 +351,8 @@ impl Coordinator {
     fn settle(&mut self, rule: usize, plan: &CorrectionPlan, stretches: &[(i64, i64)], changed: bool) {
         let streams = &self.rules[rule].streams;
         let of_rule = |stream: &str| streams.iter().any(|of| self.streams[*of].name == stream);
-        let sections = self.sections_of_all().filter(|of| of_rule(&of.stream));
-        let offsets = sections.map(|section| (section.lane.clone(), section.archive)).collect();
+        let lanes = self.archived_lanes().into_iter().filter(|of| of_rule(&of.stream));
+        let offsets = lanes.map(|of| (of.lane, of.archive)).collect();
         let joins_us = self.rules[rule].joins_us();
         let progress = &mut self.progress_of_rules[rule];
         let revision = progress.correction.as_ref().map_or(1, |of| of.revision) + i64::from(changed);

@@ -199,7 +199,6 @@ impl Coordinator {
             checkpoint: if checkpoint { self.chain.next } else { self.checkpoint_n },
             rules_revision: self.rules_revision.clone(),
             references: self.references.clone(),
-            rules: self.rules.iter().map(|r| r.fingerprint.clone()).zip(self.progress_of_rules.clone()).collect(),
             alert_changes: self.lifecycle.take_changes(),
             alerts,
             ..Epoch::default()
@@ -234,6 +233,10 @@ impl Coordinator {
         }
         epoch.lanes = self.sections(checkpoint);
         epoch.system = self.system.iter().map(|of| of.section(checkpoint)).collect();
+        epoch.exchange = self.exchange_section(&epoch.lanes, checkpoint).await?;
+        // It says what was told.
+        epoch.rules = self.rules.iter().map(|r| r.fingerprint.clone()).zip(self.progress_of_rules.clone()).collect();
+        let sent = self.outbox_to_delete(&epoch);
         let n = self.chain.commit(epoch.clone()).await?;
         self.after_commit(n, checkpoint, &epoch);
         // Only now are the buffers free: a link names the files with the rows, or they are few.
@@ -242,11 +245,28 @@ impl Coordinator {
         let files = epoch.adds.values().map(Vec::len).sum();
         let told = epoch.alerts.len();
         self.roll_forward(n, &epoch, false).await?;
+        if let Some(path) = sent {
+            self.delete(&path).await;
+        }
         if checkpoint {
             self.clean_up(n, &epoch).await;
         }
         events::Committed { n, checkpoint, files, alerts: told, took: started.elapsed() }.emit();
         Ok(())
+    }
+
+    /// What the link says of the exchange with other slots; what it tells them is written first.
+    async fn exchange_section(
+        &mut self,
+        lanes: &[LaneSection],
+        checkpoint: bool,
+    ) -> Result<Option<wattline_core::manifest::Exchange>> {
+        let outbox = match self.outgoing(lanes, checkpoint) {
+            Some(outgoing) => Some(self.write_outbox(outgoing).await?),
+            None => None,
+        };
+        let n = self.chain.next;
+        Ok(self.exchange.as_ref().map(|exchange| exchange.section(outbox, n)))
     }
 
     /// Names the files of one call to the archive.
@@ -456,6 +476,13 @@ impl Coordinator {
         Progress::add(&self.progress.alerts, epoch.alerts.len());
     }
 
+    /// Deletes what no link needs any more; what cannot be deleted is left to the vacuum.
+    async fn delete(&self, path: &str) {
+        if let Err(error) = self.chain.store.delete(path).await {
+            events::CleanupFailed { path, error: &error }.emit();
+        }
+    }
+
     /// Deletes the objects that the last checkpoint named and this one does not, and manifests past retention.
     async fn clean_up(&mut self, n: u64, epoch: &Epoch) {
         let mut obsolete = std::mem::take(&mut self.rows_objects);
@@ -472,9 +499,7 @@ impl Coordinator {
                 && epoch.rows_object.as_ref() != Some(path)
         });
         for path in obsolete {
-            if let Err(error) = self.chain.store.delete(&path).await {
-                events::CleanupFailed { path: &path, error: &error }.emit();
-            }
+            self.delete(&path).await;
         }
         if let Err(error) = self.delete_old_links(n).await {
             events::CleanupFailed { path: "chains", error: &error }.emit();

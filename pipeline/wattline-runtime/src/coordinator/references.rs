@@ -77,7 +77,9 @@ impl Coordinator {
         for problem in &seen.problems {
             events::ReferenceNotTaken { problem }.emit();
         }
-        for freshness in seen.freshness {
+        // Of several slots one says so.
+        let judged = if self.looks_after_tables() { seen.freshness } else { Vec::new() };
+        for freshness in judged {
             self.judge_freshness(&freshness);
         }
         self.reference_tables.reloaded = seen.reloaded;

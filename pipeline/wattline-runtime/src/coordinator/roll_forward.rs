@@ -48,6 +48,7 @@ impl Coordinator {
             })
             .await?;
         }
+        self.send_outbox(epoch).await?;
         self.report_published(epoch);
         Ok(())
     }
@@ -94,8 +95,16 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Of several slots the first one does.
+    pub(super) fn looks_after_tables(&self) -> bool {
+        self.exchange.as_ref().is_none_or(|exchange| exchange.slot() == 0)
+    }
+
     /// Starts the background work on the tables, unless it is running or not yet due.
     pub(super) fn start_maintenance(&mut self) {
+        if !self.looks_after_tables() {
+            return;
+        }
         let running = self.maintenance.as_ref().is_some_and(|task| !task.is_finished());
         if running || self.last_maintenance.elapsed() < self.settings.maintenance {
             return;
@@ -113,6 +122,9 @@ impl Coordinator {
 
     /// Compacts and cleans every table once; at the end of bounded input.
     pub(super) async fn maintain_all(&self) {
+        if !self.looks_after_tables() {
+            return;
+        }
         for table in self.table_names() {
             if let Err(error) = self.archive.maintain(&table).await {
                 events::MaintenanceFailed { table: &table, error: &error }.emit();

@@ -9,13 +9,17 @@ use crossbeam_channel::bounded;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use wattline_core::alert::AlertState;
+use wattline_core::exchange::Place;
 use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
+use super::exchange::{self, Exchange, INBOX, INBOX_STREAM};
 use super::references::{FRESHNESS, ReferenceTables};
 use super::system_streams::SystemLane;
-use super::{Coordinator, Job, LaneStatus, RulePlan, StreamPlan, Uncommitted, WORKER_QUEUE_BLOCKS, epoch, gone};
+use super::{
+    Coordinator, Job, LaneStatus, RulePlan, StatePlan, StreamPlan, Uncommitted, WORKER_QUEUE_BLOCKS, epoch, gone,
+};
 use crate::commit::Chain;
 use crate::error::{Error, Result};
 use crate::events;
@@ -37,10 +41,13 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     let (slot, progress) = (job.settings.slot.clone(), Arc::clone(&job.progress));
     let mut past = until_done("reading the chain", &progress, || read_past(job.store.as_ref(), &slot)).await?;
     let fresh = past.had_ended();
-    let progress_of_rules = progress_of_rules(&job.rules, &job.streams, &past, fresh);
+    let place = job.exchange.as_ref().map(|exchange| exchange.place);
+    let progress_of_rules = progress_of_rules(&job.rules, &job.streams, &past, fresh, place);
+    let exchange = job.exchange.take().map(|plan| Exchange::new(plan, &job.rules, &job.states, &past, fresh));
+    let told_us = exchange.as_ref().map(|_| told_of_states(&job.states, &progress_of_rules));
     let system = SystemLane::all(&slot, job.streams.len(), &job.rules, &past, fresh);
     let (workers, threads) =
-        start_workers(&job.streams, &job.rules, job.decoders.as_ref(), job.lane_programs, &progress)?;
+        start_workers(&job.streams, &job.rules, job.decoders.as_ref(), job.lane_programs, told_us, &progress)?;
     let (notify, notices) = mpsc::channel(NOTICES);
     let mut coordinator = Coordinator {
         chain: Chain {
@@ -74,6 +81,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         dormant: BTreeMap::new(),
         system,
         uncommitted: Uncommitted::default(),
+        exchange,
         checkpoint_n: past.checkpoint,
         state_objects: past.state_objects.clone(),
         state_written: epoch::StateWritten::restored(past.state_objects.len()),
@@ -138,6 +146,7 @@ fn start_workers(
     rules: &[RulePlan],
     decoders: &super::DecoderFactory,
     programs: Vec<Box<dyn crate::port::LaneProgram>>,
+    told_us: Option<Arc<[i64]>>,
     progress: &Arc<crate::progress::Progress>,
 ) -> Result<StartedWorkers> {
     let intakes: Arc<[StreamIntake]> =
@@ -151,6 +160,7 @@ fn start_workers(
             decoders: (0..streams.len()).map(decoders).collect(),
             program,
             before: None,
+            told_us: told_us.clone(),
             progress: Arc::clone(progress),
             lanes: BTreeMap::new(),
             quarantined: Default::default(),
@@ -190,15 +200,24 @@ fn rules_revision(rules: &[RulePlan]) -> String {
 }
 
 /// Where each rule continues; a rule that the past does not know begins where its streams stand.
-fn progress_of_rules(rules: &[RulePlan], streams: &[StreamPlan], past: &Past, fresh: bool) -> Vec<RuleProgress> {
+fn progress_of_rules(
+    rules: &[RulePlan],
+    streams: &[StreamPlan],
+    past: &Past,
+    fresh: bool,
+    place: Option<Place>,
+) -> Vec<RuleProgress> {
     let system = table::system_streams().map(|stream| stream.name);
     let name = |stream: usize| match streams.get(stream) {
         Some(plan) => plan.name.as_str(),
         None => system[stream - streams.len()],
     };
+    let names: Vec<String> = (0..streams.len() + system.len()).map(|stream| name(stream).to_owned()).collect();
+    let senders = if fresh { &[][..] } else { &past.senders[..] };
     let begin = |rule: &RulePlan| {
         let reached = rule.streams.iter().filter_map(|stream| past.reached_max_us(name(*stream))).max();
-        let reached = reached.filter(|_| !fresh);
+        let told = place.and_then(|_| exchange::told_before_us(rule, &names, &past.senders));
+        let reached = reached.max(told).filter(|_| !fresh);
         RuleProgress {
             id: rule.id.clone(),
             final_until_us: BEFORE_TIME,
@@ -206,10 +225,18 @@ fn progress_of_rules(rules: &[RulePlan], streams: &[StreamPlan], past: &Past, fr
             quarantined: Vec::new(),
             late: Default::default(),
             correction: None,
+            shared: place.map(|place| exchange::first_progress(place, rule, senders)),
         }
     };
     let known = |rule: &RulePlan| past.rules.get(&rule.fingerprint).filter(|_| !fresh).cloned();
     rules.iter().map(|rule| known(rule).unwrap_or_else(|| begin(rule))).collect()
+}
+
+/// What of each state was told is final at these watermarks.
+fn told_of_states(states: &[StatePlan], progress: &[RuleProgress]) -> Arc<[i64]> {
+    let told_us = |rule: &usize| progress[*rule].shared.as_ref().map_or(BEFORE_TIME, |shared| shared.told_us);
+    // A rule that came to a state that others had was told with them from then on.
+    states.iter().map(|state| state.rules.iter().map(told_us).max().unwrap_or(BEFORE_TIME)).collect()
 }
 
 impl Coordinator {
@@ -348,8 +375,7 @@ impl Coordinator {
     /// Before any state comes in: what was final is not taken in again. Rules that are all new leave alone the windows that
     /// began before them; a new rule that shares the state of an older one finds these windows whole, and gives them too.
     fn ignored_until_us(&self, state: usize) -> i64 {
-        let rules = &self.states[state].rules;
-        let ignored = rules.iter().map(|rule| self.began_before_us(*rule)).min().unwrap_or(BEFORE_TIME);
+        let ignored = self.rules_here(state).map(|rule| self.began_before_us(rule)).min().unwrap_or(BEFORE_TIME);
         self.final_until_us(state).max(ignored)
     }
 
@@ -366,7 +392,9 @@ impl Coordinator {
         let mine: Vec<LaneId> = lanes.iter().filter(|lane| !self.lanes.contains_key(lane)).cloned().collect();
         self.chain.take(&mine).await?;
         for lane in mine {
-            let Some(stream) = self.streams.iter().position(|stream| stream.lanes.matches(&lane)) else { continue };
+            let is_inbox = self.exchange.as_ref().is_some_and(|exchange| exchange.is_inbox(&lane));
+            let of_job = self.streams.iter().position(|stream| stream.lanes.matches(&lane));
+            let Some(stream) = of_job.or(is_inbox.then_some(INBOX)) else { continue };
             self.open_lane(source, stream, lane).await?;
         }
         Ok(())
@@ -377,8 +405,8 @@ impl Coordinator {
         let worker = self.lanes.len() % self.workers.len();
         let known = self.dormant.remove(&lane);
         let begun = known.is_some();
-        let (mut section, replay) =
-            known.unwrap_or_else(|| (new_section(&lane, &self.streams[stream]), Replay::default()));
+        let name = self.streams.get(stream).map_or(INBOX_STREAM, |plan| plan.name.as_str());
+        let (mut section, replay) = known.unwrap_or_else(|| (new_section(&lane, name), Replay::default()));
         self.quarantine_sharers(&lane, section.state);
         let quarantined = self.quarantined_before(&lane, section.state);
         let opening = LaneOpening {
@@ -395,6 +423,7 @@ impl Coordinator {
         section.ended = false;
         self.tell_worker(worker, WorkerMessage::Open(Box::new(opening))).await?;
         if (!begun || went_on)
+            && stream != INBOX
             && let Some(reached_us) = self.watermark_base(stream)
         {
             // A lane that appears in a running stream, or goes on after its end, cannot open windows that are closed.
@@ -429,7 +458,7 @@ impl Coordinator {
     /// cannot be told from one that came later: a stream that begins at its end then reads that lane from its first record on.
     /// That gives more than was asked for, but loses nothing.
     fn first_position(&self, stream: usize) -> Position {
-        let plan = &self.streams[stream];
+        let Some(plan) = self.streams.get(stream) else { return Position::Earliest };
         let has_begun = self.lanes.values().any(|status| status.stream == stream && status.begun)
             || self.dormant.keys().any(|lane| plan.lanes.matches(lane));
         if has_begun { Position::Earliest } else { plan.start }
@@ -486,11 +515,11 @@ impl Coordinator {
     }
 }
 
-fn new_section(lane: &LaneId, stream: &StreamPlan) -> LaneSection {
+fn new_section(lane: &LaneId, stream: &str) -> LaneSection {
     LaneSection {
         lane: lane.clone(),
         generation: 0,
-        stream: stream.name.clone(),
+        stream: stream.to_owned(),
         published: 0,
         archive: 0,
         state: 0,

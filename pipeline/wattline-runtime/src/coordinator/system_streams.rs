@@ -52,6 +52,11 @@ impl SystemLane {
         self.log.reached_us()
     }
 
+    /// Nothing comes any more.
+    pub(super) fn end(&mut self) {
+        self.log.end();
+    }
+
     /// What the next link says; a checkpoint covers all rows, as they are handed to the rules before it.
     pub(super) fn section(&self, checkpoint: bool) -> SystemSection {
         SystemSection {
@@ -141,9 +146,8 @@ impl Coordinator {
             self.note_failure(Some(lane.clone()), failure, true);
         }
         let deltas = report.deltas.map_err(|what| Error::State { what })?;
-        deltas.iter().try_for_each(|delta| self.merge(delta))?;
-        self.uncommitted.deltas.extend(deltas);
-        self.take_rows(report.output.rows)
+        deltas.into_iter().try_for_each(|delta| self.take_delta(delta, true))?;
+        self.take_lane_rows(report.output.rows)
     }
 
     /// Runs the rules over rows of a system stream; for a checkpoint with all partial state that came of it. The worker has
@@ -161,7 +165,7 @@ impl Coordinator {
     /// part of the tick in which the input ended, so that one link says of all rules that they came to the end.
     pub(super) async fn end_system_streams(&mut self) -> Result<()> {
         for which in [DEAD_LETTERS, RULE_ERRORS] {
-            self.system[which].log.end();
+            self.system[which].end();
             if self.system[which].is_read {
                 let watermarks_us = self.watermarks_us();
                 self.advance_rules(&watermarks_us).await?;

@@ -5,15 +5,16 @@
 
 use serde_json::Value;
 use wattline_core::alert::{AlertRecord, Severity, Source, Status};
+use wattline_core::exchange::{ArchivedLane, Positions, Reached};
 use wattline_core::lane::IdleAdvance;
 use wattline_core::late::LateStretches;
-use wattline_core::manifest::{AddedFile, Body, Correction, Epoch, Quarantine, Seal};
+use wattline_core::manifest::{AddedFile, Body, Correction, Epoch, Exchange, Quarantine, Seal, SharedProgress};
 use wattline_core::system_log::SystemSection;
 
 use super::*;
 
-const EPOCH: &str = include_str!("manifest-4-epoch.json");
-const SEAL: &str = include_str!("manifest-4-seal.json");
+const EPOCH: &str = include_str!("manifest-5-epoch.json");
+const SEAL: &str = include_str!("manifest-5-seal.json");
 
 fn lane(partition: i32) -> LaneId {
     LaneId::new("meter-readings", partition)
@@ -49,6 +50,11 @@ fn progress() -> RuleProgress {
         ],
         late,
         correction: Some(Correction { until_us: 1_772_323_000_000_000, revision: 3, offsets: vec![(lane(3), 900)] }),
+        shared: Some(SharedProgress {
+            told_us: 1_772_323_090_000_000,
+            late: LateStretches::default(),
+            awaits: vec![2],
+        }),
     }
 }
 
@@ -133,12 +139,32 @@ fn epoch() -> Epoch {
         alert_state_object: Some("alert-state/0/16-a81b2c.json".into()),
         alert_changes: vec![state()],
         alerts: vec![record()],
+        exchange: Some(Exchange {
+            outbox: Some("outbox/0/17-a81b2c.frames".into()),
+            told: 17,
+            senders: vec![sender()],
+        }),
+    }
+}
+
+fn sender() -> Sender {
+    let reached =
+        Reached { least_us: 1_772_323_100_000_000, archived_us: 1_772_323_000_000_000, most_us: 1_772_323_200_000_000 };
+    Sender {
+        slot: 1,
+        n: 21,
+        next_part: None,
+        positions: Positions {
+            streams: BTreeMap::from([("meter_readings".into(), reached)]),
+            lanes: vec![ArchivedLane { lane: lane(4), stream: "meter_readings".into(), since: 0, archive: 1_100 }],
+        },
+        rules: BTreeMap::from([("0872e296d6b2e13920eb22484947d0b6".into(), 1_772_236_800_000_000)]),
     }
 }
 
 fn manifest(n: u64, nonce: &str, created_ms: i64, body: Body) -> Manifest {
     Manifest {
-        format: 4,
+        format: FORMAT,
         job: "billing".into(),
         chain: "0".into(),
         incarnation: "5f0c1d".into(),
@@ -150,8 +176,8 @@ fn manifest(n: u64, nonce: &str, created_ms: i64, body: Body) -> Manifest {
 }
 
 #[test]
-fn manifests_of_format_4_are_read_and_written_as_ever() {
-    assert_eq!(FORMAT, 4, "a new format needs files of its own beside this test");
+fn manifests_of_format_5_are_read_and_written_as_ever() {
+    assert_eq!(FORMAT, 5, "a new format needs files of its own beside this test");
     let sealed = Seal { lanes: vec![(lane(3), 3)], taken_by: "0".into() };
     for (text, expected) in [
         (EPOCH, manifest(17, "a81b2c", 1_772_323_200_123, Body::Epoch(Box::new(epoch())))),
@@ -167,8 +193,8 @@ fn manifests_of_format_4_are_read_and_written_as_ever() {
 fn a_manifest_of_another_format_is_refused_as_such() {
     for (text, reason) in [
         (r#"{"format": 3, "job": "billing", "lanes": [[0, 17]], "n": "17"}"#, "its format is 3, this version"),
-        (r#"{"format": 5, "job": {"name": "billing"}, "n": 17, "body": []}"#, "its format is 5, this version"),
-        (r#"{"format": 4, "job": "billing"}"#, "missing field `chain`"),
+        (r#"{"format": 6, "job": {"name": "billing"}, "n": 17, "body": []}"#, "its format is 6, this version"),
+        (r#"{"format": 5, "job": "billing"}"#, "missing field `chain`"),
         (r#"{"job": "billing"}"#, "missing field `format`"),
         ("[]", "invalid length 0"),
     ] {

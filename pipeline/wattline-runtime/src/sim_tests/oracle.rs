@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::array::{AsArray, RecordBatch, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use wattline_core::alert::{AlertRecord, AlertRow, Lifecycle, Source};
 use wattline_core::lane::LaneClock;
 use wattline_core::record::column;
@@ -148,26 +149,34 @@ fn check_system_streams(world: &World, unlucky: &[(Pane, Total)], parts: usize, 
     }
     let letters = numbers_of(world, DEAD_LETTERS);
     let mut expected: Vec<String> = unlucky.iter().map(|(pane, _)| rules::bad_luck(pane)).collect();
-    expected.extend(letters.contains(&rules::BREAKS_AT).then(|| rules::BROKEN.to_owned()));
+    // Each slot has a lane of its own, in which the rule fails by itself.
+    expected.extend(letters.iter().filter(|(_, number)| *number == rules::BREAKS_AT).map(|_| rules::BROKEN.to_owned()));
     messages.sort();
     expected.sort();
     assert_eq!(messages, expected, "{context}: rule errors");
     for (table, time, key, rule) in
         [(DEAD_LETTERS, "refused_at", "reason", "refusals"), (RULE_ERRORS, "failed_at", "rule_id", "failures")]
     {
-        let mut numbers = BTreeSet::new();
+        let mut numbers: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
         let mut expected: BTreeMap<Pane, Vec<i64>> = BTreeMap::new();
         for batch in world.rows(table) {
             let (times, keys) = (rules::longs(&batch, time), rules::text(&batch, key));
             let (offsets, lateness) = (rules::longs(&batch, column::OFFSET), rules::longs(&batch, column::LATENESS_MS));
+            let lanes = topics(&batch);
             for k in 0..batch.num_rows() {
-                assert!(numbers.insert(offsets[k]), "{context}: number {} is twice in `{table}`", offsets[k]);
+                let of_lane = numbers.entry(lanes.value(k).to_owned()).or_default();
+                assert!(of_lane.insert(offsets[k]), "{context}: number {} is twice in `{table}`", offsets[k]);
                 assert_eq!(lateness[k], 0, "{context}: a row of `{table}` is late");
                 let start_us = times[k].div_euclid(SYSTEM_WINDOW_US) * SYSTEM_WINDOW_US;
                 expected.entry((start_us, keys.value(k).to_owned())).or_default().push(1);
             }
         }
-        assert!(numbers.iter().copied().eq(0..numbers.len() as i64), "{context}: numbers of `{table}`: {numbers:?}");
+        for numbers in numbers.values() {
+            assert!(
+                numbers.iter().copied().eq(0..numbers.len() as i64),
+                "{context}: numbers of `{table}`: {numbers:?}"
+            );
+        }
         let mut got: BTreeMap<Pane, Vec<i64>> = BTreeMap::new();
         for (pane, (count, _)) in world.rows(rule).iter().flat_map(rules::totals) {
             got.entry(pane).or_default().push(count);
@@ -180,15 +189,27 @@ fn check_system_streams(world: &World, unlucky: &[(Pane, Total)], parts: usize, 
     }
     assert_eq!(numbers_of(world, "letters"), letters, "{context}: rows of the rule over dead letters");
     if parts == 1 {
-        let whole: Vec<i64> = letters.into_iter().filter(|number| *number < rules::BREAKS_AT).collect();
+        let whole: Vec<_> = letters.into_iter().filter(|(_, number)| *number < rules::BREAKS_AT).collect();
         assert_eq!(numbers_of(world, "brittle"), whole, "{context}: rows of the rule before it failed");
     }
 }
 
-/// The offsets of a table's rows, in order.
-fn numbers_of(world: &World, table: &str) -> Vec<i64> {
+fn topics(batch: &RecordBatch) -> StringArray {
+    let column = batch.column_by_name(column::TOPIC).expect("an identity column");
+    cast(column, &DataType::Utf8).expect("text").as_string().clone()
+}
+
+/// Lane and offset of a table's rows, in order.
+fn numbers_of(world: &World, table: &str) -> Vec<(String, i64)> {
     let rows = world.rows(table);
-    let mut numbers: Vec<i64> = rows.iter().flat_map(|batch| rules::longs(batch, column::OFFSET).to_vec()).collect();
+    let mut numbers: Vec<(String, i64)> = rows
+        .iter()
+        .flat_map(|batch| {
+            let topics = topics(batch);
+            let lanes = topics.iter().flatten().map(str::to_owned);
+            lanes.zip(rules::longs(batch, column::OFFSET).to_vec()).collect::<Vec<_>>()
+        })
+        .collect();
     numbers.sort_unstable();
     numbers
 }

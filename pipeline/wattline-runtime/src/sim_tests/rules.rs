@@ -30,6 +30,7 @@ use arrow::array::{
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use wattline_core::alert::{AlertRule, Severity};
+use wattline_core::exchange::Place;
 use wattline_core::record::{LaneId, RecordBlock, column};
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
@@ -411,18 +412,33 @@ pub(super) struct Merged {
     given_us: [i64; RULES],
     /// The only rule that is run, if not all are.
     only: Option<usize>,
+    /// Rules that are given out in another slot.
+    elsewhere: Vec<usize>,
 }
 
 impl Default for Merged {
     fn default() -> Self {
         let (taken_us, given_us) = ([BEFORE_TIME; STATES.len()], [BEFORE_TIME; RULES]);
-        Self { panes: Default::default(), taken_us, running: BTreeMap::new(), given_us, only: None }
+        Self {
+            panes: Default::default(),
+            taken_us,
+            running: BTreeMap::new(),
+            given_us,
+            only: None,
+            elsewhere: Vec::new(),
+        }
     }
 }
 
 impl Merged {
     pub(super) fn only(rule: usize) -> Self {
         Self { only: Some(rule), ..Self::default() }
+    }
+
+    pub(super) fn at(place: Place) -> Self {
+        let elsewhere =
+            plans().into_iter().enumerate().filter(|(_, rule)| !place.is_home_of(&rule.id)).map(|(rule, _)| rule);
+        Self { elsewhere: elsewhere.collect(), ..Self::default() }
     }
 
     fn advance_to(&mut self, state: usize, watermark_us: i64) -> FinalOutput {
@@ -433,8 +449,9 @@ impl Merged {
         self.taken_us[state] = watermark_us;
         let is_final = |pane: &Pane, _total: &mut Total| pane.0 + width_us(state) <= watermark_us;
         let closed: Vec<(Pane, Total)> = self.panes[state].extract_if(.., is_final).collect();
-        let only = self.only;
-        for rule in rules_of(STATES[state]).iter().filter(|rule| only.is_none_or(|only| only == **rule)) {
+        let (only, elsewhere) = (self.only, self.elsewhere.clone());
+        let runs = |rule: &&usize| only.is_none_or(|only| only == **rule) && !elsewhere.contains(rule);
+        for rule in rules_of(STATES[state]).iter().filter(runs) {
             let given: Vec<(Pane, Total)> = match *rule {
                 RUNNING => closed.iter().map(|(pane, total)| (pane.clone(), self.run(&pane.1, *total))).collect(),
                 _ => closed.clone(),
@@ -510,6 +527,10 @@ impl FinalProgram for Merged {
         }
     }
 
+    fn leave_out(&mut self, rule: usize, watermark_us: i64) {
+        self.given_us[rule] = self.given_us[rule].max(watermark_us);
+    }
+
     fn taken_us(&self, state: usize) -> i64 {
         self.taken_us[state]
     }
@@ -545,11 +566,12 @@ impl FinalProgram for Merged {
 pub(super) struct Registers {
     workers: usize,
     looks: usize,
+    place: Option<Place>,
 }
 
 impl Registers {
-    pub(super) fn new(workers: usize) -> Self {
-        Self { workers, looks: 0 }
+    pub(super) fn new(workers: usize, place: Option<Place>) -> Self {
+        Self { workers, looks: 0, place }
     }
 }
 
@@ -559,7 +581,7 @@ impl References for Registers {
         let reloaded = self.looks.is_multiple_of(2).then(|| Reloaded {
             versions: BTreeMap::from([("keys".to_owned(), self.looks.to_string())]),
             lane_programs: (0..self.workers).map(|_| Box::<Lanes>::default() as _).collect(),
-            final_program: Box::<Merged>::default(),
+            final_program: Box::new(self.place.map_or_else(Merged::default, Merged::at)),
             programs: Box::new(single_rule),
         });
         ReferencesSeen { reloaded, ..ReferencesSeen::default() }

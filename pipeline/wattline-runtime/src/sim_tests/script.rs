@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use wattline_core::exchange::Place;
 use wattline_core::record::{LaneId, RecordBlock};
 
+use super::world::World;
 use crate::Result;
 use crate::clock::Clock;
 use crate::port::{Position, Source, SourceEvent};
@@ -116,6 +118,13 @@ impl Script {
         self.one_by_one || lane.silent_before.is_some()
     }
 
+    /// What one slot reads of it.
+    pub(super) fn part_of(&self, place: Place) -> Self {
+        let mut part = self.clone();
+        part.lanes.retain(|lane| place.reads(lane.id.partition));
+        part
+    }
+
     /// More of the same, later.
     pub(super) fn extend(&mut self, dice: &mut Dice, records: usize) {
         for (number, lane) in self.lanes.iter_mut().enumerate() {
@@ -150,6 +159,69 @@ fn events(dice: &mut Dice, lane: usize, k: usize) -> Vec<Event> {
             }
         })
         .collect()
+}
+
+/// The lanes of a slot, and its inbox.
+#[derive(Debug)]
+pub(super) struct SlotSource {
+    lanes: ScriptedSource,
+    world: Arc<World>,
+    slot: u32,
+    inbox: LaneId,
+    next: Option<usize>,
+}
+
+impl SlotSource {
+    pub(super) fn new(lanes: ScriptedSource, world: &Arc<World>, slot: u32) -> Self {
+        Self { lanes, world: Arc::clone(world), slot, inbox: inbox_of(slot), next: None }
+    }
+}
+
+pub(super) fn inbox_of(slot: u32) -> LaneId {
+    LaneId::new("exchange", i32::try_from(slot).expect("few slots"))
+}
+
+impl Source for SlotSource {
+    fn poll(&mut self, max_wait: Duration) -> Result<Vec<SourceEvent>> {
+        let mut events = self.lanes.poll(max_wait)?;
+        for event in &mut events {
+            if let SourceEvent::Assigned(lanes) = event {
+                lanes.push(self.inbox.clone());
+            }
+        }
+        if let Some(next) = &mut self.next {
+            let mut block = RecordBlock::new(self.inbox.clone(), self.lanes.clock.now_ms());
+            for payload in self.world.inbox(self.slot, *next) {
+                block.push(i64::try_from(*next).expect("few messages"), -1, &payload);
+                *next += 1;
+            }
+            events.extend((!block.is_empty()).then_some(SourceEvent::Records(block)));
+        }
+        Ok(events)
+    }
+
+    fn start(&mut self, lane: &LaneId, position: Position) -> Result<()> {
+        if *lane != self.inbox {
+            return self.lanes.start(lane, position);
+        }
+        self.next = match position {
+            Position::Offset(offset) => Some(usize::try_from(offset).expect("an offset of the inbox")),
+            _ => Some(0),
+        };
+        Ok(())
+    }
+
+    fn set_paused(&mut self, paused: bool) -> Result<()> {
+        self.lanes.set_paused(paused)
+    }
+
+    fn report_published(&mut self, positions: &[(LaneId, i64)]) {
+        self.lanes.report_published(positions);
+    }
+
+    fn lag(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// How a lane is being handed over.

@@ -19,7 +19,7 @@ use wattline_core::error::{Kind, Retry};
 use wattline_core::manifest::AddedFile;
 
 use super::rules::longs;
-use crate::port::{AlertSink, Archive, FileTag, Put, Store, TableRange, TakeBatch};
+use crate::port::{AlertSink, Archive, ExchangeSink, FileTag, Put, SlotMessage, Store, TableRange, TakeBatch};
 use crate::table::TableSpec;
 use crate::{Error, Result};
 
@@ -48,8 +48,9 @@ pub(super) struct Fault {
 /// One process.
 #[derive(Debug)]
 pub(super) struct Life {
+    pub(super) slot: u32,
     pub(super) number: u64,
-    world: Arc<World>,
+    pub(super) world: Arc<World>,
     fault: Option<Fault>,
     operations: AtomicU64,
     dead: AtomicBool,
@@ -72,13 +73,23 @@ pub(super) struct Memory {
     commits: BTreeMap<(String, String), Vec<Commit>>,
     /// Alert id and status word, in the order of publication.
     pub(super) published: Vec<(String, &'static str)>,
-    marker: Option<String>,
-    newest_producer: u64,
+    /// By slot.
+    markers: BTreeMap<u32, String>,
+    newest_producers: BTreeMap<u32, u64>,
+    /// What was sent to each slot, by its offset.
+    inboxes: BTreeMap<u32, Vec<Bytes>>,
 }
 
 impl World {
     pub(super) fn look<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What an inbox holds from an offset on.
+    pub(super) fn inbox(&self, slot: u32, from: usize) -> Vec<Bytes> {
+        self.look(|memory| {
+            memory.inboxes.get(&slot).map_or_else(Vec::new, |inbox| inbox[from.min(inbox.len())..].to_vec())
+        })
     }
 
     /// All rows of a table, as any reader of the committed files sees them.
@@ -107,8 +118,16 @@ fn failed(what: &str, kind: Kind, retry: Retry) -> Error {
 
 impl Life {
     pub(super) fn begin(world: &Arc<World>, number: u64, fault: Option<Fault>) -> Arc<Self> {
-        world.look(|memory| memory.newest_producer = memory.newest_producer.max(number));
+        Self::begin_in(0, world, number, fault)
+    }
+
+    pub(super) fn begin_in(slot: u32, world: &Arc<World>, number: u64, fault: Option<Fault>) -> Arc<Self> {
+        world.look(|memory| {
+            let newest = memory.newest_producers.entry(slot).or_default();
+            *newest = (*newest).max(number);
+        });
         Arc::new(Self {
+            slot,
             number,
             world: Arc::clone(world),
             fault,
@@ -244,17 +263,32 @@ impl Archive for Life {
 impl AlertSink for Life {
     async fn publish(&self, records: &[AlertRecord], marker: &str, _n: u64) -> Result<()> {
         self.operate("alerts", |memory| {
-            if self.number < memory.newest_producer {
+            if self.number < memory.newest_producers[&self.slot] {
                 return Err(failed("a newer producer took over", Kind::Fenced, Retry::AfterRestore));
             }
             memory.published.extend(records.iter().map(|record| (record.id(), record.status.as_str())));
-            memory.marker = Some(marker.to_owned());
+            memory.markers.insert(self.slot, marker.to_owned());
             Ok(())
         })
         .await
     }
 
     async fn last_marker(&self) -> Result<Option<String>> {
-        self.operate("marker", |memory| Ok(memory.marker.clone())).await
+        self.operate("marker", |memory| Ok(memory.markers.get(&self.slot).cloned())).await
+    }
+}
+
+/// Messages come one by one: a crash may come between two.
+#[async_trait]
+impl ExchangeSink for Life {
+    async fn send(&self, messages: &[SlotMessage]) -> Result<()> {
+        for message in messages {
+            self.operate("inbox", |memory| {
+                memory.inboxes.entry(message.to).or_default().push(message.payload.clone());
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
     }
 }

@@ -69,6 +69,10 @@ impl port::FinalProgram for Merged {
         self.0.begin_at(rule, watermark_us);
     }
 
+    fn leave_out(&mut self, rule: usize, watermark_us: i64) {
+        self.0.leave_out(rule, watermark_us);
+    }
+
     fn taken_us(&self, state: usize) -> i64 {
         self.0.taken_us(state)
     }

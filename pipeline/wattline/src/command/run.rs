@@ -10,8 +10,9 @@ use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use wattline_runtime::RunSummary;
+use wattline_core::exchange::Place;
 use wattline_runtime::progress::Progress;
+use wattline_runtime::{Job, RunSummary};
 use wattline_sql::UserFunctions;
 
 #[cfg(debug_assertions)]
@@ -22,6 +23,8 @@ use crate::project::Project;
 use crate::reload::{Change, Reloads};
 use crate::table_text::grouped;
 use crate::{allocator, report, status};
+
+mod slots;
 
 /// After the first signal the job drains; this long after it, the process ends anyway.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -41,6 +44,9 @@ pub(super) async fn run(args: RunArgs, functions: &UserFunctions) -> Result<Exit
         crash_points: Some(CrashPoints::of(&args.crash)?),
     };
     let stop = stop_on_signal()?;
+    if project.config.run.slots > 1 {
+        return slots::run(project, reloads, how, stop).await;
+    }
     let mut has_run = false;
     let mut change = None;
     loop {
@@ -87,11 +93,35 @@ pub(super) async fn run_wrapped(project: &Project, progress: Arc<Progress>, wrap
 }
 
 /// What a command decides about a run.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct RunHow {
     until_end: bool,
     #[cfg(debug_assertions)]
     crash_points: Option<Arc<CrashPoints>>,
+}
+
+impl RunHow {
+    fn options(&self, place: Option<Place>, progress: &Arc<Progress>, shutdown: watch::Receiver<bool>) -> RunOptions {
+        RunOptions {
+            place,
+            until_end: self.until_end,
+            progress: Arc::clone(progress),
+            shutdown,
+            wrap_kafka: None,
+            #[cfg(debug_assertions)]
+            on_publish_step: self.crash_points.as_ref().map(CrashPoints::on_publish_step),
+            #[cfg(not(debug_assertions))]
+            on_publish_step: None,
+        }
+    }
+
+    fn around(&self, job: Job) -> Job {
+        #[cfg(debug_assertions)]
+        if let Some(points) = &self.crash_points {
+            return points.around(job);
+        }
+        job
+    }
 }
 
 /// A running job with its status line.
@@ -111,27 +141,17 @@ impl Run {
         stop: &watch::Receiver<bool>,
     ) -> Result<Self> {
         let (end, shutdown) = watch::channel(false);
-        let options = RunOptions {
-            until_end: how.until_end,
-            progress: Arc::clone(progress),
-            shutdown,
-            wrap_kafka,
-            #[cfg(debug_assertions)]
-            on_publish_step: how.crash_points.as_ref().map(CrashPoints::on_publish_step),
-            #[cfg(not(debug_assertions))]
-            on_publish_step: None,
-        };
+        let options = RunOptions { wrap_kafka, ..how.options(None, progress, shutdown) };
         let job = tokio::select! {
             built = job::build(project, options) => built?,
             () = told_to_stop(stop) => anyhow::bail!("stopped before the job had started; nothing was read"),
         };
-        #[cfg(debug_assertions)]
-        let job = match &how.crash_points {
-            Some(points) => points.around(job),
-            None => job,
-        };
+        let job = how.around(job);
         let beside = Beside(vec![
-            tokio::spawn(status::show(Arc::clone(progress))),
+            tokio::spawn({
+                let progress = Arc::clone(progress);
+                status::show(move || Arc::clone(&progress))
+            }),
             tokio::spawn(allocator::keep_below(project.config.run.memory.0)),
         ]);
         let running = tokio::select! {

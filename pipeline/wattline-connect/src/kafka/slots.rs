@@ -1,0 +1,194 @@
+//! Which slots of a job this process runs: as its consumer group says.
+//!
+//! The group reads the topic by which slots reach each other; whoever gets a partition runs the slot of that number. Nothing is
+//! read here, the group only decides who should run what. That two processes never both commit for a slot is a matter of
+//! the chains, whatever the group says.
+//!
+//! ```text
+//! Taken(slots)    run them
+//! Leave(slots)    stop them, then say so: until then the group waits, and nobody else begins with them
+//! Lost(slots)     the group has given them to others already
+//! ```
+//! The group is cooperative: slots that stay are not disturbed when others move.
+
+use std::fmt;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::context::forward_log;
+use super::exchange::ExchangeConfig;
+use super::{INSTANCE_ID, Properties, Reserved, client_config, refused_config};
+use crate::error::{Error, Result};
+
+/// Longest wait for the group in one place.
+const POLL_WAIT: Duration = Duration::from_millis(100);
+/// Longest that slots may take to stop before the group gives them away all the same.
+const LEAVE_MAX: Duration = Duration::from_secs(60);
+
+/// What the group says.
+#[derive(Debug)]
+pub enum SlotEvent {
+    /// These slots are to be run here.
+    Taken(Vec<u32>),
+    /// These are to be stopped; the group waits until it is told that they are.
+    Leave(Vec<u32>, Left),
+    /// These were given to others.
+    Lost(Vec<u32>),
+    /// The group cannot be reached, or complains.
+    Trouble(String),
+}
+
+/// Says that slots were stopped, when it is dropped.
+#[derive(Debug)]
+pub struct Left(#[expect(dead_code, reason = "its end is what is waited for")] Sender<()>);
+
+/// How to join the group.
+#[derive(Debug, Clone)]
+pub struct SlotGroupConfig {
+    /// The topic with a partition for each slot.
+    pub exchange: ExchangeConfig,
+    /// The group.
+    pub group_id: String,
+}
+
+struct Context {
+    /// Where events go.
+    events: Mutex<tokio::sync::mpsc::UnboundedSender<SlotEvent>>,
+}
+
+impl Context {
+    fn is_heard(&self) -> bool {
+        !self.events.lock().unwrap_or_else(PoisonError::into_inner).is_closed()
+    }
+}
+
+impl Context {
+    fn tell(&self, event: SlotEvent) {
+        // Nobody listens any more: the process ends.
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).send(event).unwrap_or_default();
+    }
+}
+
+fn slots_of(partitions: &TopicPartitionList) -> Vec<u32> {
+    partitions.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect()
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        forward_log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let message = if reason.is_empty() { error.to_string() } else { reason.to_owned() };
+        self.tell(SlotEvent::Trouble(message));
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let slots = slots_of(partitions);
+        let acknowledged = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            let acknowledged = hold(consumer, partitions);
+            if !slots.is_empty() {
+                self.tell(SlotEvent::Taken(slots));
+            }
+            acknowledged
+        } else {
+            if consumer.assignment_lost() {
+                self.tell(SlotEvent::Lost(slots));
+            } else if !slots.is_empty() {
+                let (left, wait): (Sender<()>, Receiver<()>) = channel();
+                self.tell(SlotEvent::Leave(slots, Left(left)));
+                // It ends with an error when the other side is dropped, which is what is waited for.
+                wait.recv_timeout(LEAVE_MAX).unwrap_or_default();
+            }
+            consumer.incremental_unassign(partitions)
+        };
+        if let Err(error) = acknowledged {
+            self.tell(SlotEvent::Trouble(format!("the group could not be answered: {error}")));
+        }
+    }
+}
+
+/// Takes partitions without reading them.
+fn hold(consumer: &BaseConsumer<Context>, partitions: &TopicPartitionList) -> rdkafka::error::KafkaResult<()> {
+    let mut held = TopicPartitionList::new();
+    for element in partitions.elements() {
+        held.add_partition_offset(element.topic(), element.partition(), Offset::End)?;
+    }
+    consumer.incremental_assign(&held)?;
+    if held.count() > 0 {
+        consumer.pause(&held)?;
+    }
+    Ok(())
+}
+
+/// The place of a process in the group.
+pub struct SlotGroup {
+    consumer: BaseConsumer<Context>,
+}
+
+impl fmt::Debug for SlotGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlotGroup").finish_non_exhaustive()
+    }
+}
+
+impl SlotGroup {
+    /// Joins; what the group says goes to `events` while [`serve`](Self::serve) is called.
+    ///
+    /// # Errors
+    /// A refused property, or [`Error::Kafka`].
+    pub fn join(config: &SlotGroupConfig, events: tokio::sync::mpsc::UnboundedSender<SlotEvent>) -> Result<Self> {
+        let defaults = [
+            ("client.id", "wattline"),
+            // A process that died without a word gives its slots up after this.
+            ("session.timeout.ms", "10000"),
+            // Nothing is read: this is only for what comes before the partitions are paused.
+            ("queued.max.messages.kbytes", "1024"),
+        ];
+        let shared = "slots move one by one";
+        let reserved = [
+            Reserved::new("group.id", &config.group_id, "the consumer group has a setting of its own"),
+            Reserved::new("enable.auto.commit", "false", "offsets belong to wattline's manifests"),
+            Reserved::new("partition.assignment.strategy", "cooperative-sticky", shared),
+            Reserved::new("group.protocol", "classic", shared),
+        ];
+        let ExchangeConfig { bootstrap_servers, properties, topic, .. } = &config.exchange;
+        let properties: Properties = properties.clone();
+        let client = client_config(bootstrap_servers, &defaults, &properties, &reserved)?;
+        let context = Context { events: Mutex::new(events) };
+        let consumer: BaseConsumer<Context> = client.create_with_context(context).map_err(refused_config)?;
+        consumer
+            .subscribe(&[topic])
+            .map_err(|source| Error::Kafka { doing: format!("subscribing to `{topic}`"), source })?;
+        tracing::debug!(group = config.group_id, instance = properties.get(INSTANCE_ID), "joining the group of slots");
+        Ok(Self { consumer })
+    }
+
+    /// Whether anybody listens to what the group says.
+    pub fn is_heard(&self) -> bool {
+        self.consumer.context().is_heard()
+    }
+
+    /// Keeps the place in the group for a moment.
+    ///
+    /// # Errors
+    /// [`Error::ClientDead`] if the client cannot go on.
+    pub fn serve(&self) -> Result<()> {
+        if let Some(Err(_)) = self.consumer.poll(POLL_WAIT)
+            && let Some((_, reason)) = self.consumer.client().fatal_error()
+        {
+            return Err(Error::ClientDead { reason });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! `wattline run` of a job in several slots: this process runs those that its group gives it.
+//!
+//! Each slot is a job of its own on a thread of its own: it has its chain, its lanes, its inbox. One that is asked for elsewhere commits
+//! what it has read before the group is answered. One that was taken by another process finds its chain sealed and ends by
+//! itself; if the group goes on giving it to this process, it is begun again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use wattline_connect::kafka::exchange::ensure_topic;
+use wattline_connect::kafka::slots::{SlotEvent, SlotGroup, SlotGroupConfig};
+use wattline_core::error::Kind;
+
+use super::*;
+
+/// Before a slot is begun again that another process took, though the group gives it to this one: by then one of the two has heard
+/// from the group.
+const REST_AFTER_FENCE: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether a slot is to be begun.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long the group may take to be left.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
+
+/// How a slot came to its end.
+enum Outcome {
+    /// It could not begin.
+    NotBegun(anyhow::Error),
+    /// It ran.
+    Ran(wattline_runtime::Result<RunSummary>),
+}
+
+/// A slot that is being run.
+struct Slot {
+    /// Tells it to drain and end.
+    end: watch::Sender<bool>,
+    progress: Arc<Progress>,
+}
+
+/// Counters of all slots that were run here, with whether they still are.
+type Counters = Arc<Mutex<Vec<(u32, Arc<Progress>, bool)>>>;
+
+type Finished = (u32, Outcome);
+
+struct Host {
+    project: Arc<Project>,
+    how: RunHow,
+    running: BTreeMap<u32, Slot>,
+    outcomes: FuturesUnordered<JoinHandle<Finished>>,
+    /// What the group gives to this process.
+    taken: BTreeSet<u32>,
+    /// Slots to be begun, and when.
+    due: BTreeMap<u32, Instant>,
+    counters: Counters,
+    /// Some slot has run: what goes wrong from now on is waited for.
+    has_run: bool,
+    /// The bounded input of all slots has ended.
+    ended: bool,
+}
+
+/// Runs slots until the input of all has ended, or the process is told to stop.
+pub(super) async fn run(
+    project: Project,
+    mut reloads: Reloads,
+    how: RunHow,
+    stop: watch::Receiver<bool>,
+) -> Result<ExitCode> {
+    let started = Instant::now();
+    let (mut events, group) = join_group(&project).await?;
+    let counters = Counters::default();
+    let _beside = Beside(vec![
+        tokio::spawn({
+            let counters = Arc::clone(&counters);
+            status::show(move || Arc::new(sum_of(&counters)))
+        }),
+        tokio::spawn(allocator::keep_below(project.config.run.memory.0)),
+    ]);
+    let mut host = Host {
+        project: Arc::new(project),
+        how,
+        running: BTreeMap::new(),
+        outcomes: FuturesUnordered::new(),
+        taken: BTreeSet::new(),
+        due: BTreeMap::new(),
+        counters,
+        has_run: false,
+        ended: false,
+    };
+    let outcome = host.serve(&mut events, &mut reloads, &stop).await;
+    host.stop_all().await;
+    drop(events);
+    // Others begin with the slots as soon as the group has been left.
+    tokio::time::timeout(LEAVE_MAX, group).await.map(drop).unwrap_or_default();
+    let summary =
+        RunSummary { ended: host.ended, last_epoch: 0, sample_alerts: Vec::new(), alerts_by_rule: BTreeMap::new() };
+    outcome?;
+    report::print(&told(&summary, &sum_of(&host.counters), started.elapsed()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sum_of(counters: &Counters) -> Progress {
+    let all = counters.lock().unwrap_or_else(PoisonError::into_inner);
+    Progress::of_all(all.iter().map(|(_, progress, runs)| (progress.as_ref(), *runs)))
+}
+
+/// Joins the group on a thread of its own, which leaves it when nobody listens any more.
+async fn join_group(project: &Project) -> Result<(mpsc::UnboundedReceiver<SlotEvent>, JoinHandle<()>)> {
+    let exchange = job::exchange_config(&project.config)?;
+    let group_id = project.config.kafka.as_ref().and_then(|kafka| kafka.group_id.clone());
+    let group_id = group_id.unwrap_or_else(|| format!("wattline-{}", project.config.job.get_ref()));
+    let config = SlotGroupConfig { exchange, group_id: format!("{group_id}-slots") };
+    let (tell, events) = mpsc::unbounded_channel();
+    let group = tokio::task::spawn_blocking(move || -> Result<SlotGroup> {
+        ensure_topic(&config.exchange)?;
+        Ok(SlotGroup::join(&config, tell)?)
+    })
+    .await
+    .context("joining the group of slots")??;
+    let serving = tokio::task::spawn_blocking(move || {
+        while group.is_heard() {
+            if let Err(error) = group.serve() {
+                tracing::error!("the group of slots cannot be served any more: {error}");
+                return;
+            }
+        }
+    });
+    Ok((events, serving))
+}
+
+impl Host {
+    async fn serve(
+        &mut self,
+        events: &mut mpsc::UnboundedReceiver<SlotEvent>,
+        reloads: &mut Reloads,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<()> {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            let project = Arc::clone(&self.project);
+            let mut change = Box::pin(reloads.next(&project));
+            let (next, requests) = loop {
+                tokio::select! {
+                    event = events.recv() => match event {
+                        Some(event) => self.take_event(event).await?,
+                        None => anyhow::bail!("the group of slots cannot be reached any more"),
+                    },
+                    Some(finished) = self.outcomes.next() => self.take_outcome(finished.context("a slot")?)?,
+                    _ = look.tick() => self.begin_due(),
+                    next = &mut change => break next,
+                    () = told_to_stop(stop) => return Ok(()),
+                }
+                if self.ended && self.running.is_empty() {
+                    return Ok(());
+                }
+            };
+            drop(change);
+            self.change(next, requests, reloads).await?;
+        }
+    }
+
+    async fn take_event(&mut self, event: SlotEvent) -> Result<()> {
+        match event {
+            SlotEvent::Taken(slots) => {
+                tracing::info!(?slots, "the group gives this process slots to run");
+                self.taken.extend(&slots);
+                self.due.extend(slots.iter().map(|slot| (*slot, Instant::now())));
+                self.begin_due();
+            }
+            SlotEvent::Leave(slots, left) => {
+                tracing::info!(?slots, "the group asks for slots, which commit what they have read and stop here");
+                self.stop(&slots).await?;
+                drop(left);
+            }
+            SlotEvent::Lost(slots) => {
+                tracing::warn!(
+                    ?slots,
+                    "the group has given slots of this process to others, as it did not hear of it for too long"
+                );
+                self.stop(&slots).await?;
+            }
+            SlotEvent::Trouble(message) => tracing::warn!("group of slots: {message}"),
+        }
+        Ok(())
+    }
+
+    /// Begins the slots whose time has come.
+    fn begin_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<u32> = self.due.iter().filter(|(_, at)| **at <= now).map(|(slot, _)| *slot).collect();
+        for slot in due {
+            self.due.remove(&slot);
+            if self.taken.contains(&slot) && !self.running.contains_key(&slot) && !self.ended {
+                self.begin(slot);
+            }
+        }
+    }
+
+    fn begin(&mut self, slot: u32) {
+        let (end, shutdown) = watch::channel(false);
+        let progress = Arc::new(Progress::default());
+        let place = Place { slot, of: self.project.config.run.slots };
+        let (project, how) = (Arc::clone(&self.project), self.how.clone());
+        let options = how.options(Some(place), &progress, shutdown.clone());
+        let tasks = tokio::runtime::Handle::current();
+        // A slot merges and commits on a thread of its own.
+        self.outcomes.push(tokio::task::spawn_blocking(move || {
+            tasks.block_on(async {
+                let job = match job::build(&project, options).await {
+                    Ok(job) => how.around(job),
+                    Err(error) => return (slot, Outcome::NotBegun(error)),
+                };
+                tokio::select! {
+                    running = Box::pin(wattline_runtime::start(job)) => match running {
+                        Ok(running) => (slot, Outcome::Ran(running.serve().await)),
+                        Err(error) => (slot, Outcome::Ran(Err(error))),
+                    },
+                    () = told_to_stop(&shutdown) => (slot, Outcome::NotBegun(anyhow::anyhow!("stopped before it had begun"))),
+                }
+            })
+        }));
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters.push((slot, Arc::clone(&progress), true));
+        drop(counters);
+        self.running.insert(slot, Slot { end, progress });
+    }
+
+    /// Has slots commit what they have read, and waits until they have.
+    async fn stop(&mut self, slots: &[u32]) -> Result<()> {
+        for slot in slots {
+            self.taken.remove(slot);
+            self.due.remove(slot);
+        }
+        self.drain(|slot| slots.contains(&slot)).await
+    }
+
+    async fn stop_all(&mut self) {
+        // What went wrong in the end is in the log; the next process begins with what is committed.
+        self.drain(|_| true).await.unwrap_or_default();
+    }
+
+    async fn drain(&mut self, which: impl Fn(u32) -> bool) -> Result<()> {
+        for (_, of) in self.running.iter().filter(|(slot, _)| which(**slot)) {
+            of.end.send_replace(true);
+        }
+        while self.running.keys().any(|slot| which(*slot)) {
+            let Some(finished) = self.outcomes.next().await else { return Ok(()) };
+            self.take_outcome(finished.context("a slot")?)?;
+        }
+        Ok(())
+    }
+
+    fn take_outcome(&mut self, (slot, outcome): Finished) -> Result<()> {
+        let Some(of) = self.running.remove(&slot) else { return Ok(()) };
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters.iter_mut().filter(|(_, progress, _)| Arc::ptr_eq(progress, &of.progress)).for_each(|of| of.2 = false);
+        drop(counters);
+        let was_told = *of.end.borrow();
+        match outcome {
+            Outcome::Ran(Ok(summary)) => {
+                (self.has_run, self.ended) = (true, self.ended || summary.ended);
+                tracing::info!(slot, "{}", if summary.ended { "the input has ended" } else { "stopped" });
+            }
+            Outcome::Ran(Err(error)) if error.kind() == Kind::Fenced => {
+                tracing::warn!(slot, "another process runs this slot now");
+                self.due.insert(slot, Instant::now() + REST_AFTER_FENCE);
+            }
+            Outcome::Ran(Err(error)) => return Err(anyhow::Error::from(error).context(format!("slot {slot}"))),
+            Outcome::NotBegun(_) if was_told => {}
+            Outcome::NotBegun(error) if self.has_run => {
+                tracing::warn!(slot, "the slot cannot begin and keeps trying: {error:#}");
+                self.due.insert(slot, Instant::now() + REST);
+            }
+            Outcome::NotBegun(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Goes on with other rules: all slots stop and begin again.
+    async fn change(&mut self, next: Project, requests: Vec<String>, reloads: &Reloads) -> Result<()> {
+        report::diagnostics(&next.warnings, &next.texts);
+        self.drain(|_| true).await?;
+        reloads.taken_by_slots(&requests, &self.project, &next);
+        self.project = Arc::new(next);
+        self.due.extend(self.taken.iter().map(|slot| (*slot, Instant::now())));
+        self.begin_due();
+        Ok(())
+    }
+}
