@@ -16,3 +16,4 @@ pub mod problem;
 pub mod record;
 pub mod system_log;
 pub mod time;
+pub mod wall_clock;

@@ -13,6 +13,7 @@ use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
+use super::clock_set::ClockWatch;
 use super::references::{FRESHNESS, ReferenceTables};
 use super::system_streams::SystemLane;
 use super::{Coordinator, Job, LaneStatus, RulePlan, StreamPlan, Uncommitted, WORKER_QUEUE_BLOCKS, epoch, gone};
@@ -38,11 +39,11 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     let mut past = until_done("reading the chain", &progress, || read_past(job.store.as_ref(), &slot)).await?;
     let fresh = past.had_ended();
     let progress_of_rules = progress_of_rules(&job.rules, &job.streams, &past, fresh);
-    let system = SystemLane::all(&slot, job.streams.len(), &job.rules, &past, fresh);
     let (workers, threads) =
         start_workers(&job.streams, &job.rules, job.decoders.as_ref(), job.lane_programs, &progress)?;
     let (notify, notices) = mpsc::channel(NOTICES);
     let mut coordinator = Coordinator {
+        system: SystemLane::all(&slot, job.streams.len(), &job.rules, &past, fresh),
         chain: Chain {
             store: job.store,
             progress: Arc::clone(&progress),
@@ -64,6 +65,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         archive: job.archive,
         alert_sink: job.alert_sink,
         clock: Arc::clone(&job.clock),
+        clock_watch: ClockWatch::default(),
         progress: Arc::clone(&progress),
         shutdown: job.shutdown,
         workers: workers.clone(),
@@ -72,7 +74,6 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         notices,
         lanes: BTreeMap::new(),
         dormant: BTreeMap::new(),
-        system,
         uncommitted: Uncommitted::default(),
         checkpoint_n: past.checkpoint,
         state_objects: past.state_objects.clone(),
