@@ -15,7 +15,7 @@ use wattline_core::alert::{AlertRule, Severity};
 use wattline_core::lane::TimeGuard;
 use wattline_core::record::column;
 use wattline_runtime::alerting::AlertPlan;
-use wattline_runtime::clock::{Clock, SystemClock};
+use wattline_runtime::clock::Clock;
 use wattline_runtime::port::{AlertSink, Decoder, LaneProgram, References, Reloaded, Source};
 use wattline_runtime::progress::Progress;
 use wattline_runtime::table::TableSpec;
@@ -40,6 +40,8 @@ pub(crate) type WrapSource = Box<dyn FnOnce(Box<dyn Source>) -> Box<dyn Source> 
 pub(crate) struct RunOptions {
     /// Stop at the end of the topics as they are now.
     pub(crate) until_end: bool,
+    /// The clock that the job goes by.
+    pub(crate) clock: Arc<dyn Clock>,
     /// Counters that the caller reads.
     pub(crate) progress: Arc<Progress>,
     /// Turns true when the job shall drain and end.
@@ -64,7 +66,7 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
     let root = archive_root(config, &project.folder)?;
     root.probe().await?;
     let job = config.job.get_ref().clone();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock = options.clock;
     let (sources, streams) = {
         // The client libraries block while they connect.
         let project_streams = project.streams.clone();

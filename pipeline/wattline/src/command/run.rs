@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use wattline_runtime::RunSummary;
+use wattline_runtime::clock::{Clock, SystemClock};
 use wattline_runtime::progress::Progress;
 use wattline_sql::UserFunctions;
 
@@ -94,6 +95,16 @@ struct RunHow {
     crash_points: Option<Arc<CrashPoints>>,
 }
 
+impl RunHow {
+    fn clock(&self) -> Arc<dyn Clock> {
+        #[cfg(debug_assertions)]
+        if let Some(points) = &self.crash_points {
+            return points.clock();
+        }
+        Arc::new(SystemClock)
+    }
+}
+
 /// A running job with its status line.
 struct Run {
     job: Pin<Box<dyn Future<Output = wattline_runtime::Result<RunSummary>>>>,
@@ -113,6 +124,7 @@ impl Run {
         let (end, shutdown) = watch::channel(false);
         let options = RunOptions {
             until_end: how.until_end,
+            clock: how.clock(),
             progress: Arc::clone(progress),
             shutdown,
             wrap_kafka,
