@@ -3,14 +3,15 @@
 //! A mock would prove nothing here: librdkafka's own keeps 5 MiB a partition, never hides aborted records and never fences.
 //! The jars are those of `tests/kafka/pom.xml`, copied by `scripts/test setup` into `target/kafka-libs`. Each broker has its own folder and
 //! its own free ports on the loopback address, and keeps both over [`TestBroker::kill9`] and [`TestBroker::restart`], so clients
-//! find it again. One broker is shared by all tests that only read and write ([`TestBroker::shared`]); a test that kills one
+//! find it again. A broker has a side door besides: who comes through it is told to find the broker there, so that a test can
+//! put something between ([`crate::kafka_proxy`]). One broker is shared by all tests that only read and write ([`TestBroker::shared`]); a test that kills one
 //! starts its own.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -40,6 +41,10 @@ const JVM_OPTIONS: [&str; 4] =
 pub(crate) struct TestBroker {
     scratch: Scratch,
     port: u16,
+    /// What is behind the side door.
+    side_port: u16,
+    /// Open from the start, so that nobody else has its port; nobody answers there without a proxy.
+    side_door: Mutex<TcpListener>,
     process: Option<ChildProcess>,
 }
 
@@ -62,8 +67,10 @@ impl TestBroker {
     /// With the end of the broker's log if it ends or does not answer within two minutes.
     pub(crate) fn start() -> Result<Self> {
         for _ in 0..START_TRIES {
-            let [port, controller_port] = free_ports()?;
-            let mut broker = Self { scratch: Scratch::new("kafka")?, port, process: None };
+            let [port, side_port, controller_port] = free_ports()?;
+            let side_door = TcpListener::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1")?;
+            let scratch = Scratch::new("kafka")?;
+            let mut broker = Self { scratch, port, side_port, side_door: Mutex::new(side_door), process: None };
             broker.format(controller_port)?;
             match broker.restart() {
                 Ok(()) => return Ok(broker),
@@ -77,6 +84,16 @@ impl TestBroker {
     /// The address for `bootstrap.servers`; the same over restarts.
     pub(crate) fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The listener at which clients look for the broker that came through it, for one at a time.
+    pub(crate) fn side_door(&self) -> &Mutex<TcpListener> {
+        &self.side_door
+    }
+
+    /// Where what comes through the side door is to go.
+    pub(crate) fn behind_side_door(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.side_port))
     }
 
     /// A client configuration that names this broker.
@@ -134,7 +151,9 @@ impl TestBroker {
 
     fn format(&self, controller_port: u16) -> Result<()> {
         let properties = self.scratch.join("server.properties");
-        fs::write(&properties, server_properties(self.port, controller_port, &self.scratch.join("log")))?;
+        let side_door = self.side_door.lock().unwrap_or_else(PoisonError::into_inner).local_addr()?.port();
+        let ports = Ports { broker: self.port, side: self.side_port, side_door, controller: controller_port };
+        fs::write(&properties, server_properties(&ports, &self.scratch.join("log")))?;
         let output = Command::new("java")
             .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &class_path()?])
             .args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config"])
@@ -151,17 +170,26 @@ impl TestBroker {
     }
 }
 
+/// The ports of a broker.
+struct Ports {
+    broker: u16,
+    side: u16,
+    side_door: u16,
+    controller: u16,
+}
+
 /// One replica of everything, few partitions for the internal topics, and nothing removed by age: test events are years old.
-fn server_properties(port: u16, controller_port: u16, log: &Path) -> String {
+fn server_properties(ports: &Ports, log: &Path) -> String {
+    let Ports { broker, side, side_door, controller } = ports;
     format!(
         "process.roles=broker,controller
 node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{broker},SIDE://127.0.0.1:{side},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{broker},SIDE://127.0.0.1:{side_door}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SIDE:PLAINTEXT
 log.dirs={log}
 log.retention.ms=-1
 log.cleaner.dedupe.buffer.size=16777216

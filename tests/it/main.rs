@@ -2,7 +2,8 @@
 //!
 //! [`kafka_broker`], [`s3_server`] and [`readers`] start the real things (Apache Kafka, an S3 server, DuckDB, Polars and the
 //! `deltalake` package) as children of this process; each has a test that shows what it promises. A component that cannot be
-//! started fails its test: nothing here is skipped. [`slt`] runs the suites in `tests/slt`. `scripts/test setup` fetches what they need.
+//! started fails its test: nothing here is skipped. [`kafka_proxy`] stands between a client and the broker. [`slt`] runs the suites in
+//! `tests/slt`. `scripts/test setup` fetches what they need.
 
 mod answers;
 mod child_process;
@@ -11,6 +12,7 @@ mod e2e;
 mod faults;
 mod kafka_broker;
 mod kafka_broker_tests;
+mod kafka_proxy;
 mod library;
 mod nab;
 mod readers;

@@ -17,7 +17,7 @@ use crate::time::{BEFORE_TIME, END_OF_TIME};
 
 const MICROS_PER_MILLI: i64 = 1_000;
 
-/// A lane whose last event was at most this far behind the clock is live: it follows real time.
+/// A lane whose last event was at most this far from the clock is live: it follows real time.
 pub const LIVE_SLACK_MS: i64 = 3_600_000;
 
 /// The highest event time that a lane has reached, in microseconds since the epoch.
@@ -128,7 +128,8 @@ pub struct SilentLane {
 ///
 /// A live lane (its last event was near the clock when it fell silent) follows the clock at a distance of the
 /// idle timeout: absence rules fire on silent partitions. A lane that replays history, or that never had an
-/// event, only catches up with the slowest of the other lanes: the clock says nothing about its times.
+/// event, only catches up with the slowest of the other lanes: the clock says nothing about its times. So does one whose events
+/// are far ahead of a clock that was set back.
 pub fn decide_idle_advance(
     lane: SilentLane,
     others_reached_min_us: Option<i64>,
@@ -139,7 +140,8 @@ pub fn decide_idle_advance(
         return None;
     }
     let begun = lane.reached_us != BEFORE_TIME;
-    let live = begun && lane.silent_since_ms.saturating_sub(lane.reached_us / MICROS_PER_MILLI) <= LIVE_SLACK_MS;
+    let behind_ms = lane.silent_since_ms.saturating_sub(lane.reached_us / MICROS_PER_MILLI);
+    let live = begun && behind_ms.saturating_abs() <= LIVE_SLACK_MS;
     let target_us = if live {
         clock_ms.saturating_sub(idle_timeout_ms).saturating_mul(MICROS_PER_MILLI)
     } else {
@@ -185,6 +187,9 @@ mod tests {
         let empty = SilentLane { reached_us: BEFORE_TIME, silent_since_ms: now_ms - 40_000 };
         assert_eq!(decide_idle_advance(empty, Some(5 * SECOND_US), now_ms, 30_000), Some(5 * SECOND_US));
         assert_eq!(decide_idle_advance(empty, Some(END_OF_TIME), now_ms, 30_000), None);
+        let ahead_us = (now_ms + 3 * LIVE_SLACK_MS) * 1_000;
+        let ahead = SilentLane { reached_us: ahead_us, silent_since_ms: now_ms - 40_000 };
+        assert_eq!(decide_idle_advance(ahead, Some(ahead_us + SECOND_US), now_ms, 30_000), Some(ahead_us + SECOND_US));
     }
 
     proptest! {

@@ -17,3 +17,4 @@ pub mod problem;
 pub mod record;
 pub mod system_log;
 pub mod time;
+pub mod wall_clock;

@@ -43,6 +43,7 @@ use crate::progress::Progress;
 use crate::table::{RuleError, TableSpec};
 use crate::worker::{LaneNumber, WorkerMessage, WorkerReport};
 
+mod clock_set;
 mod correction;
 mod epoch;
 mod exchange;
@@ -328,6 +329,7 @@ struct Coordinator {
     archive: Arc<dyn Archive>,
     alert_sink: Option<Arc<dyn AlertSink>>,
     clock: Arc<dyn Clock>,
+    clock_watch: clock_set::ClockWatch,
     progress: Arc<Progress>,
     shutdown: watch::Receiver<bool>,
     chain: Chain,
@@ -823,6 +825,7 @@ impl Coordinator {
 
     fn advance_silent_lanes(&mut self) -> Result<()> {
         let now_ms = self.clock.now_ms();
+        self.look_at_clock(now_ms);
         let mut advances = Vec::new();
         for (id, status) in &self.lanes {
             let Some(silent_since_ms) = status.silent_since_ms.filter(|_| !status.section.ended) else { continue };

@@ -258,3 +258,18 @@ impl LanesAwaited<'_> {
         );
     }
 }
+
+/// Somebody set the clock of the machine.
+pub(crate) struct ClockSet {
+    pub(crate) by_ms: i64,
+}
+
+impl ClockSet {
+    pub(crate) fn emit(&self) {
+        let (seconds, where_to) = (self.by_ms.abs() / 1_000, if self.by_ms > 0 { "forward" } else { "back" });
+        warn!(
+            "the clock of this machine was set {where_to} by {seconds} s: partitions that were silent count as silent from now on, and \
+             events are held against the new time"
+        );
+    }
+}

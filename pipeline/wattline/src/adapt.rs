@@ -10,6 +10,8 @@ pub(crate) mod decoder;
 pub(crate) mod exchange;
 pub(crate) mod program;
 pub(crate) mod references;
+#[cfg(debug_assertions)]
+pub(crate) mod set_clock;
 pub(crate) mod sink;
 pub(crate) mod source;
 

@@ -18,7 +18,7 @@ use wattline_core::exchange::Place;
 use wattline_core::lane::TimeGuard;
 use wattline_core::record::{LaneId, column};
 use wattline_runtime::alerting::AlertPlan;
-use wattline_runtime::clock::{Clock, SystemClock};
+use wattline_runtime::clock::Clock;
 use wattline_runtime::port::{AlertSink, Decoder, LaneProgram, References, Reloaded, Source};
 use wattline_runtime::progress::Progress;
 use wattline_runtime::table::TableSpec;
@@ -47,6 +47,8 @@ pub(crate) struct RunOptions {
     pub(crate) place: Option<Place>,
     /// Stop at the end of the topics as they are now.
     pub(crate) until_end: bool,
+    /// The clock that the job goes by.
+    pub(crate) clock: Arc<dyn Clock>,
     /// Counters that the caller reads.
     pub(crate) progress: Arc<Progress>,
     /// Turns true when the job shall drain and end.
@@ -73,7 +75,7 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
     let job = config.job.get_ref().clone();
     let place = options.place;
     let slot = place.map_or_else(|| config.slot.clone(), |place| place.slot.to_string());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock = options.clock;
     let (sources, streams) = {
         // The client libraries block while they connect.
         let project_streams = project.streams.clone();

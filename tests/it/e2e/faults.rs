@@ -1,4 +1,4 @@
-//! The outside fails while the program runs: a broker that dies and comes back, a group that takes lanes and gives them back.
+//! The group takes lanes away while the program runs, and gives them back. Other faults of the outside: [`crate::faults`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -16,7 +16,6 @@ use crate::kafka_broker::TestBroker;
 
 const RUN_LIMIT: Duration = Duration::from_secs(300);
 const MOMENT_LIMIT: Duration = Duration::from_secs(60);
-const OUTAGE: Duration = Duration::from_secs(4);
 /// How long the intruder keeps what the group gave it.
 const INTRUSION: Duration = Duration::from_secs(2);
 const SETTINGS: &str = "[run]\ntick = \"200 ms\"\ncheckpoint = \"2 seconds\"\nfile_age = \"4 seconds\"";
@@ -29,28 +28,6 @@ fn traffic(test: &str, readings: u64) -> Traffic {
         Devices { devices: 200, samples: 12_000 },
         Transactions { steps: 9_000 },
     )
-}
-
-#[test]
-fn a_broker_that_dies_and_comes_back_costs_nothing() -> Result<()> {
-    let mut broker = TestBroker::start()?;
-    let traffic = traffic("outage", 300_000);
-    traffic.create_topics(&broker)?;
-    let made = traffic.produce(&broker.bootstrap(), |_sent| {})?;
-    let folder = JobFolder::new("outage")?;
-    traffic.configure(&folder, &broker.bootstrap(), SETTINGS)?;
-    let mut running = folder.start(&["run", "--until-end"])?;
-    wait_until(MOMENT_LIMIT, || Ok((folder.manifests() >= 2).then_some(())))?;
-    ensure!(running.try_wait()?.is_none(), "the job ended before the broker did:\n{}", running.log_tail());
-    broker.kill9()?;
-    thread::park_timeout(OUTAGE);
-    ensure!(running.try_wait()?.is_none(), "the job did not live through the outage:\n{}", running.log_tail());
-    broker.restart()?;
-    let status = running.wait(RUN_LIMIT)?;
-    ensure!(status.success(), "the job ended with {status}:\n{}", running.log_tail());
-    records_are_accounted_for(&folder, &traffic, &made)?;
-    rules_said_what_they_must(&folder, &traffic)?;
-    alerts_are_published_once(&folder, &broker, &traffic)
 }
 
 #[test]

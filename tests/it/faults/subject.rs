@@ -1,4 +1,5 @@
-//! The job that is disturbed: four files of visits with late and broken lines, a rule of each kind, an alert topic.
+//! The job that is disturbed: four files of visits with late and broken lines, or a topic with the same in four partitions, a rule of
+//! each kind, an alert topic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -21,10 +22,11 @@ use crate::scratch::Scratch;
 
 const RUN_LIMIT: Duration = Duration::from_secs(240);
 const POLL_LIMIT: Duration = Duration::from_secs(20);
-const ALERTS: &str = "faults-alerts";
+/// The topic of the alerts.
+pub(super) const ALERTS: &str = "faults-alerts";
 
-const FILES: u32 = 4;
-const LINES: u32 = 12_000;
+pub(super) const FILES: u32 = 4;
+pub(super) const LINES: u32 = 12_000;
 /// Of so many lines one cannot be read, and one comes two hours late.
 const BROKEN_EVERY: u32 = 997;
 const LATE_EVERY: u32 = 53;
@@ -93,11 +95,35 @@ pub(super) enum Place<'a> {
     S3(&'a S3Server),
 }
 
+/// What a job is given.
+#[derive(Debug, Clone)]
+pub(super) struct Setup<'a> {
+    pub(super) place: Place<'a>,
+    /// Where it finds its broker.
+    pub(super) bootstrap: String,
+    /// The topic that holds the visits; the files otherwise.
+    pub(super) topic: Option<&'a str>,
+    /// Further lines of the configuration, of the stream and of Kafka's client.
+    pub(super) stream: &'a str,
+    pub(super) properties: &'a str,
+    /// How long its sources rest after what they bring.
+    pub(super) pace_ms: u32,
+}
+
+impl<'a> Setup<'a> {
+    /// The files, the shared broker, and nothing else.
+    pub(super) fn at(place: Place<'a>) -> Self {
+        let bootstrap = TestBroker::shared().bootstrap();
+        Self { place, bootstrap, topic: None, stream: "", properties: "", pace_ms: 25 }
+    }
+}
+
 /// One job in a folder of its own.
 #[derive(Debug)]
 pub(super) struct Subject {
     pub(super) folder: JobFolder,
     job: String,
+    pace_ms: u32,
 }
 
 /// The files, made once.
@@ -114,7 +140,7 @@ fn input() -> &'static Scratch {
 }
 
 /// A visit a second; each shop has five minutes and then comes again when all others of its file had theirs.
-fn text_of(file: u32, line: u32) -> String {
+pub(super) fn text_of(file: u32, line: u32) -> String {
     let shop = format!("s{file}{}", line / 300 % 10);
     let is_late = line.is_multiple_of(LATE_EVERY) && line > 7_500;
     let second = if is_late { line - 7_200 } else { line };
@@ -128,42 +154,57 @@ fn text_of(file: u32, line: u32) -> String {
     )
 }
 
-fn is_broken(line: u32) -> bool {
+pub(super) fn is_broken(line: u32) -> bool {
     line % BROKEN_EVERY == BROKEN_EVERY - 1
 }
 
 impl Subject {
-    /// The alerts of all jobs go to one topic, which is made with the first.
     pub(super) fn new(job: &str, place: Place<'_>) -> Result<Self> {
+        Self::with(job, &Setup::at(place))
+    }
+
+    /// A job that a test has set up itself.
+    pub(super) fn of(folder: JobFolder, job: &str) -> Self {
+        Self { folder, job: job.to_owned(), pace_ms: 0 }
+    }
+
+    /// The alerts of all jobs of a broker go to one topic; that of the shared broker is made with the first job.
+    pub(super) fn with(job: &str, setup: &Setup<'_>) -> Result<Self> {
         static TOPIC: OnceLock<()> = OnceLock::new();
-        let broker = TestBroker::shared();
-        TOPIC.get_or_init(|| broker.create_topic(ALERTS, 1, &[]).expect("the topic is made"));
+        TOPIC.get_or_init(|| TestBroker::shared().create_topic(ALERTS, 1, &[]).expect("the topic is made"));
         let folder = JobFolder::new(job)?;
         folder.write("visits.avsc", VISITS)?;
         for (name, header, sql) in RULES {
             let text = format!("/*---\nid = \"{name}\"\n{header}\ndelay = \"1 minute\"\n---*/\n{sql}\n");
             folder.write(&format!("sql/{name}.sql"), &text)?;
         }
+        let Setup { place, bootstrap, topic, stream, properties, pace_ms } = setup;
         let archive = match place {
             Place::Folder => "url = \"archive\"".to_owned(),
             Place::S3(server) => server.archive_settings(job),
         };
-        let (files, bootstrap) = (input().path().display(), broker.bootstrap());
+        let input = match topic {
+            // A partition whose next records are slow in coming is not to be taken for silent.
+            Some(topic) => format!("topic = \"{topic}\"\nidle_timeout = \"1 hour\""),
+            None => format!("files = \"{}/*.ndjson\"", input().path().display()),
+        };
         folder.write(
             "wattline.toml",
             &format!(
-                "job = \"{job}\"\n[kafka]\nbootstrap_servers = \"{bootstrap}\"\n[alerts]\ntopic = \"{ALERTS}\"\n\
+                "job = \"{job}\"\n[kafka]\nbootstrap_servers = \"{bootstrap}\"\n[kafka.properties]\n{properties}\n\
+                 [alerts]\ntopic = \"{ALERTS}\"\n\
                  [run]\ntick = \"10 ms\"\ncheckpoint = \"100 ms\"\nworkers = 2\nfile_age = \"200 ms\"\ncorrection = \"200 ms\"\n\
-                 [streams.visits]\nschema = \"visits.avsc\"\nfiles = \"{files}/*.ndjson\"\n[rules]\npaths = [\"sql\"]\n\
+                 [streams.visits]\nschema = \"visits.avsc\"\n{input}\n{stream}\n[rules]\npaths = [\"sql\"]\n\
                  [archive]\n{archive}\n"
             ),
         )?;
-        Ok(Self { folder, job: job.to_owned() })
+        Ok(Self { folder, job: job.to_owned(), pace_ms: *pace_ms })
     }
 
     /// Starts the job, with further arguments.
     pub(super) fn start(&self, args: &[&str]) -> Result<ChildProcess> {
-        let all: Vec<&str> = ["run", "--until-end", "--pace", "25"].iter().chain(args).copied().collect();
+        let pace = self.pace_ms.to_string();
+        let all: Vec<&str> = ["run", "--until-end", "--pace", &pace].iter().chain(args).copied().collect();
         self.folder.start(&all)
     }
 
@@ -287,7 +328,12 @@ pub(super) fn difference(subject: &Subject) -> Result<Difference> {
 
 /// Who reads the alert topic committed finds each alert of these jobs once, and those that are in their tables.
 pub(super) fn alerts_are_out_once(subjects: &[&Subject]) -> Result<()> {
-    let mut out = published()?;
+    alerts_are_out_once_at(TestBroker::shared(), subjects)
+}
+
+/// The same of another broker.
+pub(super) fn alerts_are_out_once_at(broker: &TestBroker, subjects: &[&Subject]) -> Result<()> {
+    let mut out = published(broker)?;
     for subject in subjects {
         let ids = out.remove(&format!("/wattline/{}", subject.job)).unwrap_or_default();
         let once: BTreeSet<&String> = ids.iter().collect();
@@ -300,8 +346,8 @@ pub(super) fn alerts_are_out_once(subjects: &[&Subject]) -> Result<()> {
 }
 
 /// The ids of all committed alerts by source.
-fn published() -> Result<BTreeMap<String, Vec<String>>> {
-    let consumer: BaseConsumer = TestBroker::shared()
+fn published(broker: &TestBroker) -> Result<BTreeMap<String, Vec<String>>> {
+    let consumer: BaseConsumer = broker
         .client_config()
         .set("group.id", "faults-reader")
         .set("isolation.level", "read_committed")

@@ -19,7 +19,7 @@
 //! | List, LargeList of T; Struct of T…; Map of K to V | the same of the mapped types | `array`, `struct`, `map` |
 //!
 //! A zoneless timestamp is taken as UTC, in which all event time is reckoned. Everything else (time of day, intervals,
-//! durations, maps, Null) is refused by name. All columns are nullable in the table: a column that is never null today
+//! durations, Null) is refused by name. All columns are nullable in the table: a column that is never null today
 //! may be absent in an older file or in tomorrow's rule.
 
 use std::sync::Arc;
@@ -197,15 +197,45 @@ pub(crate) fn columns_to_add(table: &str, existing: &Schema, wanted: &Schema) ->
                     table,
                     field.name(),
                     &format!(
-                        "the table has `{}` of type {is}, new rows bring type {will_be}: cast the column to the old type, \
-                         give it another name, or write to another table",
-                        have.name()
+                        "the table has `{}` of type {is}, new rows bring type {will_be}: {}",
+                        have.name(),
+                        instead_of_another_type(is, will_be)
                     ),
                 ));
             }
         }
     }
     Ok(missing)
+}
+
+/// What to do instead. Readers at version 1 know one type of a column for all files of a table, so a wider one does not fit either.
+fn instead_of_another_type(is: &DataType, will_be: &DataType) -> &'static str {
+    if is_wider(will_be, is) {
+        "the column of a table cannot be widened, as its readers know one type for all files. Keep the old type, and values \
+         beyond it are refused one by one, or give the wider values another name: in a schema add a field of the wider type, \
+         make the old one optional and set `rename` in the mapping; in a rule write another name after AS"
+    } else {
+        "cast the column to the old type, give it another name, or write to another table"
+    }
+}
+
+/// Whether a type holds all that another one holds, and more.
+fn is_wider(wide: &DataType, narrow: &DataType) -> bool {
+    let bits = |of: &DataType| match of {
+        DataType::Int8 => 8,
+        DataType::Int16 => 16,
+        DataType::Int32 => 32,
+        DataType::Int64 => 64,
+        _ => 0,
+    };
+    match (narrow, wide) {
+        (DataType::Float32, DataType::Float64) => true,
+        (DataType::Decimal128(p, s), DataType::Decimal128(wide_p, wide_s)) => {
+            let whole = |p: u8, s: i8| i16::from(p) - i16::from(s);
+            wide_s >= s && whole(*wide_p, *wide_s) >= whole(*p, *s)
+        }
+        _ => bits(narrow) > 0 && bits(wide) > bits(narrow),
+    }
 }
 
 /// Equal but for names of list items, nullability and metadata, which a table does not keep.
@@ -323,5 +353,25 @@ mod tests {
         let clash = Schema::new(vec![Field::new("b", DataType::Int32, true)]);
         let text = columns_to_add("t", &old, &clash).unwrap_err().to_string();
         assert!(text.contains("`b`") && text.contains("Int32"), "{text}");
+    }
+
+    #[test]
+    fn a_wider_type_is_refused_with_the_way_around_it() {
+        let refusal = |old: DataType, new: DataType| {
+            let schema = |of| Schema::new(vec![Field::new("a", of, true)]);
+            columns_to_add("t", &schema(old), &schema(new)).unwrap_err().to_string()
+        };
+        let decimal = DataType::Decimal128;
+        for (old, new, is_wider) in [
+            (DataType::Int32, DataType::Int64, true),
+            (DataType::Float32, DataType::Float64, true),
+            (decimal(12, 2), decimal(14, 4), true),
+            (decimal(12, 2), decimal(12, 4), false),
+            (DataType::Int64, DataType::Int32, false),
+            (DataType::Utf8, DataType::Int64, false),
+        ] {
+            let text = refusal(old, new);
+            assert_eq!(text.contains("cannot be widened"), is_wider, "{text}");
+        }
     }
 }

@@ -206,6 +206,11 @@ impl AlertPublisher {
         match self.transact(producer, messages, marker, n) {
             Ok(()) => Ok(Outcome::Published),
             Err(Failure::Unknown) => {
+                tracing::warn!(
+                    topic = self.config.topic,
+                    n,
+                    "no answer to the commit of alerts: the publisher is opened anew, and its marker says whether they are out"
+                );
                 self.producer = None;
                 Ok(Outcome::Unknown)
             }

@@ -14,6 +14,7 @@ use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
+use super::clock_set::ClockWatch;
 use super::exchange::{self, Exchange, INBOX, INBOX_STREAM};
 use super::references::{FRESHNESS, ReferenceTables};
 use super::system_streams::SystemLane;
@@ -45,11 +46,11 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     let progress_of_rules = progress_of_rules(&job.rules, &job.streams, &past, fresh, place);
     let exchange = job.exchange.take().map(|plan| Exchange::new(plan, &job.rules, &job.states, &past, fresh));
     let told_us = exchange.as_ref().map(|_| told_of_states(&job.states, &progress_of_rules));
-    let system = SystemLane::all(&slot, job.streams.len(), &job.rules, &past, fresh);
     let (workers, threads) =
         start_workers(&job.streams, &job.rules, job.decoders.as_ref(), job.lane_programs, told_us, &progress)?;
     let (notify, notices) = mpsc::channel(NOTICES);
     let mut coordinator = Coordinator {
+        system: SystemLane::all(&slot, job.streams.len(), &job.rules, &past, fresh),
         chain: Chain {
             store: job.store,
             progress: Arc::clone(&progress),
@@ -71,6 +72,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         archive: job.archive,
         alert_sink: job.alert_sink,
         clock: Arc::clone(&job.clock),
+        clock_watch: ClockWatch::default(),
         progress: Arc::clone(&progress),
         shutdown: job.shutdown,
         workers: workers.clone(),
@@ -79,7 +81,6 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         notices,
         lanes: BTreeMap::new(),
         dormant: BTreeMap::new(),
-        system,
         uncommitted: Uncommitted::default(),
         exchange,
         checkpoint_n: past.checkpoint,

@@ -4,7 +4,8 @@
 //! before it and one after it: `manifest-of-tick.before`, `delta-commit.after`. With `run --crash-at manifest-of-tick.after#3` the process is gone when it
 //! is there for the third time, as if its power had failed: nothing is flushed and nothing is closed. With `--moments FILE` a run writes
 //! down the moments that it comes to, so that a test can go through all of them and learns of new ones by itself. With `--pace MS` the sources
-//! rest after whatever they bring, so that little input makes many links.
+//! rest after whatever they bring, so that little input makes many links. With `--clock-offset FILE` the clock of the process can be set while it
+//! runs, see [`super::set_clock`].
 //!
 //! Only debug builds have this.
 
@@ -25,11 +26,14 @@ use wattline_connect::kafka::alerts::{OnPublishStep, PublishStep};
 use wattline_core::alert::AlertRecord;
 use wattline_core::manifest::{AddedFile, Manifest};
 use wattline_core::record::{LaneId, RecordBlock};
+use wattline_runtime::clock::{Clock, SystemClock};
 use wattline_runtime::port::{
     AlertSink, Archive, FileTag, Position, Put, Source, SourceEvent, Store, TableRange, TakeBatch,
 };
 use wattline_runtime::table::TableSpec;
 use wattline_runtime::{Job, Result};
+
+use super::set_clock::SetClock;
 
 /// At which moment to die, and where to write the moments down.
 #[derive(Debug, Clone, Args)]
@@ -41,6 +45,8 @@ pub(crate) struct CrashArgs {
     moments: Option<PathBuf>,
     #[arg(long, hide = true)]
     pace: Option<u64>,
+    #[arg(long, hide = true)]
+    clock_offset: Option<PathBuf>,
 }
 
 /// A moment by name, and for which time.
@@ -59,6 +65,7 @@ pub(crate) struct CrashPoints {
     told: Option<Mutex<File>>,
     times: Mutex<BTreeMap<String, u32>>,
     pace: Option<Duration>,
+    clock_offset: Option<PathBuf>,
 }
 
 impl CrashPoints {
@@ -68,7 +75,21 @@ impl CrashPoints {
         let open = |path: &PathBuf| File::create(path).with_context(|| format!("cannot write `{}`", path.display()));
         let told = args.moments.as_ref().map(open).transpose()?.map(Mutex::new);
         let pace = args.pace.map(Duration::from_millis);
-        Ok(Arc::new(Self { crash_at: args.crash_at.clone(), told, times: Mutex::default(), pace }))
+        Ok(Arc::new(Self {
+            crash_at: args.crash_at.clone(),
+            told,
+            times: Mutex::default(),
+            pace,
+            clock_offset: args.clock_offset.clone(),
+        }))
+    }
+
+    /// The clock that the job goes by.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        match &self.clock_offset {
+            Some(file) => Arc::new(SetClock::by(file.clone())),
+            None => Arc::new(SystemClock),
+        }
     }
 
     /// Lets a job go by way of the moments.
@@ -202,7 +223,9 @@ impl Source for Paced {
                 events.extend(self.sort(event));
             }
         }
+        // News of the group may have a lane started anew, and then what is handed over with them would come twice.
         if !self.paused
+            && events.is_empty()
             && let Some(part) = self.next_part()
         {
             events.push(part);
@@ -215,6 +238,8 @@ impl Source for Paced {
     }
 
     fn start(&mut self, lane: &LaneId, position: Position) -> Result<()> {
+        // What waits of it comes again.
+        self.lanes.retain(|(of, _)| of != lane);
         self.of.start(lane, position)
     }
 

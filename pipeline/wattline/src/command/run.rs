@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use wattline_core::exchange::Place;
+use wattline_runtime::clock::{Clock, SystemClock};
 use wattline_runtime::progress::Progress;
 use wattline_runtime::{Job, RunSummary};
 use wattline_sql::UserFunctions;
@@ -105,6 +106,7 @@ impl RunHow {
         RunOptions {
             place,
             until_end: self.until_end,
+            clock: self.clock(),
             progress: Arc::clone(progress),
             shutdown,
             wrap_kafka: None,
@@ -121,6 +123,14 @@ impl RunHow {
             return points.around(job);
         }
         job
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        #[cfg(debug_assertions)]
+        if let Some(points) = &self.crash_points {
+            return points.clock();
+        }
+        Arc::new(SystemClock)
     }
 }
 
