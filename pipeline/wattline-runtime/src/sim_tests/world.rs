@@ -20,6 +20,7 @@ use wattline_core::manifest::AddedFile;
 
 use super::rules::longs;
 use crate::port::{AlertSink, Archive, FileTag, Put, Store, TableRange, TakeBatch};
+use crate::snapshot::{ChainEnd, app_id, reincarnated};
 use crate::table::TableSpec;
 use crate::{Error, Result};
 
@@ -63,7 +64,7 @@ pub(super) struct World(Mutex<Memory>);
 /// Version and paths of one commit.
 type Commit = (u64, Vec<String>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Memory {
     objects: BTreeMap<String, Bytes>,
     files: BTreeMap<String, Vec<RecordBatch>>,
@@ -72,13 +73,18 @@ pub(super) struct Memory {
     commits: BTreeMap<(String, String), Vec<Commit>>,
     /// Alert id and status word, in the order of publication.
     pub(super) published: Vec<(String, &'static str)>,
-    marker: Option<String>,
+    pub(super) marker: Option<String>,
     newest_producer: u64,
 }
 
 impl World {
     pub(super) fn look<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Another world, as this one is now.
+    pub(super) fn copy(&self) -> Self {
+        Self(Mutex::new(self.look(|memory| memory.clone())))
     }
 
     /// All rows of a table, as any reader of the committed files sees them.
@@ -88,6 +94,26 @@ impl World {
 }
 
 impl Memory {
+    /// Forgets what a backup does not have, and gives the chain another identity.
+    pub(super) fn restore(&mut self, end: &ChainEnd, incarnation: &str) {
+        let is_copied = |path: &String| end.links.contains(path) || end.objects.contains(path);
+        self.objects.retain(|path, _| path.starts_with("lanes/") || is_copied(path));
+        for path in &end.links {
+            let link = reincarnated(path, &self.objects[path], incarnation).expect("a link");
+            self.objects.insert(path.clone(), link);
+        }
+        let mut files: Vec<&String> = end.adds.values().flatten().map(|file| &file.path).collect();
+        files.extend(self.commits.values().flatten().flat_map(|(_, paths)| paths));
+        self.files.retain(|path, _| files.contains(&path));
+        let app = app_id(&end.job, &end.slot, incarnation);
+        let last = |((table, of), commits): (&(String, String), &Vec<Commit>)| {
+            Some((table.clone(), commits.last().filter(|_| *of == end.app_id())?.0))
+        };
+        let taken: Vec<(String, u64)> = self.commits.iter().filter_map(last).collect();
+        let told = taken.into_iter().map(|(table, version)| ((table, app.clone()), vec![(version, Vec::new())]));
+        self.commits.extend(told);
+    }
+
     fn rows(&self, table: &str) -> Vec<RecordBatch> {
         let mut seen = std::collections::BTreeSet::new();
         let mut rows = Vec::new();
