@@ -219,11 +219,12 @@ impl Backups {
         let Some(text) = self.root.get(&path).await? else { return Ok(None) };
         let format = serde_json::from_slice::<serde_json::Value>(&text).ok().and_then(|head| head["format"].as_u64());
         if let Some(format) = format.filter(|format| *format != u64::from(FORMAT)) {
-            let detail = format!("`{path}` is of format {format}, this version reads {FORMAT}: use the version that made it");
+            let detail =
+                format!("`{path}` is of format {format}, this version reads {FORMAT}: use the version that made it");
             return Err(self.refused(&detail));
         }
-        let head: Head = serde_json::from_slice(&text)
-            .map_err(|error| self.damaged(&path, &format!("cannot be read: {error}")))?;
+        let head: Head =
+            serde_json::from_slice(&text).map_err(|error| self.damaged(&path, &format!("cannot be read: {error}")))?;
         Ok(Some(match head.body {
             HeadBody::Snapshot(snapshot) => HeadBody::Snapshot(Box::new(Snapshot { number, ..*snapshot })),
             sealed @ HeadBody::Sealed { .. } => sealed,

@@ -335,7 +335,9 @@ pub enum Error {
         detail: String,
     },
     /// An object of a backup is not what its snapshot says.
-    #[error("object `{path}` of the backup {detail}: restore another snapshot, `wattline archive backup --list` shows them")]
+    #[error(
+        "object `{path}` of the backup {detail}: restore another snapshot, `wattline archive backup --list` shows them"
+    )]
     BackupDamaged {
         /// The object, with the location of its store.
         path: String,

@@ -67,6 +67,8 @@ pub struct ObjectRoot {
     location: String,
     /// The folder, for a local root.
     folder: Option<PathBuf>,
+    /// Endpoint of the service, if one is given: buckets of two services may have one name.
+    endpoint: Option<String>,
 }
 
 impl ObjectRoot {
@@ -107,6 +109,7 @@ impl ObjectRoot {
             url,
             location: location.to_owned(),
             folder: Some(folder),
+            endpoint: None,
         })
     }
 
@@ -134,7 +137,9 @@ impl ObjectRoot {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        Ok(Self { store: Arc::new(store), prefix, url, location: location.to_owned(), folder: None })
+        let endpoint = options.iter().find(|(name, _)| name.eq_ignore_ascii_case("endpoint"));
+        let endpoint = endpoint.map(|(_, endpoint)| endpoint.clone());
+        Ok(Self { store: Arc::new(store), prefix, url, location: location.to_owned(), folder: None, endpoint })
     }
 
     /// The root of everything below `name` (one or more path segments).
@@ -150,6 +155,7 @@ impl ObjectRoot {
             url,
             location: format!("{}/{name}", self.location.trim_end_matches('/')),
             folder: self.folder.as_ref().map(|folder| folder.join(name)),
+            endpoint: self.endpoint.clone(),
         }
     }
 
@@ -228,6 +234,22 @@ impl ObjectRoot {
         }
     }
 
+    /// Size and time of `path`, or `None` if there is no such object.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store does not answer or refuses.
+    pub async fn info(&self, path: &str) -> Result<Option<ObjectInfo>> {
+        match self.store.head(&self.resolve_path(path)).await {
+            Ok(meta) => Ok(Some(ObjectInfo {
+                path: path.to_owned(),
+                size_bytes: meta.size,
+                modified_ms: meta.last_modified.timestamp_millis(),
+            })),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(self.failed("look for", path, source)),
+        }
+    }
+
     /// All objects below `prefix` (whole path segments; empty for all), sorted by path.
     ///
     /// # Errors
@@ -284,7 +306,7 @@ impl ObjectRoot {
     /// Whether `other` is this root, or lies within it, by their URLs.
     #[must_use]
     pub fn holds(&self, other: &Self) -> bool {
-        other.url.as_str().starts_with(self.url.as_str())
+        self.endpoint == other.endpoint && other.url.as_str().starts_with(self.url.as_str())
     }
 
     /// Deletes `path`; an object that is not there is no error.

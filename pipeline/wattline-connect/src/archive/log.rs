@@ -156,9 +156,10 @@ pub(super) fn transactions_bytes(txns: &BTreeMap<String, i64>, nonce: &str, now_
     let change =
         Change { operation: "RESTORE", adds: &[], removes: &[], data_change: false, txn: None, metadata: None };
     let mut lines = vec![commit_info(&change, nonce, now_ms)];
-    lines.extend(txns.iter().map(
-        |(app_id, version)| json!({ "txn": { "appId": app_id, "version": version, "lastUpdated": now_ms } }),
-    ));
+    lines.extend(
+        txns.iter()
+            .map(|(app_id, version)| json!({ "txn": { "appId": app_id, "version": version, "lastUpdated": now_ms } })),
+    );
     join(&lines)
 }
 

@@ -93,14 +93,7 @@ impl Archive {
             let moved = |object: ObjectInfo| ObjectInfo { path: format!("{name}/{}", object.path), ..object };
             objects.into_iter().map(moved).collect()
         };
-        Ok(Some(PinnedTable {
-            table: name.to_owned(),
-            version,
-            txns,
-            log: below(log),
-            files: below(files),
-            is_own,
-        }))
+        Ok(Some(PinnedTable { table: name.to_owned(), version, txns, log: below(log), files: below(files), is_own }))
     }
 
     /// Commits to a table that was restored at `version` which epochs of which chains it has, under the names that the chains have
@@ -125,7 +118,8 @@ impl Archive {
         if found.is_some_and(|found| is_own(&found, nonce)) {
             return Ok(());
         }
-        let detail = format!("something writes to table `{}`: stop it, empty the archive, and restore again", table.name);
+        let detail =
+            format!("something writes to table `{}`: stop it, empty the archive, and restore again", table.name);
         Err(Error::RestoreRefused { location: self.root().location().to_owned(), detail })
     }
 }
@@ -343,10 +337,7 @@ mod tests {
     fn names_of_a_log_are_told_apart() {
         let cases = [
             ("_delta_log/00000000000000000007.json", Some(LogName::Commit(7))),
-            (
-                "_delta_log/00000000000000000050.checkpoint.parquet",
-                Some(LogName::Checkpoint { version: 50, parts: 1 }),
-            ),
+            ("_delta_log/00000000000000000050.checkpoint.parquet", Some(LogName::Checkpoint { version: 50, parts: 1 })),
             (
                 "_delta_log/00000000000000000050.checkpoint.0000000001.0000000002.parquet",
                 Some(LogName::Checkpoint { version: 50, parts: 2 }),

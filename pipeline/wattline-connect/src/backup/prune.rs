@@ -39,7 +39,8 @@ impl Backups {
             self.root.delete(&head_path(*number)).await?;
         }
         let is_kept = |number: &u64| kept.iter().any(|of| of.number == *number);
-        for number in self.numbers(LISTS).await?.into_iter().filter(|number| *number <= own.number && !is_kept(number)) {
+        for number in self.numbers(LISTS).await?.into_iter().filter(|number| *number <= own.number && !is_kept(number))
+        {
             self.root.delete(&list_path(number)).await?;
         }
         let mut garbage = self.root.list(OBJECTS).await?;

@@ -121,6 +121,11 @@ impl Run {
         self.number
     }
 
+    /// Where the backups are.
+    pub fn location(&self) -> &str {
+        self.backups.root.location()
+    }
+
     /// The newest snapshot, on which it builds.
     pub fn base(&self) -> Option<&Snapshot> {
         self.base.as_ref()

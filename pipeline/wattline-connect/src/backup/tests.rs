@@ -113,7 +113,7 @@ async fn a_backup_that_died_is_finished_by_the_next_and_makes_no_snapshot_any_mo
     let overtaken = slow.finish(pinned(), entries).await.unwrap_err();
     assert!(matches!(overtaken, Error::BackupOvertaken { number: 1, by: 2 }), "{overtaken}");
     let second = next.finish(pinned(), of_next).await.unwrap();
-    assert_eq!(place.backups.snapshots().await.unwrap(), [second.clone()]);
+    assert_eq!(place.backups.snapshots().await.unwrap(), std::slice::from_ref(&second));
     assert_eq!(place.back_up().await.number, 3);
 
     // The seal outlives all pruning, and so does what a kept snapshot names.
