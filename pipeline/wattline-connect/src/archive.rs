@@ -16,12 +16,13 @@
 //!
 //! Map of the folder: `schema` types, `write` sort and encode, `stats` file statistics, `log` the state and bytes
 //! of commits, `table` the protocol of commits, `maintain` and `merge` background work, `read` looking at tables, `check` whether
-//! their files are what the log says.
+//! their files are what the log says, `pin` a table as a backup copies it.
 
 mod check;
 mod log;
 mod maintain;
 mod merge;
+mod pin;
 mod read;
 mod schema;
 mod stats;
@@ -32,6 +33,7 @@ mod write;
 
 pub use check::FilesReport;
 pub use maintain::{MaintainPolicy, MaintainReport};
+pub use pin::{ChainPin, PinnedTable};
 pub use read::TableInfo;
 pub(crate) use schema::{conform, table_schema};
 

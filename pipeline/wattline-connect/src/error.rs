@@ -339,6 +339,48 @@ pub enum Error {
         #[source]
         source: tokio::task::JoinError,
     },
+    /// An object of the archive is not what a backup must be able to rely upon.
+    #[error("object `{path}` of the archive {detail}: `wattline archive verify` says what else is wrong")]
+    ArchiveDamaged {
+        /// The object, relative to the archive.
+        path: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// An object of a backup is not what its snapshot says.
+    #[error(
+        "object `{path}` of the backup {detail}: restore another snapshot, `wattline archive backup --list` shows them"
+    )]
+    BackupDamaged {
+        /// The object, with the location of its store.
+        path: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A place for backups that cannot be used as it is, or does not have what was asked for.
+    #[error("backups at `{location}`: {detail}")]
+    BackupRefused {
+        /// The place.
+        location: String,
+        /// What is wrong and what to do.
+        detail: String,
+    },
+    /// A later backup to the same place has begun before this one had come to its end.
+    #[error("backup {number} has no snapshot: backup {by} to the same place began before this one had ended")]
+    BackupOvertaken {
+        /// Number of this backup.
+        number: u64,
+        /// Number of the later one.
+        by: u64,
+    },
+    /// An archive into which no backup can be brought back.
+    #[error("nothing was restored into `{location}`: {detail}")]
+    RestoreRefused {
+        /// The archive.
+        location: String,
+        /// What is wrong and what to do.
+        detail: String,
+    },
     /// A reference table whose content cannot be taken.
     #[error("{}:{line}: column `{column}`: {detail}", path.display())]
     Reference {
@@ -372,10 +414,15 @@ impl Error {
             | Self::TableSettings { .. }
             | Self::TableForeign { .. }
             | Self::UnknownTable { .. }
+            | Self::BackupRefused { .. }
+            | Self::RestoreRefused { .. }
             | Self::Reference { .. } => Kind::Invalid,
-            Self::AlertTooLarge { .. } | Self::Corrupt { .. } | Self::ParquetInput { .. } | Self::Parquet { .. } => {
-                Kind::Data
-            }
+            Self::AlertTooLarge { .. }
+            | Self::Corrupt { .. }
+            | Self::ParquetInput { .. }
+            | Self::ArchiveDamaged { .. }
+            | Self::BackupDamaged { .. }
+            | Self::Parquet { .. } => Kind::Data,
             Self::NoBroker { .. }
             | Self::Kafka { .. }
             | Self::ClientDead { .. }
@@ -386,7 +433,10 @@ impl Error {
             | Self::CommitContended { .. }
             | Self::FileGone { .. }
             | Self::TableRead { .. } => Kind::Unavailable,
-            Self::NotAssigned { .. } | Self::MemberFenced { .. } | Self::PublisherFenced { .. } => Kind::Fenced,
+            Self::NotAssigned { .. }
+            | Self::MemberFenced { .. }
+            | Self::PublisherFenced { .. }
+            | Self::BackupOvertaken { .. } => Kind::Fenced,
             Self::FeederStalled { .. } => Kind::Exhausted,
             Self::Columns { .. } | Self::Stopped { .. } => Kind::Internal,
         }
@@ -428,6 +478,11 @@ impl Error {
             | Self::Parquet { .. }
             | Self::Columns { .. }
             | Self::Stopped { .. }
+            | Self::ArchiveDamaged { .. }
+            | Self::BackupDamaged { .. }
+            | Self::BackupRefused { .. }
+            | Self::BackupOvertaken { .. }
+            | Self::RestoreRefused { .. }
             | Self::Reference { .. } => Retry::Never,
         }
     }

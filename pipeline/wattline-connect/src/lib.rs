@@ -8,6 +8,7 @@
 //! thread. The [`store`] and the [`archive`] on it are async, because a tick waits for many of their objects at once.
 
 pub mod archive;
+pub mod backup;
 pub mod embedded;
 pub mod error;
 pub mod files;

@@ -67,6 +67,8 @@ pub struct ObjectRoot {
     location: String,
     /// The folder, for a local root.
     folder: Option<PathBuf>,
+    /// Endpoint of the service, if one is given: buckets of two services may have one name.
+    endpoint: Option<String>,
 }
 
 impl ObjectRoot {
@@ -107,6 +109,7 @@ impl ObjectRoot {
             url,
             location: location.to_owned(),
             folder: Some(folder),
+            endpoint: None,
         })
     }
 
@@ -134,7 +137,9 @@ impl ObjectRoot {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        Ok(Self { store: Arc::new(store), prefix, url, location: location.to_owned(), folder: None })
+        let endpoint = options.iter().find(|(name, _)| name.eq_ignore_ascii_case("endpoint"));
+        let endpoint = endpoint.map(|(_, endpoint)| endpoint.clone());
+        Ok(Self { store: Arc::new(store), prefix, url, location: location.to_owned(), folder: None, endpoint })
     }
 
     /// The root of everything below `name` (one or more path segments).
@@ -150,6 +155,7 @@ impl ObjectRoot {
             url,
             location: format!("{}/{name}", self.location.trim_end_matches('/')),
             folder: self.folder.as_ref().map(|folder| folder.join(name)),
+            endpoint: self.endpoint.clone(),
         }
     }
 
@@ -228,6 +234,22 @@ impl ObjectRoot {
         }
     }
 
+    /// Size and time of `path`, or `None` if there is no such object.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store does not answer or refuses.
+    pub async fn info(&self, path: &str) -> Result<Option<ObjectInfo>> {
+        match self.store.head(&self.resolve_path(path)).await {
+            Ok(meta) => Ok(Some(ObjectInfo {
+                path: path.to_owned(),
+                size_bytes: meta.size,
+                modified_ms: meta.last_modified.timestamp_millis(),
+            })),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(self.failed("look for", path, source)),
+        }
+    }
+
     /// All objects below `prefix` (whole path segments; empty for all), sorted by path.
     ///
     /// # Errors
@@ -263,6 +285,30 @@ impl ObjectRoot {
         Ok(names)
     }
 
+    /// Whether there is no object below this root but what the check at start and writers leave.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store does not answer or refuses.
+    pub async fn is_empty(&self) -> Result<bool> {
+        let listed = self.store.list_with_delimiter(Some(&self.prefix)).await;
+        let listed = listed.map_err(|source| self.failed("list", "", source))?;
+        let is_ours = |path: &Path| path.filename().is_some_and(|name| name == STAGING || name == probe::FOLDER);
+        for folder in listed.common_prefixes.iter().filter(|path| !is_ours(path)) {
+            // On a disk, folders outlive what was in them.
+            let first = self.store.list(Some(folder)).try_next().await;
+            if first.map_err(|source| self.failed("list", "", source))?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(listed.objects.is_empty())
+    }
+
+    /// Whether `other` is this root, or lies within it, by their URLs.
+    #[must_use]
+    pub fn holds(&self, other: &Self) -> bool {
+        self.endpoint == other.endpoint && other.url.as_str().starts_with(self.url.as_str())
+    }
+
     /// Deletes `path`; an object that is not there is no error.
     ///
     /// # Errors
@@ -285,8 +331,10 @@ impl ObjectRoot {
         probe::probe(self).await
     }
 
+    /// A path that was listed is taken as it is: other programs put encoded characters into names.
     fn resolve_path(&self, path: &str) -> Path {
-        self.prefix.parts().chain(Path::from(path).parts()).collect()
+        let path = Path::parse(path).unwrap_or_else(|_odd| Path::from(path));
+        self.prefix.parts().chain(path.parts()).collect()
     }
 
     fn failed(&self, operation: &'static str, path: &str, source: object_store::Error) -> Error {
@@ -375,6 +423,23 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         let not_a_folder = local(&file).probe().await.unwrap_err().to_string();
         assert!(not_a_folder.contains("is not a folder"), "{not_a_folder}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_listed_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = local(folder.path());
+        assert!(root.is_empty().await.unwrap());
+        root.probe().await.unwrap();
+        assert!(root.is_empty().await.unwrap(), "the probe leaves nothing that counts");
+        std::fs::create_dir(folder.path().join("city=New%20York")).unwrap();
+        std::fs::write(folder.path().join("city=New%20York/a b.parquet"), "x").unwrap();
+        let listed = root.list("").await.unwrap();
+        let listed: Vec<_> = listed.iter().filter(|object| object.path.starts_with("city")).collect();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(root.get(&listed[0].path).await.unwrap().as_deref(), Some(b"x".as_slice()));
+        assert!(!root.is_empty().await.unwrap());
+        assert!(root.holds(&root.child("backups")) && root.holds(&root) && !root.child("backups").holds(&root));
     }
 
     #[test]

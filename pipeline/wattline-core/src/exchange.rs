@@ -131,6 +131,8 @@ pub struct Head {
     pub format: u32,
     /// The slot that tells.
     pub from: u32,
+    /// Identity of its chain: another one after the job was restored from a backup.
+    pub incarnation: String,
     /// The link that says so.
     pub n: u64,
     /// Number of this message among those of the link to this receiver, from 0.
@@ -172,6 +174,10 @@ pub struct Sender {
     pub slot: u32,
     /// The last link of which something was taken in, 0 before the first.
     pub n: u64,
+    /// Identity of that chain; none before the first.
+    pub incarnation: String,
+    /// After a restore: where the chain was cut off, and its new identity.
+    pub cut: Option<Cut>,
     /// The next part of it; absent once all of it is taken in.
     pub next_part: Option<u32>,
     /// As of the last link that was taken in whole.
@@ -180,14 +186,31 @@ pub struct Sender {
     pub rules: BTreeMap<String, i64>,
 }
 
+/// Where a backup has cut off a chain. What it told behind that is in the inboxes, and does not count: the restored job says it anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// The last link that the backup has.
+    pub last_link: u64,
+    /// Identity of the chain from then on.
+    pub incarnation: String,
+}
+
 impl Sender {
     /// Nothing was told yet.
     pub fn new(slot: u32) -> Self {
-        Self { slot, n: 0, next_part: None, positions: Positions::default(), rules: BTreeMap::new() }
+        Self { slot, n: 0, incarnation: String::new(), cut: None, next_part: None, positions: Positions::default(), rules: BTreeMap::new() }
     }
 
     /// Judges a message by its numbers.
     pub fn judge(&self, head: &Head) -> Judgement {
+        let is_of_old = head.incarnation == self.incarnation;
+        match &self.cut {
+            Some(cut) if is_of_old && head.n > cut.last_link => return Judgement::Known,
+            // Of another restore, from the same backup or another one.
+            Some(cut) if !is_of_old && head.incarnation != cut.incarnation => return Judgement::Known,
+            None if !is_of_old && !self.incarnation.is_empty() => return Judgement::Known,
+            Some(_) | None => {}
+        }
         match (head.n.cmp(&self.n), self.next_part) {
             (std::cmp::Ordering::Less, _) | (std::cmp::Ordering::Equal, None) => Judgement::Known,
             (std::cmp::Ordering::Equal, Some(next)) if head.part < next => Judgement::Known,
@@ -201,6 +224,10 @@ impl Sender {
 
     /// Notes that a message was taken in.
     pub fn note(&mut self, head: &Head) {
+        if self.cut.as_ref().is_some_and(|cut| cut.incarnation == head.incarnation) {
+            self.cut = None;
+        }
+        self.incarnation.clone_from(&head.incarnation);
         self.n = head.n;
         self.next_part = match &head.close {
             Some(close) => {
@@ -220,7 +247,7 @@ mod tests {
     use super::*;
 
     fn head(n: u64, part: u32, before: u64, last: bool) -> Head {
-        Head { format: FORMAT, from: 1, n, part, before, close: last.then(Close::default) }
+        Head { format: FORMAT, from: 1, incarnation: "a".into(), n, part, before, close: last.then(Close::default) }
     }
 
     #[test]
@@ -239,6 +266,30 @@ mod tests {
             }
         }
         assert_eq!((sender.n, sender.next_part), (8, None));
+    }
+
+    #[test]
+    fn after_a_restore_what_was_told_behind_the_cut_does_not_count() {
+        let of = |incarnation: &str, head: Head| Head { incarnation: incarnation.into(), ..head };
+        let mut sender = Sender::new(1);
+        sender.note(&head(3, 0, 0, true));
+        sender.cut = Some(Cut { last_link: 5, incarnation: "c".into() });
+        let inbox = [
+            (head(3, 0, 0, true), Judgement::Known),
+            // The backup has it, and this slot had not taken it in.
+            (head(5, 0, 3, true), Judgement::Take),
+            (head(6, 0, 5, true), Judgement::Known),
+            (of("b", head(6, 0, 5, true)), Judgement::Known),
+            (of("c", head(6, 0, 5, true)), Judgement::Take),
+            (head(7, 0, 6, true), Judgement::Known),
+            (of("c", head(8, 0, 6, true)), Judgement::Take),
+        ];
+        for (message, judged) in inbox {
+            assert_eq!(sender.judge(&message), judged, "{message:?}");
+            if judged == Judgement::Take {
+                sender.note(&message);
+            }
+        }
     }
 
     #[test]

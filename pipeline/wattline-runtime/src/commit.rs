@@ -19,7 +19,7 @@ use crate::recovery::read_manifest;
 use crate::retry::until_done;
 
 /// Application id of a chain in Delta transactions.
-pub(crate) fn app_id(job: &str, slot: &str, incarnation: &str) -> String {
+pub fn app_id(job: &str, slot: &str, incarnation: &str) -> String {
     format!("wattline/{job}/{slot}/{incarnation}")
 }
 

@@ -28,6 +28,7 @@ mod recovery;
 mod retry;
 #[cfg(test)]
 mod sim_tests;
+pub mod snapshot;
 pub mod table;
 pub mod verify;
 mod worker;

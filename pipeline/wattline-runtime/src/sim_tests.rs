@@ -5,6 +5,7 @@
 //! ticks are real, so the operation that a number hits varies; the result may not.
 
 mod oracle;
+mod restores;
 mod rules;
 mod script;
 mod slots;

@@ -297,7 +297,7 @@ impl Reading {
 const OUTBOX: &str = "outbox/";
 
 /// A checkpoint needs its own objects only; an epoch after it adds the rows that it published.
-fn note_objects(objects: &mut Vec<String>, n: u64, epoch: &Epoch) {
+pub(crate) fn note_objects(objects: &mut Vec<String>, n: u64, epoch: &Epoch) {
     if epoch.checkpoint == n {
         objects.clear();
         objects.extend(epoch.state_objects.iter().chain(&epoch.stage_objects).cloned());

@@ -1,11 +1,12 @@
 //! The command line.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wattline_core::time::parse_duration_ms;
 
-use crate::config::HumanTime;
+use crate::config::{HumanTime, Scalar};
 
 /// Stream processing for power companies: SQL rules over Kafka, Parquet tables and alerts.
 #[derive(Debug, Parser)]
@@ -84,7 +85,7 @@ pub(crate) enum Command {
     /// Ask the archive what is asked again and again: reports that come with the program.
     #[command(subcommand)]
     Reports(ReportsCommand),
-    /// Look at the tables of the archive, prove that it is whole, delete what nothing needs.
+    /// Look at the tables of the archive, prove that it is whole, back it up and bring it back, delete what nothing needs.
     #[command(subcommand)]
     Archive(ArchiveCommand),
 }
@@ -379,6 +380,54 @@ pub(crate) enum ArchiveCommand {
     Verify(ArchiveVerifyArgs),
     /// Delete the data files that no table has needed for a week, as a running job does from time to time.
     Vacuum(ArchiveVacuumArgs),
+    /// Copy tables, chains and state into another store, as they were at one moment; beside the running job, and only what is new.
+    Backup(ArchiveBackupArgs),
+    /// Bring a backup back into an empty archive, from which the job then goes on.
+    Restore(ArchiveRestoreArgs),
+}
+
+/// The store of the backups, and the archive.
+#[derive(Debug, Args)]
+pub(crate) struct BackupPlace {
+    /// An option of the store of the backups, named as in `[archive.options]`; it takes the place of that of `[backup.options]`.
+    /// The value may hold `${env:NAME}` or `${file:/path}`.
+    #[arg(long = "store-option", value_name = "NAME=VALUE", value_parser = store_option)]
+    pub(crate) store_options: Vec<(String, Scalar)>,
+    #[command(flatten)]
+    pub(crate) place: ArchivePlace,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+}
+
+fn store_option(text: &str) -> Result<(String, Scalar), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as `name=value`, such as `region=eu-central-1`")?;
+    Ok((name.to_owned(), Scalar::of(value)))
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveBackupArgs {
+    /// The folder or URL of the backups, instead of `[backup] url` of the configuration.
+    pub(crate) target: Option<String>,
+    /// Show the backups that there are, and make none.
+    #[arg(long, conflicts_with = "keep")]
+    pub(crate) list: bool,
+    /// Delete all backups but the newest so many, once this one is made, instead of `[backup] keep`.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) keep: Option<NonZeroU32>,
+    #[command(flatten)]
+    pub(crate) of: BackupPlace,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveRestoreArgs {
+    /// The folder or URL of the backups, instead of `[backup] url` of the configuration.
+    pub(crate) source: Option<String>,
+    /// Number of the backup, instead of the newest.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) at: Option<u64>,
+    #[command(flatten)]
+    pub(crate) of: BackupPlace,
 }
 
 #[derive(Debug, Args)]

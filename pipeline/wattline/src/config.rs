@@ -2,12 +2,13 @@
 //!
 //! Every mistake is reported, not only the first: the file is parsed once into spanned values; what cannot be
 //! typed is noted with its place and taken out, and the rest is tried again. Unknown keys are refused with the
-//! nearest right name. Values of `[kafka.properties]` and `[archive.options]` may hold secrets as `${env:NAME}` or
+//! nearest right name. Values of `[kafka.properties]`, `[archive.options]` and `[backup.options]` may hold secrets as `${env:NAME}` or
 //! `${file:/path}`; they are filled in only
 //! where they are used, so that neither messages nor logs can show them.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) reference: BTreeMap<String, Spanned<Reference>>,
     pub(crate) archive: Archive,
+    pub(crate) backup: Option<Backup>,
     pub(crate) alerts: Option<Alerts>,
     #[serde(default)]
     pub(crate) run: Run,
@@ -132,6 +134,19 @@ pub(crate) struct Archive {
     /// Options of the object store: `endpoint`, `region`, `access_key_id`, `secret_access_key`, `allow_http`, …
     #[serde(default)]
     pub(crate) options: BTreeMap<String, Scalar>,
+}
+
+/// Where backups of the archive go.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Backup {
+    /// A folder outside of the archive, or `s3://bucket/prefix`.
+    pub(crate) url: String,
+    /// Options of that store, as those of the archive.
+    #[serde(default)]
+    pub(crate) options: BTreeMap<String, Scalar>,
+    /// How many backups are kept; all if absent.
+    pub(crate) keep: Option<NonZeroU32>,
 }
 
 /// Where alerts go besides their table.
@@ -271,6 +286,11 @@ impl fmt::Debug for Scalar {
 }
 
 impl Scalar {
+    /// A value of the command line.
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The value with its secrets filled in.
     pub(crate) fn reveal(&self) -> Result<String, String> {
         fill_secrets(&self.0)
@@ -420,6 +440,17 @@ url = "archive"
         let config = parse("wattline.toml", GOOD).expect("good");
         assert_eq!(config.job.get_ref(), "j");
         assert_eq!(config.streams["meter_readings"].get_ref().delay, HumanTime(120_000));
+    }
+
+    #[test]
+    fn a_place_for_backups_keeps_one_at_least() {
+        let with = |keep: u32| {
+            format!("{GOOD}[backup]\nurl = \"../backups\"\nkeep = {keep}\n[backup.options]\nregion = \"x\"\n")
+        };
+        let backup = parse("wattline.toml", &with(3)).expect("good").backup.expect("a section");
+        assert_eq!((backup.url.as_str(), backup.keep.map(NonZeroU32::get)), ("../backups", Some(3)));
+        let mistakes = parse("wattline.toml", &with(0)).expect_err("none would be kept");
+        assert!(mistakes.len() == 1 && mistakes[0].message.contains("nonzero"), "{mistakes:?}");
     }
 
     #[test]

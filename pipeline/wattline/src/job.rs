@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use wattline_connect::archive::{Archive, MaintainPolicy};
+use wattline_connect::backup::{Restoring, unfinished_restore};
 use wattline_connect::files::{FileSource, FileSourceConfig};
 use wattline_connect::kafka::alerts::{AlertPublisher, AlertPublisherConfig, OnPublishStep};
 use wattline_connect::kafka::exchange::{ExchangeConfig, ExchangeSender, ensure_topic};
@@ -61,10 +62,25 @@ pub(crate) struct RunOptions {
 
 /// Where the archive of a project lies.
 pub(crate) fn archive_root(project: &config::Config, folder: &Path) -> Result<ObjectRoot> {
-    let url = &project.archive.url;
-    let location = if url.contains("://") { url.clone() } else { folder.join(url).display().to_string() };
+    let location = location(&project.archive.url, folder);
     let options = config::reveal_all(&project.archive.options).map_err(|e| anyhow::anyhow!("[archive.options] {e}"))?;
     Ok(ObjectRoot::open(&location, &options)?)
+}
+
+/// What there is to say of an archive of which a part is missing.
+pub(crate) fn half_restored(root: &ObjectRoot, restoring: &Restoring) -> String {
+    format!(
+        "the archive `{}` is restored in part only, from backup {} at `{}`: run `wattline archive restore` again, with `--at {}`",
+        root.location(),
+        restoring.snapshot,
+        restoring.source,
+        restoring.snapshot
+    )
+}
+
+/// A URL of the configuration as it is; a path from the folder of the configuration on.
+pub(crate) fn location(url: &str, folder: &Path) -> String {
+    if url.contains("://") { url.to_owned() } else { folder.join(url).display().to_string() }
 }
 
 /// Connects everything a project names.
@@ -72,6 +88,9 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
     let config = &project.config;
     let root = archive_root(config, &project.folder)?;
     root.probe().await?;
+    if let Some(restoring) = unfinished_restore(&root).await? {
+        bail!("{}", half_restored(&root, &restoring));
+    }
     let job = config.job.get_ref().clone();
     let place = options.place;
     let slot = place.map_or_else(|| config.slot.clone(), |place| place.slot.to_string());

@@ -122,10 +122,7 @@ impl TableLog {
     pub(super) fn apply(&mut self, table: &str, version: u64, bytes: &[u8]) -> Result<Applied> {
         let mut applied = Applied::Followed;
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-            let line: Line = serde_json::from_slice(line).map_err(|source| Error::TableForeign {
-                table: table.to_owned(),
-                detail: format!("version {version} of its log is not readable: {source}: restore that object"),
-            })?;
+            let line: Line = serde_json::from_slice(line).map_err(|source| unreadable(table, version, &source))?;
             if line.protocol.is_some() || line.metadata.is_some() {
                 applied = Applied::Reload;
             }
@@ -142,6 +139,28 @@ impl TableLog {
         self.version = version;
         Ok(applied)
     }
+}
+
+/// Application and version of all transactions in the lines of a commit.
+pub(super) fn transactions(table: &str, version: u64, bytes: &[u8]) -> Result<Vec<(String, i64)>> {
+    let mut found = Vec::new();
+    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+        let line: Line = serde_json::from_slice(line).map_err(|source| unreadable(table, version, &source))?;
+        found.extend(line.txn.map(|txn| (txn.app_id, txn.version)));
+    }
+    Ok(found)
+}
+
+/// The lines of a commit that adds nothing, and says of applications which version of theirs the table has.
+pub(super) fn transactions_bytes(txns: &BTreeMap<String, i64>, nonce: &str, now_ms: i64) -> Vec<u8> {
+    let change =
+        Change { operation: "RESTORE", adds: &[], removes: &[], data_change: false, txn: None, metadata: None };
+    let mut lines = vec![commit_info(&change, nonce, now_ms)];
+    lines.extend(
+        txns.iter()
+            .map(|(app_id, version)| json!({ "txn": { "appId": app_id, "version": version, "lastUpdated": now_ms } })),
+    );
+    join(&lines)
 }
 
 /// The lines of the first commit of a table.
@@ -168,6 +187,11 @@ fn commit_info(change: &Change<'_>, nonce: &str, now_ms: i64) -> Value {
         info["operationParameters"] = json!({ "mode": "Append" });
     }
     json!({ "commitInfo": info })
+}
+
+fn unreadable(table: &str, version: u64, source: &serde_json::Error) -> Error {
+    let detail = format!("version {version} of its log is not readable: {source}: restore that object");
+    Error::TableForeign { table: table.to_owned(), detail }
 }
 
 fn partition_values(dated: bool, event_date: Option<&str>) -> Value {

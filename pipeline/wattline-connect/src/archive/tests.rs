@@ -15,7 +15,7 @@ const DAY_US: i64 = 86_400_000_000;
 /// 2026-03-02T00:00:00Z.
 const MONDAY_US: i64 = 1_772_409_600_000_000;
 
-fn open(folder: &std::path::Path) -> Archive {
+pub(super) fn open(folder: &std::path::Path) -> Archive {
     Archive::open(ObjectRoot::open(folder.to_str().unwrap(), &BTreeMap::new()).unwrap())
 }
 
@@ -31,7 +31,7 @@ fn readings_schema(extra: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-fn spec(extra: &[&str]) -> TableSpec {
+pub(super) fn spec(extra: &[&str]) -> TableSpec {
     TableSpec {
         name: "readings".to_owned(),
         schema: readings_schema(extra),
@@ -42,7 +42,7 @@ fn spec(extra: &[&str]) -> TableSpec {
 }
 
 /// Rows `from..to` of 7 meters, a reading every 10 minutes from Monday on, in an order that is not the table's.
-fn readings(from: i64, to: i64) -> RecordBatch {
+pub(super) fn readings(from: i64, to: i64) -> RecordBatch {
     let rows: Vec<i64> = (from..to).rev().collect();
     let ids: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|n| format!("M{}", n % 7))));
     let times = rows.iter().map(|n| MONDAY_US + n / 7 * 600_000_000);
@@ -53,11 +53,11 @@ fn readings(from: i64, to: i64) -> RecordBatch {
     RecordBatch::try_new(readings_schema(&[]), vec![ids, times, power, numbers]).unwrap()
 }
 
-fn naming(epoch: u64) -> FileNaming {
+pub(super) fn naming(epoch: u64) -> FileNaming {
     FileNaming { chain: "job/slot 0".to_owned(), epoch, part: 0, nonce: format!("n{epoch}") }
 }
 
-async fn numbers(archive: &Archive) -> Vec<i64> {
+pub(super) async fn numbers(archive: &Archive) -> Vec<i64> {
     let batches = archive.read_table("readings").await.unwrap();
     let mut numbers: Vec<i64> = Vec::new();
     for batch in &batches {

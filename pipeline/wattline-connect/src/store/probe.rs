@@ -10,9 +10,12 @@ use bytes::Bytes;
 use super::{ObjectRoot, Put};
 use crate::error::{Error, Result};
 
+/// Where the objects of the check are, for a moment.
+pub(super) const FOLDER: &str = "_probe";
+
 pub(super) async fn probe(root: &ObjectRoot) -> Result<()> {
     create_folder(root)?;
-    let path = format!("_probe/{}", uuid::Uuid::new_v4());
+    let path = format!("{FOLDER}/{}", uuid::Uuid::new_v4());
     let first = root.put_if_absent(&path, Bytes::from_static(b"first")).await.map_err(|error| explain(root, &error))?;
     let second =
         root.put_if_absent(&path, Bytes::from_static(b"second")).await.map_err(|error| explain(root, &error))?;

@@ -318,6 +318,7 @@ impl Coordinator {
         let Some(exchange) = &mut self.exchange else { return Ok(String::new()) };
         let (n, before) = (self.chain.next, exchange.told);
         let (from, most) = (exchange.slot(), exchange.plan.message_bytes);
+        let incarnation = self.chain.incarnation.clone();
         exchange.told_positions = Some(outgoing.positions);
         let body = tokio::task::spawn_blocking(move || {
             let mut messages = Vec::new();
@@ -328,6 +329,7 @@ impl Coordinator {
                     let head = Head {
                         format: FORMAT,
                         from,
+                        incarnation: incarnation.clone(),
                         n,
                         part: u32::try_from(part).unwrap_or(u32::MAX),
                         before,

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 use wattline_core::alert::{AlertRecord, Severity, Source, Status};
-use wattline_core::exchange::{ArchivedLane, Positions, Reached};
+use wattline_core::exchange::{ArchivedLane, Cut, Positions, Reached};
 use wattline_core::lane::IdleAdvance;
 use wattline_core::late::LateStretches;
 use wattline_core::manifest::{AddedFile, Body, Correction, Epoch, Exchange, Quarantine, Seal, SharedProgress};
@@ -153,6 +153,8 @@ fn sender() -> Sender {
     Sender {
         slot: 1,
         n: 21,
+        incarnation: "77aa01".into(),
+        cut: Some(Cut { last_link: 22, incarnation: "99bb02".into() }),
         next_part: None,
         positions: Positions {
             streams: BTreeMap::from([("meter_readings".into(), reached)]),

@@ -20,6 +20,7 @@ use wattline_core::manifest::AddedFile;
 
 use super::rules::longs;
 use crate::port::{AlertSink, Archive, ExchangeSink, FileTag, Put, SlotMessage, Store, TableRange, TakeBatch};
+use crate::snapshot::{ChainEnd, CutChain, app_id, reincarnated};
 use crate::table::TableSpec;
 use crate::{Error, Result};
 
@@ -64,7 +65,7 @@ pub(super) struct World(Mutex<Memory>);
 /// Version and paths of one commit.
 type Commit = (u64, Vec<String>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Memory {
     objects: BTreeMap<String, Bytes>,
     files: BTreeMap<String, Vec<RecordBatch>>,
@@ -74,7 +75,7 @@ pub(super) struct Memory {
     /// Alert id and status word, in the order of publication.
     pub(super) published: Vec<(String, &'static str)>,
     /// By slot.
-    markers: BTreeMap<u32, String>,
+    pub(super) markers: BTreeMap<u32, String>,
     newest_producers: BTreeMap<u32, u64>,
     /// What was sent to each slot, by its offset.
     inboxes: BTreeMap<u32, Vec<Bytes>>,
@@ -92,6 +93,11 @@ impl World {
         })
     }
 
+    /// Another world, as this one is now.
+    pub(super) fn copy(&self) -> Self {
+        Self(Mutex::new(self.look(|memory| memory.clone())))
+    }
+
     /// All rows of a table, as any reader of the committed files sees them.
     pub(super) fn rows(&self, table: &str) -> Vec<RecordBatch> {
         self.look(|memory| memory.rows(table))
@@ -99,6 +105,32 @@ impl World {
 }
 
 impl Memory {
+    /// Forgets what a backup does not have, and gives the chain another identity.
+    pub(super) fn restore(&mut self, ends: &[ChainEnd], incarnation: &str) {
+        let chains: Vec<CutChain> = ends.iter().map(ChainEnd::cut).collect();
+        let is_copied = |path: &String| ends.iter().any(|end| end.links.contains(path) || end.objects.contains(path));
+        self.objects.retain(|path, _| path.starts_with("lanes/") || is_copied(path));
+        let mut files: Vec<String> =
+            ends.iter().flat_map(|end| end.adds.values().flatten()).map(|file| file.path.clone()).collect();
+        files.extend(self.commits.values().flatten().flat_map(|(_, paths)| paths.clone()));
+        self.files.retain(|path, _| files.contains(path));
+        ends.iter().for_each(|end| self.restore_chain(end, incarnation, &chains));
+    }
+
+    fn restore_chain(&mut self, end: &ChainEnd, incarnation: &str, chains: &[CutChain]) {
+        for path in &end.links {
+            let link = reincarnated(path, &self.objects[path], incarnation, chains).expect("a link");
+            self.objects.insert(path.clone(), link);
+        }
+        let app = app_id(&end.job, &end.slot, incarnation);
+        let last = |((table, of), commits): (&(String, String), &Vec<Commit>)| {
+            Some((table.clone(), commits.last().filter(|_| *of == end.app_id())?.0))
+        };
+        let taken: Vec<(String, u64)> = self.commits.iter().filter_map(last).collect();
+        let told = taken.into_iter().map(|(table, version)| ((table, app.clone()), vec![(version, Vec::new())]));
+        self.commits.extend(told);
+    }
+
     fn rows(&self, table: &str) -> Vec<RecordBatch> {
         let mut seen = std::collections::BTreeSet::new();
         let mut rows = Vec::new();

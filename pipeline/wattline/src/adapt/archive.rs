@@ -99,7 +99,7 @@ fn added(file: AddFile) -> AddedFile {
     }
 }
 
-fn add_file(file: AddedFile) -> AddFile {
+pub(crate) fn add_file(file: AddedFile) -> AddFile {
     AddFile {
         path: file.path,
         size_bytes: file.size_bytes,

@@ -1,5 +1,8 @@
 //! `wattline archive list|files`, and the way to an archive for every command that reads one.
 
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -7,6 +10,7 @@ use wattline_connect::archive::Archive;
 use wattline_connect::store::ObjectRoot;
 
 use crate::cli::{ArchiveCommand, ArchiveFilesArgs, ArchiveListArgs, ArchivePlace, OutputFormat};
+use crate::config::Config;
 use crate::table_text::{bytes, grouped, table};
 use crate::{config, job, report};
 
@@ -16,38 +20,52 @@ pub(super) async fn run(command: ArchiveCommand) -> Result<ExitCode> {
         ArchiveCommand::Files(args) => files(&args).await,
         ArchiveCommand::Verify(args) => super::verify::run(&args).await,
         ArchiveCommand::Vacuum(args) => super::vacuum::run(&args).await,
+        ArchiveCommand::Backup(args) => Box::pin(super::backup::run(&args)).await,
+        ArchiveCommand::Restore(args) => Box::pin(super::restore::run(&args)).await,
+    }
+}
+
+/// A configuration, and the folder in which it lies.
+pub(super) type Configuration = (Config, PathBuf);
+
+/// The configuration that the command line names; `None` if there is no such file.
+pub(super) fn configuration(place: &ArchivePlace) -> Result<Option<Configuration>> {
+    let path = &place.config.config;
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => bail!("configuration `{}` cannot be read ({error}): name it with --config", path.display()),
+    };
+    let config = config::parse(&path.display().to_string(), &text).map_err(|mistakes| {
+        anyhow::anyhow!("configuration `{}` has {}: see `wattline check`", path.display(), report::count(&mistakes))
+    })?;
+    Ok(Some((config, path.parent().map(Path::to_owned).unwrap_or_default())))
+}
+
+/// The archive that the command line or the configuration names, whether it exists or not.
+pub(super) fn locate(place: &ArchivePlace, configuration: Option<&Configuration>) -> Result<ObjectRoot> {
+    match (&place.archive, configuration) {
+        (None, None) => bail!(
+            "configuration `{}` does not exist: name it with --config, or the archive with --archive",
+            place.config.config.display()
+        ),
+        (None, Some((config, folder))) => job::archive_root(config, folder),
+        (Some(url), None) => Ok(ObjectRoot::open(url, &BTreeMap::new())?),
+        (Some(url), Some((config, _))) => {
+            let mut config = config.clone();
+            config.archive.url.clone_from(url);
+            job::archive_root(&config, Path::new(""))
+        }
     }
 }
 
 /// Opens the archive that the command line or the configuration names; it must exist.
 pub(super) async fn open(place: &ArchivePlace) -> Result<Archive> {
-    let path = &place.config.config;
-    let root = match &place.archive {
-        Some(url) if !path.is_file() => ObjectRoot::open(url, &std::collections::BTreeMap::new())?,
-        given => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                anyhow::anyhow!(
-                    "configuration `{}` cannot be read ({error}): name it with --config, or the archive with --archive",
-                    path.display()
-                )
-            })?;
-            let mut config = config::parse(&path.display().to_string(), &text).map_err(|mistakes| {
-                anyhow::anyhow!(
-                    "configuration `{}` has {}: see `wattline check`",
-                    path.display(),
-                    report::count(&mistakes)
-                )
-            })?;
-            let folder = path.parent().map(std::path::Path::to_owned).unwrap_or_default();
-            match given {
-                Some(url) => {
-                    config.archive.url.clone_from(url);
-                    job::archive_root(&config, std::path::Path::new(""))?
-                }
-                None => job::archive_root(&config, &folder)?,
-            }
-        }
-    };
+    existing(locate(place, configuration(place)?.as_ref())?)
+}
+
+/// An archive whose folder exists, if it is one.
+pub(super) fn existing(root: ObjectRoot) -> Result<Archive> {
     if let Some(folder) = root.folder()
         && !folder.is_dir()
     {

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use wattline_connect::archive::Archive;
+use wattline_connect::backup::unfinished_restore;
 use wattline_core::chain_check::{TableSight, chain_place, judge_files};
 use wattline_core::problem::{Advice, Problem, Problems};
 use wattline_runtime::clock::{Clock, SystemClock};
@@ -20,8 +21,8 @@ use wattline_runtime::verify::{ChainReport, check_chain, slots};
 
 use crate::adapt::archive::{JOBS_FOLDER, JobStore};
 use crate::cli::{ArchiveVerifyArgs, OutputFormat};
-use crate::report;
 use crate::table_text::{bytes, grouped, table};
+use crate::{job, report};
 
 /// The log of a table remembers removed files for a week. A day less, as clocks differ.
 const REMEMBERED_MS: i64 = 6 * 86_400_000;
@@ -33,6 +34,11 @@ const TABLE_UNREADABLE: Advice = Advice {
 const NO_TABLE: Advice = Advice {
     means: "rows that are committed are missing",
     action: "if the table was removed on purpose, nothing: links past `manifest_retention` are forgotten; else bring it back from a backup",
+};
+
+const HALF_RESTORED: Advice = Advice {
+    means: "tables and chains are not all there; no job starts on this archive",
+    action: "run the same `wattline archive restore` again, which goes on where the first one ended",
 };
 
 /// The chain of one slot, with the store that holds it.
@@ -94,6 +100,11 @@ struct TableLine {
 pub(super) async fn run(args: &ArchiveVerifyArgs) -> Result<ExitCode> {
     let archive = super::archive::open(&args.place).await?;
     let mut findings = Findings::default();
+    if let Some(restoring) = unfinished_restore(archive.root()).await? {
+        let mut problems = Problems::of("archive");
+        problems.add(job::half_restored(archive.root(), &restoring), HALF_RESTORED);
+        findings.problems.extend(problems.finish());
+    }
     let chains = check_chains(&archive, &mut findings).await?;
     let tables = check_tables(&archive, &chains, &mut findings).await?;
     if chains.is_empty() && tables.is_empty() {
