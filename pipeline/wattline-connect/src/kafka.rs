@@ -17,8 +17,10 @@ pub(crate) mod context;
 pub mod contract;
 mod fetch;
 mod lanes;
+mod member;
 pub mod register;
 pub mod source;
+mod topic_ids;
 mod topics;
 
 /// Properties of librdkafka by name.

@@ -7,6 +7,7 @@ pub mod alert;
 pub mod chain;
 pub mod chain_check;
 pub mod error;
+pub mod gap;
 pub mod lane;
 pub mod late;
 pub mod ledger;

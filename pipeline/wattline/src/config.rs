@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
+use wattline_core::gap::OnGap;
 use wattline_core::time::{HumanDuration, parse_duration_ms};
 use wattline_decode::Mapping;
 use wattline_sql::Diagnostic;
@@ -67,6 +69,10 @@ pub(crate) struct Stream {
     pub(crate) format: Option<Spanned<String>>,
     #[serde(default = "default_start")]
     pub(crate) start: Spanned<String>,
+    /// What becomes of a topic whose records are gone before they are read.
+    pub(crate) on_gap: Option<Spanned<OnGap>>,
+    /// Counts how often the topic was made anew.
+    pub(crate) topic_life: Option<Spanned<NonZeroU32>>,
     #[serde(default = "default_delay")]
     pub(crate) delay: HumanTime,
     #[serde(default = "default_idle_timeout")]
@@ -417,6 +423,18 @@ url = "archive"
         let config = parse("wattline.toml", GOOD).expect("good");
         assert_eq!(config.job.get_ref(), "j");
         assert_eq!(config.streams["meter_readings"].get_ref().delay, HumanTime(120_000));
+    }
+
+    #[test]
+    fn what_becomes_of_gaps_and_lives_is_said_in_known_words() {
+        let with = |line: &str| parse("t", &GOOD.replace("delay = \"2 minutes\"", line));
+        let config = with("on_gap = \"record\"\ntopic_life = 2").expect("good");
+        let stream = config.streams["meter_readings"].get_ref();
+        assert_eq!(stream.on_gap.as_ref().map(Spanned::get_ref), Some(&OnGap::Record));
+        assert_eq!(stream.topic_life.as_ref().map(|life| life.get_ref().get()), Some(2));
+        for wrong in ["on_gap = \"skip\"", "topic_life = 0"] {
+            assert_eq!(with(wrong).expect_err("refused").len(), 1, "{wrong}");
+        }
     }
 
     #[test]

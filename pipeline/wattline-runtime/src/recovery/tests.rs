@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 use wattline_core::alert::{AlertRecord, Severity, Source, Status};
+use wattline_core::gap::Gap;
 use wattline_core::lane::IdleAdvance;
 use wattline_core::late::LateStretches;
 use wattline_core::manifest::{AddedFile, Body, Correction, Epoch, Quarantine, Seal};
@@ -12,8 +13,8 @@ use wattline_core::system_log::SystemSection;
 
 use super::*;
 
-const EPOCH: &str = include_str!("manifest-4-epoch.json");
-const SEAL: &str = include_str!("manifest-4-seal.json");
+const EPOCH: &str = include_str!("manifest-5-epoch.json");
+const SEAL: &str = include_str!("manifest-5-seal.json");
 
 fn lane(partition: i32) -> LaneId {
     LaneId::new("meter-readings", partition)
@@ -24,6 +25,7 @@ fn section() -> LaneSection {
         lane: lane(3),
         generation: 2,
         stream: "meter_readings".into(),
+        log: Some("0Wr_Iv2bT1y3nF1rHhpH5w".into()),
         published: 1_200,
         archive: 1_000,
         state: 1_001,
@@ -33,6 +35,7 @@ fn section() -> LaneSection {
         ended: true,
         idle_advances: vec![IdleAdvance { offset: 1_100, reached_us: 1_772_323_150_000_000 }],
         refused: vec![(1_101, 4)],
+        gaps: vec![Gap { first: 800, next: 950 }],
     }
 }
 
@@ -119,6 +122,7 @@ fn epoch() -> Epoch {
         rules_revision: "00112233445566aa".into(),
         references: BTreeMap::from([("meters".into(), "9f86d081".into())]),
         lanes: vec![section()],
+        waiting: vec![WaitingLane { lane: lane(5), from_ms: 1_772_323_100_000 }],
         system: vec![SystemSection {
             stream: "dead_letters".into(),
             next: 5,
@@ -138,7 +142,7 @@ fn epoch() -> Epoch {
 
 fn manifest(n: u64, nonce: &str, created_ms: i64, body: Body) -> Manifest {
     Manifest {
-        format: 4,
+        format: 5,
         job: "billing".into(),
         chain: "0".into(),
         incarnation: "5f0c1d".into(),
@@ -150,8 +154,8 @@ fn manifest(n: u64, nonce: &str, created_ms: i64, body: Body) -> Manifest {
 }
 
 #[test]
-fn manifests_of_format_4_are_read_and_written_as_ever() {
-    assert_eq!(FORMAT, 4, "a new format needs files of its own beside this test");
+fn manifests_of_format_5_are_read_and_written_as_ever() {
+    assert_eq!(FORMAT, 5, "a new format needs files of its own beside this test");
     let sealed = Seal { lanes: vec![(lane(3), 3)], taken_by: "0".into() };
     for (text, expected) in [
         (EPOCH, manifest(17, "a81b2c", 1_772_323_200_123, Body::Epoch(Box::new(epoch())))),
@@ -166,9 +170,9 @@ fn manifests_of_format_4_are_read_and_written_as_ever() {
 #[test]
 fn a_manifest_of_another_format_is_refused_as_such() {
     for (text, reason) in [
-        (r#"{"format": 3, "job": "billing", "lanes": [[0, 17]], "n": "17"}"#, "its format is 3, this version"),
-        (r#"{"format": 5, "job": {"name": "billing"}, "n": 17, "body": []}"#, "its format is 5, this version"),
-        (r#"{"format": 4, "job": "billing"}"#, "missing field `chain`"),
+        (r#"{"format": 4, "job": "billing", "lanes": [[0, 17]], "n": "17"}"#, "its format is 4, this version"),
+        (r#"{"format": 6, "job": {"name": "billing"}, "n": 17, "body": []}"#, "its format is 6, this version"),
+        (r#"{"format": 5, "job": "billing"}"#, "missing field `chain`"),
         (r#"{"job": "billing"}"#, "missing field `format`"),
         ("[]", "invalid length 0"),
     ] {
