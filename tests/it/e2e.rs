@@ -7,7 +7,9 @@
 mod counts;
 mod crash;
 mod demo;
+mod disk_full;
 mod faults;
+mod gaps;
 mod inputs;
 pub(crate) mod job;
 mod late;
