@@ -19,6 +19,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
 
 use crate::child_process::{ChildProcess, wait_until};
 use crate::scratch::Scratch;
@@ -115,6 +116,30 @@ impl TestBroker {
             result.map_err(|(topic, code)| anyhow!("cannot create topic `{topic}`: {code}"))?;
         }
         Ok(())
+    }
+
+    /// Deletes the records of a partition before an offset, as retention does.
+    pub(crate) fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, partition, Offset::Offset(before))?;
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT)).request_timeout(Some(REQUEST_LIMIT));
+        let left = futures::executor::block_on(admin.delete_records(&offsets, &options))
+            .with_context(|| format!("cannot delete records of `{topic}`"))?;
+        left.elements().iter().try_for_each(|element| element.error()).context("records were not deleted")?;
+        Ok(())
+    }
+
+    /// Deletes a topic and makes it again under the same name.
+    pub(crate) fn create_topic_anew(&self, name: &str, partitions: i32) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT)).request_timeout(Some(REQUEST_LIMIT));
+        let results = futures::executor::block_on(admin.delete_topics(&[name], &options))?;
+        for result in results {
+            result.map_err(|(topic, code)| anyhow!("cannot delete topic `{topic}`: {code}"))?;
+        }
+        // Until it is gone, its name is taken.
+        wait_until(REQUEST_LIMIT, || Ok(self.create_topic(name, partitions, &[]).ok()))
     }
 
     /// Ends the broker by SIGKILL.

@@ -18,9 +18,11 @@ pub mod contract;
 pub mod exchange;
 mod fetch;
 mod lanes;
+mod member;
 pub mod register;
 pub mod slots;
 pub mod source;
+mod topic_ids;
 mod topics;
 
 /// Properties of librdkafka by name.

@@ -64,6 +64,14 @@ pub enum SourceEvent {
         /// The offset after the last record.
         next_offset: i64,
     },
+    /// What the log is called that the lane is read from, said when the lane has been located: a topic that was made anew has
+    /// logs of other names.
+    Log {
+        /// The lane.
+        lane: LaneId,
+        /// The name.
+        log: String,
+    },
     /// The wanted position is not in the log (expired, truncated or the topic was recreated). The lane stands still until
     /// it is started again; the source never chooses another position by itself.
     OffsetLost {
@@ -75,6 +83,8 @@ pub enum SourceEvent {
         first: i64,
         /// The offset after the last record of the log.
         end: i64,
+        /// It is known not to be the log that the lane was read from before.
+        is_another: bool,
     },
     /// The outside is in trouble; the source goes on trying.
     Trouble(Trouble),

@@ -36,6 +36,10 @@ const BEYOND: Advice = Advice {
     means: "a start from here would leave out records whose results are not out",
     action: "keep the archive as it is and report this; restore it from a backup to go on",
 };
+const GAP_AHEAD: Advice = Advice {
+    means: "a start from here would find these offsets gone a second time, and say so twice",
+    action: "keep the archive as it is and report this; restore it from a backup to go on",
+};
 const NOT_BROUGHT_OUT: Advice = Advice {
     means: "rows that are committed are missing in the table: its log lacks commits that it had",
     action: "do not vacuum, as the files may still be there; restore the archive as a whole from a backup",
@@ -206,6 +210,15 @@ impl ChainCheck {
                 self.problems.add(what, BEYOND);
             }
         }
+        if let Some(gap) = section.gaps.iter().find(|gap| gap.first >= gap.next || gap.next > section.state) {
+            let what = format!(
+                "epoch {n}, lane {lane}: offsets {} to {} are said to be gone, and `state` is {}",
+                gap.first,
+                gap.next - 1,
+                section.state
+            );
+            self.problems.add(what, GAP_AHEAD);
+        }
         let positions = Positions {
             generation: section.generation,
             published: section.published,
@@ -340,6 +353,7 @@ pub fn judge_files(place: &str, table: &str, named: &[NamedFile], newest: u64, s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gap::Gap;
     use crate::manifest::FORMAT;
 
     fn lane() -> LaneId {
@@ -365,6 +379,7 @@ mod tests {
             lane: lane(),
             generation,
             stream: "readings".into(),
+            log: None,
             published,
             archive,
             state,
@@ -374,6 +389,7 @@ mod tests {
             ended: false,
             idle_advances: Vec::new(),
             refused: Vec::new(),
+            gaps: Vec::new(),
         };
         let system = SystemSection { stream: "dead_letters".into(), next: published, state, reached_us: 0 };
         let epoch = Epoch { checkpoint, lanes: vec![section], system: vec![system], ..Epoch::default() };
@@ -444,6 +460,20 @@ mod tests {
         assert_eq!(texts, ["epoch 1, lane readings[3]: `archive` is 11, beyond `published`, 10"]);
         let texts = told(&[first, seal(2, 2)]);
         assert_eq!(texts, ["seal 2, lane readings[3]: taken under generation 2, after generation 2"]);
+    }
+
+    #[test]
+    fn offsets_that_are_gone_lie_before_the_place_where_the_lane_resumes() {
+        let with_gap = |first: i64, next: i64| {
+            let mut link = epoch(1, 1, (10, 8, 8), 1);
+            let Body::Epoch(epoch) = &mut link.body else { panic!("an epoch") };
+            epoch.lanes[0].gaps = vec![Gap { first, next }];
+            link
+        };
+        assert_eq!(told(&[with_gap(3, 8)]), [""; 0]);
+        let texts = told(&[with_gap(3, 9)]);
+        assert_eq!(texts, ["epoch 1, lane readings[3]: offsets 3 to 8 are said to be gone, and `state` is 8"]);
+        assert_eq!(told(&[with_gap(5, 5)]).len(), 1);
     }
 
     #[test]

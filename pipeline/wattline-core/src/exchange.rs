@@ -198,7 +198,15 @@ pub struct Cut {
 impl Sender {
     /// Nothing was told yet.
     pub fn new(slot: u32) -> Self {
-        Self { slot, n: 0, incarnation: String::new(), cut: None, next_part: None, positions: Positions::default(), rules: BTreeMap::new() }
+        Self {
+            slot,
+            n: 0,
+            incarnation: String::new(),
+            cut: None,
+            next_part: None,
+            positions: Positions::default(),
+            rules: BTreeMap::new(),
+        }
     }
 
     /// Judges a message by its numbers.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::gap::{Gap, outside};
 use crate::offset_set::OffsetSet;
 use crate::record::LaneId;
 
@@ -55,7 +56,9 @@ pub struct LaneAccount {
     pub first: i64,
     /// The highest offset.
     pub last: i64,
-    /// Offsets between the two that are neither.
+    /// Offsets between the two that are neither, and that were recorded to be gone.
+    pub gone: u64,
+    /// Offsets between the two that are neither, nor recorded to be gone.
     pub missing: u64,
     /// The first few stretches of them, first and last offset of each.
     pub holes: Vec<(i64, i64)>,
@@ -144,11 +147,24 @@ impl Events {
 }
 
 impl LaneAccount {
-    /// Adds up the rows and the dead letters of a lane.
-    pub fn of(rows: Option<&LaneLedger>, dead_letters: Option<&LaneLedger>) -> Self {
+    /// Adds up the rows and the dead letters of a lane. Its gaps are in order and do not touch.
+    pub fn of(rows: Option<&LaneLedger>, dead_letters: Option<&LaneLedger>, gaps: &[Gap]) -> Self {
         let mut offsets = rows.map(|of| of.offsets.clone()).unwrap_or_default();
         if let Some(letters) = dead_letters {
             offsets.insert_all(&letters.offsets);
+        }
+        let mut holes: Vec<(i64, i64)> = Vec::new();
+        let mut missing = offsets.missing();
+        if gaps.is_empty() {
+            holes.extend(offsets.holes().take(EXAMPLES));
+        } else {
+            missing = 0;
+            for hole in offsets.holes().flat_map(|hole| outside(gaps, hole)) {
+                missing += hole.1.abs_diff(hole.0) + 1;
+                if holes.len() < EXAMPLES {
+                    holes.push(hole);
+                }
+            }
         }
         Self {
             rows: rows.map_or(0, LaneLedger::events),
@@ -156,8 +172,9 @@ impl LaneAccount {
             offsets: offsets.len(),
             first: offsets.first().unwrap_or_default(),
             last: offsets.last().unwrap_or_default(),
-            missing: offsets.missing(),
-            holes: offsets.holes().take(EXAMPLES).collect(),
+            gone: offsets.missing() - missing,
+            missing,
+            holes,
         }
     }
 }
@@ -178,14 +195,16 @@ mod tests {
         let letters = ledger(&[(0, 4, 0), (0, 3, 2)]);
         let lane = LaneId::new("t", 0);
         let (of_rows, of_letters) = (rows.lane(&lane), letters.lane(&lane));
-        let account = LaneAccount::of(of_rows, of_letters);
+        let account = LaneAccount::of(of_rows, of_letters, &[]);
         assert_eq!((account.rows, account.dead_letters, account.offsets), (4, 2, 4));
         assert_eq!((account.first, account.last, account.missing), (3, 9, 3));
-        assert_eq!(account.holes, [(6, 8)]);
+        assert_eq!((account.gone, &account.holes[..]), (0, &[(6, 8)][..]));
+        let told = LaneAccount::of(of_rows, of_letters, &[Gap { first: 0, next: 4 }, Gap { first: 7, next: 20 }]);
+        assert_eq!((told.gone, told.missing, &told.holes[..]), (2, 1, &[(6, 6)][..]));
         let (of_rows, of_letters) = of_rows.zip(of_letters).expect("both have the lane");
         assert_eq!((of_rows.twice().count, of_rows.shared_with(of_letters).count), (0, 0));
         assert_eq!(rows.lanes().count(), 2);
-        assert_eq!(LaneAccount::of(None, Some(of_letters)).rows, 0);
+        assert_eq!(LaneAccount::of(None, Some(of_letters), &[]).rows, 0);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod chain;
 pub mod chain_check;
 pub mod error;
 pub mod exchange;
+pub mod gap;
 pub mod lane;
 pub mod late;
 pub mod ledger;

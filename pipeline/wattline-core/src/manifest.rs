@@ -16,7 +16,8 @@
 //! ```
 //!
 //! Invariants: numbers are contiguous; `checkpoint` names an epoch of the same chain at or before this one;
-//! a lane's `resume` never decreases, and never exceeds `published`.
+//! a lane's `resume` never decreases, and never exceeds `published`; offsets that are gone lie before the `resume` of the
+//! epoch that names them (see [`crate::gap`]).
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{AlertRecord, AlertState};
 use crate::exchange::Sender;
+use crate::gap::Gap;
 use crate::lane::IdleAdvance;
 use crate::late::LateStretches;
 use crate::record::LaneId;
@@ -84,6 +86,8 @@ pub struct Epoch {
     pub references: BTreeMap<String, String>,
     /// The lanes owned, with their positions.
     pub lanes: Vec<LaneSection>,
+    /// Lanes that were there when their stream began and that nobody could be asked about yet.
+    pub waiting: Vec<WaitingLane>,
     /// The system streams, with their positions.
     pub system: Vec<SystemSection>,
     /// Progress of each rule by its fingerprint.
@@ -126,6 +130,8 @@ pub struct LaneSection {
     pub generation: u64,
     /// The stream it feeds.
     pub stream: String,
+    /// What the source calls the log that the offsets are of, if it has a name for it: a topic that is made anew has another.
+    pub log: Option<String>,
     /// Outputs of all earlier records are out.
     pub published: i64,
     /// Raw rows of all earlier records are in closed files.
@@ -144,6 +150,17 @@ pub struct LaneSection {
     pub idle_advances: Vec<IdleAdvance>,
     /// Events (offset, index) refused in this epoch because of the clock.
     pub refused: Vec<(i64, i32)>,
+    /// Offsets that were found to be gone in this epoch, which then is a checkpoint: `state` lies behind them.
+    pub gaps: Vec<Gap>,
+}
+
+/// A lane that does not begin at its first record, and has not begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingLane {
+    /// The lane.
+    pub lane: LaneId,
+    /// It begins at the first record whose timestamp is at least this, milliseconds since the epoch.
+    pub from_ms: i64,
 }
 
 /// How far one rule has come.

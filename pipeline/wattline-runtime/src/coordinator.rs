@@ -23,8 +23,9 @@ use arrow::datatypes::SchemaRef;
 use crossbeam_channel::Sender;
 use tokio::sync::{mpsc, oneshot, watch};
 use wattline_core::alert::{AlertRecord, Lifecycle};
+use wattline_core::gap::OnGap;
 use wattline_core::lane::{SilentLane, TimeGuard, decide_idle_advance, watermark_us};
-use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
+use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress, WaitingLane};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
@@ -47,7 +48,9 @@ mod clock_set;
 mod correction;
 mod epoch;
 mod exchange;
+mod gaps;
 mod references;
+mod relief;
 mod roll_forward;
 mod start;
 mod system_streams;
@@ -120,6 +123,8 @@ pub struct StreamPlan {
     pub idle_timeout: Duration,
     /// Where lanes without a past begin. One that comes to a stream with a past begins at its first record.
     pub start: Position,
+    /// What becomes of its lanes if offsets are gone.
+    pub on_gap: OnGap,
     /// Lanes of this stream: a lane belongs to the stream if this says so.
     pub lanes: LaneMatch,
     /// The raw table; absent if raw events are not kept.
@@ -341,6 +346,8 @@ struct Coordinator {
     lanes: BTreeMap<LaneId, LaneStatus>,
     /// Lanes of the past that were not assigned (yet).
     dormant: BTreeMap<LaneId, (LaneSection, Replay)>,
+    /// Lanes that have not begun, and do not begin at their first record.
+    waiting: BTreeMap<LaneId, WaitingLane>,
     /// Lanes of the system streams, by their number less that of the job's own streams.
     system: Vec<SystemLane>,
     uncommitted: Uncommitted,
@@ -355,6 +362,8 @@ struct Coordinator {
     alert_states_changed: bool,
     /// The next link must be a checkpoint: the state of the last one is obsolete.
     checkpoint_first: bool,
+    /// State was to go to disk, and the disk did not take it.
+    owes_relief: bool,
     /// Everything else has ended and lanes of the past were not assigned: said once.
     awaits_lanes: bool,
     rows_objects: Vec<String>,
@@ -556,12 +565,13 @@ impl Coordinator {
         }
         self.note_gauges();
         let tells = !self.uncommitted.alerts.is_empty() || !self.uncommitted.adds.is_empty() || self.has_to_tell();
-        let due = if checkpoint { tells || self.worth_a_checkpoint(&raw) } else { tells && !ended };
+        let may_tell = tells && !ended && !self.has_crossed_gaps();
+        let due = if checkpoint { tells || self.worth_a_checkpoint(&raw) } else { may_tell };
         if due {
             self.commit(checkpoint, raw).await?;
         }
         if let Some(reloaded) = reloaded {
-            self.change_over(reloaded)?;
+            self.change_over(reloaded).await?;
         }
         if checkpoint {
             self.last_checkpoint = Instant::now();
@@ -592,6 +602,7 @@ impl Coordinator {
             return Err(error);
         }
         let now_ms = self.clock.now_ms();
+        let mut gone = Vec::new();
         for lane in report.lanes {
             let Some(status) = self.lanes.get_mut(&lane.lane) else { continue };
             let advances = self.uncommitted.idle_advances.entry(lane.lane.clone()).or_default();
@@ -608,8 +619,11 @@ impl Coordinator {
             section.published = section.published.max(status.processed);
             section.reached_us = lane.reached_us;
             section.ended = lane.ended;
+            section.log = lane.log.or(section.log.take());
+            gone.extend(status.cross_gaps(&lane.gaps));
             status.silent_since_ms = lane.silent.then(|| status.silent_since_ms.unwrap_or(now_ms));
         }
+        self.note_gaps(gone);
         for (stream, batches) in report.raw {
             raw.entry(stream).or_default().extend(batches);
         }
@@ -645,7 +659,7 @@ impl Coordinator {
         if let Err(message) = self.final_program.merge(delta) {
             self.stop_rules_of(delta.state, &message);
         }
-        self.final_program.relieve()
+        self.relieve_if_it_can()
     }
 
     /// Whether a rule failed after the lanes were merged.
@@ -759,10 +773,11 @@ impl Coordinator {
 
     /// Advances every state to its watermark, takes in what became final, notes how far each rule has come.
     async fn advance_rules(&mut self, watermarks_us: &[i64]) -> Result<()> {
+        self.relieve().await?;
         // Parts come in any order, and alerts are folded in the order of event time.
         let mut of_alerts = Vec::new();
         loop {
-            let output = self.final_program.advance(watermarks_us)?;
+            let output = self.advance_program(watermarks_us).await?;
             let is_given = |rule: usize| !self.has_stopped(rule) && !self.awaits_slots(rule);
             let rows = output.rows.into_iter().filter(|rows| is_given(rows.rule));
             let (alerts, rows): (Vec<_>, Vec<_>) = rows.partition(|rows| self.rules[rows.rule].alert.is_some());
@@ -781,7 +796,7 @@ impl Coordinator {
             if !output.more {
                 break;
             }
-            self.final_program.relieve()?;
+            self.relieve().await?;
             self.write_early().await?;
         }
         self.write_early().await?;

@@ -49,7 +49,7 @@ pub enum Error {
     },
     /// Records that the manifest still needs are gone from the source.
     #[error(
-        "lane {lane} must continue at offset {wanted}, but the source begins at {first}: records were lost to retention, or the topic was recreated; restore the topic, or start a new job name to accept the gap"
+        "lane {lane} must continue at offset {wanted}, but the source begins at {first}: the records between were lost to retention or deleted; set `on_gap = \"record\"` for the stream to write that down and go on, or restore the topic"
     )]
     OffsetLost {
         /// The lane.
@@ -58,6 +58,18 @@ pub enum Error {
         wanted: i64,
         /// The first one there is.
         first: i64,
+    },
+    /// The source gives offsets that were read before to other records.
+    #[error(
+        "lane {lane} must continue at offset {wanted}, and {found}: its offsets mean other records now; raise `topic_life` of the stream by one to read it under a name of its own, from where `start` says, or restore the topic"
+    )]
+    OffsetsUsedAgain {
+        /// The lane.
+        lane: LaneId,
+        /// The offset that the manifest names.
+        wanted: i64,
+        /// What the source has instead, as part of a sentence.
+        found: String,
     },
     /// Arrow refused a batch that this crate built.
     #[error("building a batch for `{what}` failed")]
@@ -88,7 +100,10 @@ impl Error {
         match self {
             Self::Port { kind, .. } => *kind,
             Self::Fenced { .. } => Kind::Fenced,
-            Self::BadManifest { .. } | Self::BadObject { .. } | Self::OffsetLost { .. } => Kind::Data,
+            Self::BadManifest { .. }
+            | Self::BadObject { .. }
+            | Self::OffsetLost { .. }
+            | Self::OffsetsUsedAgain { .. } => Kind::Data,
             Self::Arrow { .. } | Self::State { .. } | Self::ThreadGone { .. } => Kind::Internal,
         }
     }
@@ -101,6 +116,7 @@ impl Error {
             Self::BadManifest { .. }
             | Self::BadObject { .. }
             | Self::OffsetLost { .. }
+            | Self::OffsetsUsedAgain { .. }
             | Self::Arrow { .. }
             | Self::State { .. }
             | Self::ThreadGone { .. } => Retry::Never,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tracing::{error, info, warn};
+use wattline_core::gap::Gap;
 use wattline_core::record::LaneId;
 
 use crate::error::Error;
@@ -240,6 +241,29 @@ impl LanesRevoked<'_> {
         warn!(
             lanes = lanes.join(", "),
             "the consumer group took lanes away: another process with this group id may be running, or partitions were added"
+        );
+    }
+}
+
+/// Records were gone before they could be read, and the stream goes on without them.
+pub(crate) struct OffsetsGone<'a> {
+    pub(crate) stream: &'a str,
+    pub(crate) lane: &'a LaneId,
+    pub(crate) gap: Gap,
+    /// From here on they had not been read before.
+    pub(crate) unread: i64,
+}
+
+impl OffsetsGone<'_> {
+    pub(crate) fn emit(&self) {
+        error!(
+            stream = self.stream,
+            lane = %self.lane,
+            first = self.gap.first,
+            next = self.gap.next,
+            unread = self.unread,
+            "{} offsets are gone from the source; the lane goes on without them, as its stream wants",
+            self.gap.offsets()
         );
     }
 }

@@ -12,6 +12,7 @@ use arrow::array::{
 use arrow::compute::FilterBuilder;
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
+use wattline_core::gap::Gap;
 use wattline_core::lane::{IdleAdvance, LaneClock, TimeGuard, Verdict};
 use wattline_core::late::LateStretches;
 use wattline_core::record::{LaneId, column};
@@ -42,6 +43,8 @@ pub(crate) struct Replay {
     pub(crate) idle_advances: VecDeque<IdleAdvance>,
     /// Events that were refused because of the clock.
     pub(crate) refused: HashSet<(i64, i32)>,
+    /// The time of the lane at `published`, as far as it matters: nothing behind what its rules have given may be on time then.
+    pub(crate) reached_us: Option<i64>,
 }
 
 impl Replay {
@@ -50,6 +53,13 @@ impl Replay {
         let mut refused: Vec<(i64, i32)> = self.refused.iter().copied().collect();
         refused.sort_unstable();
         (self.idle_advances.iter().copied().collect(), refused)
+    }
+
+    /// If a gap takes records away that were read before, the times of their events are gone too. Once the lane is past what was
+    /// published, it stands at least where it stood then.
+    pub(crate) fn after_gap(&self, gap: Gap) -> Option<IdleAdvance> {
+        let reached_us = self.reached_us.filter(|_| gap.first < self.published)?;
+        Some(IdleAdvance { offset: self.published, reached_us })
     }
 }
 
@@ -158,11 +168,17 @@ pub(crate) struct Lane {
     /// Nothing came since the source had handed over everything.
     pub(crate) silent: bool,
     replay: Replay,
+    /// Rules that failed where the lane has not come to again, and where: they fail again by themselves, unless the record is gone.
+    pub(crate) fails_later: Vec<(i64, usize)>,
+    /// The log that it is read from, once the source has said so.
+    pub(crate) log: Option<String>,
     topic: ArrayRef,
     /// Since the last report.
     pub(crate) idle_advances: Vec<IdleAdvance>,
     /// Since the last report.
     pub(crate) refused: Vec<(i64, i32)>,
+    /// Since the last report.
+    pub(crate) gaps: Vec<Gap>,
 }
 
 impl Lane {
@@ -177,9 +193,12 @@ impl Lane {
             ended: false,
             silent: false,
             replay,
+            fails_later: Vec::new(),
+            log: None,
             topic,
             idle_advances: Vec::new(),
             refused: Vec::new(),
+            gaps: Vec::new(),
         };
         lane.repeat_idle_advances();
         lane
@@ -199,6 +218,19 @@ impl Lane {
         self.first_offset.get_or_insert(next_offset);
         self.next_offset = Some(self.next_offset.unwrap_or(next_offset).max(next_offset));
         self.repeat_idle_advances();
+    }
+
+    /// Goes on behind offsets that are gone. Gives the rules that failed on one of their records.
+    pub(crate) fn cross_gap(&mut self, gap: Gap) -> Vec<usize> {
+        self.note_reached(gap.first);
+        self.replay.idle_advances.extend(self.replay.after_gap(gap));
+        self.note_reached(gap.next);
+        self.silent = false;
+        match self.gaps.last_mut() {
+            Some(last) if last.next == gap.first => last.next = gap.next,
+            _ => self.gaps.push(gap),
+        }
+        self.fails_later.extract_if(.., |(offset, _)| *offset < gap.next).map(|(_, rule)| rule).collect()
     }
 
     /// Records below this offset were published before.
@@ -374,5 +406,44 @@ impl Judged {
 
     fn refuse(&mut self) {
         self.mask.push(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_a_gap_a_lane_is_where_its_rules_take_it_to_be_once_it_is_past_what_was_published() {
+        let replay = Replay {
+            published: 50,
+            idle_advances: VecDeque::from([IdleAdvance { offset: 20, reached_us: 2_000 }]),
+            reached_us: Some(9_000),
+            ..Replay::default()
+        };
+        let lane = |replay: &Replay| {
+            let mut lane = Lane::new(LaneId::new("readings", 0), 0, Some(10), 1_000, replay.clone());
+            lane.fails_later = vec![(15, 3), (60, 4)];
+            lane
+        };
+        let mut partly = lane(&replay);
+        assert_eq!(partly.cross_gap(Gap { first: 10, next: 30 }), [3], "its record cannot fail again");
+        assert_eq!((partly.next_offset, partly.clock.reached_us()), (Some(30), 2_000));
+        partly.note_reached(50);
+        assert_eq!(partly.clock.reached_us(), 9_000);
+        assert_eq!(partly.cross_gap(Gap { first: 50, next: 80 }), [4]);
+        assert_eq!(partly.gaps, [Gap { first: 10, next: 30 }, Gap { first: 50, next: 80 }]);
+
+        let mut wholly = lane(&replay);
+        assert_eq!(wholly.cross_gap(Gap { first: 10, next: 70 }), [3, 4]);
+        assert_eq!((wholly.next_offset, wholly.clock.reached_us()), (Some(70), 9_000));
+        // The log went on losing records before the lane was read again.
+        assert_eq!(wholly.cross_gap(Gap { first: 70, next: 90 }), [0; 0]);
+        assert_eq!(wholly.gaps, [Gap { first: 10, next: 90 }]);
+
+        // Nothing that was read before is gone: the clock is where its events have brought it.
+        let mut caught_up = lane(&Replay { published: 10, ..replay });
+        caught_up.cross_gap(Gap { first: 10, next: 15 });
+        assert_eq!(caught_up.clock.reached_us(), 1_000);
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError};
 use tokio::sync::mpsc;
+use wattline_core::gap::{AfterLoss, LogBounds, OnGap, decide_after_loss};
 use wattline_core::record::LaneId;
 
 use crate::clock::Clock;
@@ -27,7 +28,7 @@ const ROOM_WAIT: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) enum SourceCommand {
     /// Let a lane flow to a worker.
-    Start { lane: LaneId, number: LaneNumber, worker: usize, position: Position },
+    Start(LaneId, Route),
     /// These positions are published.
     Published(Vec<(LaneId, i64)>),
     /// End.
@@ -46,10 +47,14 @@ pub(crate) enum SourceNotice {
 /// Where a lane's records go, and how far they were handed over.
 #[derive(Debug)]
 pub(crate) struct Route {
-    number: LaneNumber,
-    worker: usize,
+    pub(crate) number: LaneNumber,
+    pub(crate) worker: usize,
     /// Where the lane continues if the source loses it and gets it back.
-    position: Position,
+    pub(crate) position: Position,
+    /// The log that it is read from, if that is known.
+    pub(crate) log: Option<String>,
+    /// What its stream wants if offsets are gone.
+    pub(crate) on_gap: OnGap,
 }
 
 /// A source and its connections.
@@ -81,9 +86,9 @@ impl Intake {
         loop {
             while let Ok(command) = self.commands.try_recv() {
                 match command {
-                    SourceCommand::Start { lane, number, worker, position } => {
-                        self.routes.insert(lane.clone(), Route { number, worker, position });
-                        self.source.start(&lane, position)?;
+                    SourceCommand::Start(lane, route) => {
+                        self.routes.insert(lane.clone(), route);
+                        self.start(&lane)?;
                     }
                     SourceCommand::Published(positions) => self.source.report_published(&positions),
                     SourceCommand::Stop => return Ok(()),
@@ -189,7 +194,13 @@ impl Intake {
                 self.send(&lane, |number| WorkerMessage::Ended(number, next))?;
                 self.note_handed(&lane, Some(next));
             }
-            SourceEvent::OffsetLost { lane, wanted, first } => return Err(Error::OffsetLost { lane, wanted, first }),
+            SourceEvent::Log(lane, log) => {
+                if let Some(route) = self.routes.get_mut(&lane) {
+                    route.log = Some(log.clone());
+                }
+                self.send(&lane, |number| WorkerMessage::Log(number, log))?;
+            }
+            SourceEvent::OffsetLost { lane, wanted, log } => self.take_loss(lane, wanted, log)?,
             SourceEvent::Trouble(message) => {
                 crate::events::SourceTrouble { message: &message }.emit();
                 self.progress.note_trouble(Some(message));
@@ -203,9 +214,36 @@ impl Intake {
         let (known, fresh): (Vec<LaneId>, Vec<LaneId>) =
             lanes.into_iter().partition(|lane| self.routes.contains_key(lane));
         for lane in known {
-            self.source.start(&lane, self.routes[&lane].position)?;
+            self.start(&lane)?;
         }
         Ok(fresh)
+    }
+
+    fn start(&mut self, lane: &LaneId) -> Result<()> {
+        match self.routes.get(lane) {
+            Some(route) => self.source.start(lane, route.position, route.log.as_deref()),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes on behind offsets that are gone, if that is what the stream wants. The worker is told in the order of the records.
+    fn take_loss(&mut self, lane: LaneId, wanted: i64, log: LogBounds) -> Result<()> {
+        let on_gap = self.routes.get(&lane).map_or(OnGap::Stop, |route| route.on_gap);
+        match decide_after_loss(on_gap, wanted, log) {
+            AfterLoss::Record(gap) => {
+                self.send(&lane, |number| WorkerMessage::Gap(number, gap))?;
+                self.note_handed(&lane, Some(gap.next));
+                self.start(&lane)
+            }
+            AfterLoss::Stop => Err(Error::OffsetLost { lane, wanted, first: log.first }),
+            AfterLoss::UsedAgain => {
+                let found = match log.is_another {
+                    true => "the topic was deleted and made again".to_owned(),
+                    false => format!("the log ends at {}: the topic was made again, or its end was cut off", log.end),
+                };
+                Err(Error::OffsetsUsedAgain { lane, wanted, found })
+            }
+        }
     }
 
     fn note_handed(&mut self, lane: &LaneId, next: Option<i64>) {
@@ -251,7 +289,7 @@ mod tests {
             Ok(Vec::new())
         }
 
-        fn start(&mut self, lane: &LaneId, position: Position) -> Result<()> {
+        fn start(&mut self, lane: &LaneId, position: Position, _log: Option<&str>) -> Result<()> {
             self.0.lock().expect("no panic before").push((lane.clone(), position));
             Ok(())
         }
@@ -276,15 +314,14 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_silent_lane_that_comes_back_goes_on_where_it_began() {
-        let started = Started::default();
-        let (worker, _queue) = crossbeam_channel::bounded(8);
+    /// An intake whose source is silent, with the queue of its only worker.
+    fn intake(started: &Started) -> (Intake, Receiver<WorkerMessage>, mpsc::Receiver<SourceNotice>) {
+        let (worker, queue) = crossbeam_channel::bounded(8);
         let (_commands, received) = crossbeam_channel::bounded(8);
-        let (notices, _noticed) = mpsc::channel(8);
-        let mut intake = Intake {
+        let (notices, noticed) = mpsc::channel(8);
+        let intake = Intake {
             number: 0,
-            source: Box::new(Silent(Arc::clone(&started))),
+            source: Box::new(Silent(Arc::clone(started))),
             workers: vec![worker],
             commands: received,
             notices,
@@ -296,10 +333,21 @@ mod tests {
             held: VecDeque::new(),
             paused: false,
         };
+        (intake, queue, noticed)
+    }
+
+    fn route(number: LaneNumber, position: Position, on_gap: OnGap) -> Route {
+        Route { number, worker: 0, position, log: None, on_gap }
+    }
+
+    #[test]
+    fn a_silent_lane_that_comes_back_goes_on_where_it_began() {
+        let started = Started::default();
+        let (mut intake, _queue, _noticed) = intake(&started);
         let lanes: Vec<LaneId> = (0..3).map(|partition| LaneId::new("readings", partition)).collect();
         let begun = [Position::Latest, Position::Timestamp(5), Position::Latest];
         for (number, (lane, position)) in (0..).zip(lanes.iter().zip(begun)) {
-            intake.routes.insert(lane.clone(), Route { number, worker: 0, position });
+            intake.routes.insert(lane.clone(), route(number, position, OnGap::Stop));
         }
         // The last one was not located before it went.
         for (lane, next) in lanes.iter().zip([7, 8]) {
@@ -310,5 +358,32 @@ mod tests {
         let expected = [Position::Offset(7), Position::Offset(8), Position::Latest];
         let expected: Vec<(LaneId, Position)> = lanes.into_iter().zip(expected).collect();
         assert_eq!(*started.lock().expect("no panic before"), expected);
+    }
+
+    #[test]
+    fn a_lane_goes_on_behind_a_gap_if_its_stream_wants_that() {
+        let started = Started::default();
+        let (mut intake, queue, _noticed) = intake(&started);
+        let (patient, strict) = (LaneId::new("patient", 0), LaneId::new("strict", 0));
+        intake.routes.insert(patient.clone(), route(0, Position::Offset(40), OnGap::Record));
+        intake.routes.insert(strict.clone(), route(1, Position::Offset(40), OnGap::Stop));
+        let mut lose = |lane: &LaneId, wanted: i64, log: LogBounds| {
+            intake.take(SourceEvent::OffsetLost { lane: lane.clone(), wanted, log }).map(drop)
+        };
+        let log = LogBounds { first: 100, end: 200, is_another: false };
+        lose(&patient, 40, log).expect("goes on");
+        assert_eq!(*started.lock().expect("no panic before"), [(patient.clone(), Position::Offset(100))]);
+        let told = queue.try_recv();
+        assert!(matches!(told, Ok(WorkerMessage::Gap(0, gap)) if (gap.first, gap.next) == (40, 100)));
+
+        let said = |error: Error| (error.retry(), error.to_string());
+        let (retry, stopped) = said(lose(&strict, 40, log).expect_err("stops"));
+        assert!(stopped.contains("strict[0]") && stopped.contains("on_gap"), "{stopped}");
+        assert_eq!(retry, wattline_core::error::Retry::Never);
+        let (_, cut) = said(lose(&patient, 201, log).expect_err("stops"));
+        assert!(cut.contains("the log ends at 200") && cut.contains("topic_life"), "{cut}");
+        let (_, anew) = said(lose(&patient, 150, LogBounds { is_another: true, ..log }).expect_err("stops"));
+        assert!(anew.contains("deleted and made again") && anew.contains("topic_life"), "{anew}");
+        assert!(queue.try_recv().is_err(), "the worker hears of nothing that stops the job");
     }
 }

@@ -11,6 +11,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use wattline_core::alert::AlertRecord;
+use wattline_core::gap::LogBounds;
 use wattline_core::manifest::AddedFile;
 use wattline_core::record::{LaneId, RecordBlock};
 
@@ -72,14 +73,16 @@ pub enum SourceEvent {
     /// The bounded input of the lane has ended; a further record would have this offset. Said only after all lanes
     /// of the source were assigned: the end of all known lanes is the end of the input.
     Ended(LaneId, i64),
-    /// Records needed are gone.
+    /// What the log is called that the lane is read from, before its first record: another log has another name.
+    Log(LaneId, String),
+    /// The log does not have the offset at which the lane has to go on. The lane stands still until it is started again.
     OffsetLost {
         /// The lane.
         lane: LaneId,
         /// Wanted offset.
         wanted: i64,
-        /// First available offset.
-        first: i64,
+        /// What the log has.
+        log: LogBounds,
     },
     /// Something outside is wrong for now; the source goes on trying.
     Trouble(String),
@@ -93,11 +96,12 @@ pub trait Source: Send {
     /// What cannot heal by itself; everything else is [`SourceEvent::Trouble`].
     fn poll(&mut self, max_wait: Duration) -> Result<Vec<SourceEvent>>;
 
-    /// Lets an assigned lane flow.
+    /// Lets an assigned lane flow. `log` is the name of the log that it was read from before, if that is known. A lane that is
+    /// not assigned any more is left alone: it is started again when it comes back.
     ///
     /// # Errors
     /// If the position cannot be resolved.
-    fn start(&mut self, lane: &LaneId, position: Position) -> Result<()>;
+    fn start(&mut self, lane: &LaneId, position: Position, log: Option<&str>) -> Result<()>;
 
     /// Holds all lanes back, or lets them flow again.
     ///
@@ -269,14 +273,15 @@ pub trait FinalProgram: Send {
     /// Puts state on disk if it has more than its share of memory.
     ///
     /// # Errors
-    /// If the disk does not take it.
+    /// If the disk does not take it. The program then has everything that it had, and the call may be made again.
     fn relieve(&mut self) -> Result<()>;
 
     /// Advances each state to its watermark and gives the rows of its rules that became final, or a part of them: then it is
     /// called again with the same watermarks.
     ///
     /// # Errors
-    /// If what was put on disk cannot be read.
+    /// If what was put on disk cannot be read. If the disk does not take what is to be merged there, nothing has been given, and the
+    /// call may be made again.
     fn advance(&mut self, watermarks_us: &[i64]) -> Result<FinalOutput>;
 
     /// For a restore, before any state comes in: everything that the state gives final at the watermark is out, and is not

@@ -28,6 +28,8 @@ pub struct Progress {
     pub result_rows: AtomicU64,
     /// Rules that failed.
     pub rule_errors: AtomicU64,
+    /// Offsets that were gone from the source, and are recorded.
+    pub gone: AtomicU64,
     /// Manifests committed.
     pub epochs: AtomicU64,
     /// Gauge: bytes of raw rows in memory, waiting for a file.
@@ -63,6 +65,7 @@ impl Default for Progress {
             alerts: AtomicU64::new(0),
             result_rows: AtomicU64::new(0),
             rule_errors: AtomicU64::new(0),
+            gone: AtomicU64::new(0),
             epochs: AtomicU64::new(0),
             buffered_bytes: AtomicU64::new(0),
             state_bytes: AtomicU64::new(0),

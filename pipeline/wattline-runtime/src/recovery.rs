@@ -15,7 +15,7 @@ use arrow::array::RecordBatch;
 use wattline_core::alert::{AlertState, Lifecycle};
 use wattline_core::chain::{ResumePoint, decide_resume};
 use wattline_core::exchange::Sender;
-use wattline_core::manifest::{FORMAT, LaneSection, Manifest, RuleProgress};
+use wattline_core::manifest::{FORMAT, LaneSection, Manifest, RuleProgress, WaitingLane};
 use wattline_core::record::LaneId;
 use wattline_core::system_log::SystemSection;
 use wattline_core::time::END_OF_TIME;
@@ -38,6 +38,8 @@ pub(crate) struct Past {
     pub(crate) checkpoint: u64,
     /// Lanes as of the last epoch, with everything to re-execute them.
     pub(crate) lanes: BTreeMap<LaneId, (LaneSection, Replay)>,
+    /// Lanes that have not begun, as of the last epoch.
+    pub(crate) waiting: Vec<WaitingLane>,
     /// Progress of the rules as of the last epoch.
     pub(crate) rules: BTreeMap<String, RuleProgress>,
     /// Objects with the state of the rules at the checkpoint.
@@ -142,6 +144,7 @@ pub(crate) async fn read_past(store: &dyn Store, chain: &str) -> Result<Past> {
         for section in &epoch.lanes {
             merge_section(&mut past.lanes, section, n == checkpoint);
         }
+        past.waiting.clone_from(&epoch.waiting);
         past.rules.clone_from(&epoch.rules);
         past.system.clone_from(&epoch.system);
         if let Some(exchange) = &epoch.exchange {
@@ -206,6 +209,11 @@ impl Past {
         !self.lanes.is_empty()
             && self.lanes.values().all(|(section, _)| ended(section))
             && self.rules.values().all(is_done)
+    }
+
+    /// The lanes that have not begun, by their names.
+    pub(crate) fn take_waiting(&mut self) -> BTreeMap<LaneId, WaitingLane> {
+        std::mem::take(&mut self.waiting).into_iter().map(|waiting| (waiting.lane.clone(), waiting)).collect()
     }
 
     /// The highest time that any lane of a stream had reached.

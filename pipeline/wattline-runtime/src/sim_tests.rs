@@ -12,23 +12,25 @@ mod slots;
 mod world;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use wattline_core::error::Kind;
 use wattline_core::exchange::Place;
+use wattline_core::gap::OnGap;
 use wattline_core::lane::TimeGuard;
+use wattline_core::record::LaneId;
 use wattline_core::time::BEFORE_TIME;
 
 use crate::clock::Clock;
-use crate::port::{Position, Source};
+use crate::port::{Position, Source, SourceEvent};
 use crate::progress::Progress;
 use crate::verify::check_chain;
 use crate::{Job, JobSettings, LaneMatch, Result, RunSummary, StreamPlan, run};
 use oracle::Ends;
-use script::{BEGIN_MS, BELIEVED_MS, CLOCK_AHEAD_MS, Dice, PATIENCE_PER_LIFE_MS, Script, ScriptedSource};
+use script::{BEGIN_MS, BELIEVED_MS, CLOCK_AHEAD_MS, Dice, Expiry, PATIENCE_PER_LIFE_MS, Script, ScriptedSource};
 use world::{Fault, FaultKind, Life, World};
 
 /// No life may take longer: a hang is a failure, not a wait.
@@ -130,6 +132,7 @@ fn job(
             guard: TimeGuard { future_bound_ms: BELIEVED_MS - CLOCK_AHEAD_MS, oldest_us: BEFORE_TIME },
             idle_timeout: Duration::from_millis(5),
             start: if scene.grows { Position::Latest } else { Position::Earliest },
+            on_gap: OnGap::Record,
             lanes: LaneMatch::Topic("readings".into()),
             table: Some(rules::raw_table()),
         }],
@@ -349,6 +352,111 @@ fn a_partition_that_came_between_two_processes_is_read_from_its_beginning() {
     let context = format!("{scene:?}");
     oracle::check(&world, &script, &[first, ends(&script)], &context);
     the_chain_is_true(&world, &context);
+}
+
+/// A source that cannot locate one of its lanes until it wakes.
+struct Sleepy {
+    of: Box<dyn Source>,
+    lane: LaneId,
+    wakes: bool,
+    /// Where that lane was to begin.
+    started: Arc<Mutex<Vec<Position>>>,
+}
+
+impl Source for Sleepy {
+    fn poll(&mut self, max_wait: Duration) -> Result<Vec<SourceEvent>> {
+        self.of.poll(max_wait)
+    }
+
+    fn start(&mut self, lane: &LaneId, position: Position, log: Option<&str>) -> Result<()> {
+        if *lane == self.lane {
+            self.started.lock().unwrap_or_else(PoisonError::into_inner).push(position);
+            if !self.wakes {
+                return Ok(());
+            }
+        }
+        self.of.start(lane, position, log)
+    }
+
+    fn set_paused(&mut self, paused: bool) -> Result<()> {
+        self.of.set_paused(paused)
+    }
+
+    fn report_published(&mut self, positions: &[(LaneId, i64)]) {
+        self.of.report_published(positions);
+    }
+
+    fn lag(&self) -> Option<u64> {
+        None
+    }
+}
+
+#[test]
+fn a_lane_without_a_leader_at_the_first_start_begins_at_the_time_of_that_start() {
+    let scene = Scene { seed: 7, records: 24, ..SCENE };
+    let script = Arc::new(Script::new(scene.seed, scene.lanes, scene.records));
+    let world = Arc::new(World::default());
+    let started: Arc<Mutex<Vec<Position>>> = Arc::default();
+    let positions = || started.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for number in [1, 2] {
+        let life = Life::begin(&world, number, None);
+        let (stop, shutdown) = watch::channel(false);
+        let mut job = job(&scene, &script, &life, None, shutdown);
+        job.streams[0].start = Position::Latest;
+        let lane = script.lanes[1].id.clone();
+        let sleepy = |of| Sleepy { of, lane: lane.clone(), wakes: number == 2, started: Arc::clone(&started) };
+        job.sources = job.sources.into_iter().map(|of| Box::new(sleepy(of)) as _).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let outcome = runtime.block_on(async {
+            let stopped = async {
+                while number == 2 || positions().is_empty() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                // The others may begin meanwhile.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                stop.send_replace(true);
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                outcome = tokio::time::timeout(LIFE_MAX, run(job)) => outcome.expect("no hang"),
+                () = stopped => unreachable!("it waits for ever"),
+            }
+        });
+        assert_eq!(outcome.expect("no fault").ended, number == 2);
+    }
+    let began_ms = BEGIN_MS + CLOCK_AHEAD_MS + PATIENCE_PER_LIFE_MS;
+    let [Position::Latest, Position::Timestamp(from_ms)] = positions()[..] else { panic!("{:?}", positions()) };
+    assert!(
+        (began_ms..began_ms + PATIENCE_PER_LIFE_MS).contains(&from_ms),
+        "the clock of the first process: {from_ms}"
+    );
+    the_chain_is_true(&world, "a lane that was waited for");
+}
+
+/// A script whose first lane loses its beginning once it was read as far as to this record.
+fn expiring(scene: &Scene, at: usize) -> Arc<Script> {
+    let mut script = Script::new(scene.seed, scene.lanes, scene.records);
+    let first = script.lanes[0].records[scene.records * 3 / 4].offset;
+    script.expiry = Some(Expiry { lane: 0, at, first, is_over: Arc::default() });
+    Arc::new(script)
+}
+
+#[test]
+fn offsets_that_are_gone_are_recorded_once_wherever_a_process_dies() {
+    let kinds = [FaultKind::CrashBefore, FaultKind::CrashAfter];
+    // Where most epochs are ticks, records that were read before are gone too.
+    let scenes = [SCENE, Scene { seed: 5, tick_ms: 3, checkpoint_ms: 60_000, records: 40, ..SCENE }];
+    each(scenes.len() * 120, |case| {
+        let (scene, case) = (scenes[case % scenes.len()], case / scenes.len());
+        let script = expiring(&scene, [1, scene.records / 2][case % 2]);
+        let world = Arc::new(World::default());
+        let fault = Fault { at: (case / 4 + 1) as u64, kind: kinds[case / 2 % 2] };
+        survive(&world, &scene, &script, 1, |life| (life == 1).then_some(fault));
+        let context = format!("{scene:?}, {fault:?}, {:?}", script.expiry);
+        let gone = oracle::check_with_gaps(&world, &script, &context);
+        assert!(gone > 0, "{context}: nothing was lost");
+        the_chain_is_true(&world, &context);
+    });
 }
 
 #[test]

@@ -7,8 +7,9 @@
 //! | `alerts` | record of an alert | `event_ts` |
 //! | `dead_letters` | refused record or event, with its raw bytes | `refused_at` |
 //! | `rule_errors` | rule that failed at run time | `failed_at` |
+//! | `offset_gaps` | stretch of offsets that were gone from the source | `found_at` |
 //!
-//! The last two are streams as well ([`wattline_core::system_log`]): their rows have the system columns of events, and where
+//! The last three are streams as well ([`wattline_core::system_log`]): their rows have the system columns of events, and where
 //! the record in question stands is in the columns `record_…`.
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
 use wattline_core::alert::AlertRecord;
+use wattline_core::gap::Gap;
 use wattline_core::record::{LaneId, column};
 use wattline_core::system_log::Recorded;
 
@@ -32,6 +34,8 @@ pub const ALERTS: &str = "alerts";
 pub const DEAD_LETTERS: &str = "dead_letters";
 /// Name of the table of failed rules.
 pub const RULE_ERRORS: &str = "rule_errors";
+/// Name of the table of offsets that are gone. Not `gaps`: that is what a rule over readings would be called.
+pub const OFFSET_GAPS: &str = "offset_gaps";
 
 /// What the archive must know of a table.
 #[derive(Debug, Clone)]
@@ -73,9 +77,13 @@ pub struct SystemStream {
 }
 
 /// The streams that every job has beside its own, in the order of their numbers, which follow those of the job's.
-pub fn system_streams() -> [SystemStream; 2] {
+pub fn system_streams() -> [SystemStream; 3] {
     let stream = |name, event_time, fields| SystemStream { name, event_time, schema: Arc::new(Schema::new(fields)) };
-    [stream(DEAD_LETTERS, "refused_at", dead_letter_fields()), stream(RULE_ERRORS, "failed_at", rule_error_fields())]
+    [
+        stream(DEAD_LETTERS, "refused_at", dead_letter_fields()),
+        stream(RULE_ERRORS, "failed_at", rule_error_fields()),
+        stream(OFFSET_GAPS, "found_at", offset_gap_fields()),
+    ]
 }
 
 /// The tables that every job has.
@@ -97,6 +105,7 @@ pub fn system_tables() -> Vec<TableSpec> {
     let streams = system_streams().map(|stream| {
         let (description, first) = match stream.name {
             DEAD_LETTERS => ("records and events that could not be accepted", "stream"),
+            OFFSET_GAPS => ("offsets that were gone from the source before they could be read", "stream"),
             _ => ("rules that failed at run time", "rule_id"),
         };
         let sort_by = [first, stream.event_time, column::OFFSET];
@@ -167,6 +176,18 @@ fn rule_error_fields() -> Vec<Field> {
     ]
 }
 
+fn offset_gap_fields() -> Vec<Field> {
+    vec![
+        instant("found_at", false),
+        text("stream", false),
+        text("record_topic", false),
+        Field::new("record_partition", DataType::Int32, false),
+        Field::new("record_offset", DataType::Int64, false),
+        Field::new("unread_offset", DataType::Int64, false),
+        Field::new("next_offset", DataType::Int64, false),
+    ]
+}
+
 /// A refused record with everything needed to repair and replay it.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
@@ -210,6 +231,19 @@ pub struct RuleError {
     pub message: String,
 }
 
+/// Offsets of a lane that are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffsetGap {
+    /// The stream.
+    pub stream: String,
+    /// The lane.
+    pub lane: LaneId,
+    /// The offsets.
+    pub gap: Gap,
+    /// From here on they had not been read before.
+    pub unread: i64,
+}
+
 fn micros(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from_iter(values).with_timezone("UTC"))
 }
@@ -249,7 +283,7 @@ fn recorded_batch(
 /// # Errors
 /// [`Error::Arrow`] if more than 2 GiB of raw bytes come together.
 pub fn dead_letter_batch(letters: &[DeadLetter], lane: &LaneId, recorded: Recorded) -> Result<RecordBatch> {
-    let [stream, _] = system_streams();
+    let [stream, ..] = system_streams();
     let mut raw = BinaryBuilder::with_capacity(letters.len(), letters.iter().map(|l| l.raw.len()).sum());
     letters.iter().for_each(|letter| raw.append_value(&letter.raw));
     let columns: Vec<ArrayRef> = vec![
@@ -272,7 +306,7 @@ pub fn dead_letter_batch(letters: &[DeadLetter], lane: &LaneId, recorded: Record
 /// # Errors
 /// [`Error::Arrow`] if the batch cannot be built.
 pub fn rule_error_batch(errors: &[RuleError], lane: &LaneId, recorded: Recorded) -> Result<RecordBatch> {
-    let [_, stream] = system_streams();
+    let [_, stream, _] = system_streams();
     let columns: Vec<ArrayRef> = vec![
         micros(errors.iter().map(|_| Some(recorded.at_us))),
         strings(errors.iter().map(|e| Some(e.rule_id.as_str()))),
@@ -281,6 +315,25 @@ pub fn rule_error_batch(errors: &[RuleError], lane: &LaneId, recorded: Recorded)
         strings(errors.iter().map(|e| e.lane.as_ref().map(|lane| &*lane.topic))),
         Arc::new(errors.iter().map(|e| e.lane.as_ref().map(|lane| lane.partition)).collect::<Int32Array>()),
         Arc::new(errors.iter().map(|e| e.lane.as_ref().map(|_| e.offset)).collect::<Int64Array>()),
+    ];
+    recorded_batch(&stream, lane, recorded, columns)
+}
+
+/// Rows of the stream and table of offsets that are gone, as they are recorded in a lane.
+///
+/// # Errors
+/// [`Error::Arrow`] if the batch cannot be built.
+pub fn offset_gap_batch(gaps: &[OffsetGap], lane: &LaneId, recorded: Recorded) -> Result<RecordBatch> {
+    let [_, _, stream] = system_streams();
+    let long = |of: fn(&OffsetGap) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(gaps.iter().map(of))) };
+    let columns: Vec<ArrayRef> = vec![
+        micros(gaps.iter().map(|_| Some(recorded.at_us))),
+        strings(gaps.iter().map(|of| Some(of.stream.as_str()))),
+        strings(gaps.iter().map(|of| Some(&*of.lane.topic))),
+        Arc::new(Int32Array::from_iter_values(gaps.iter().map(|of| of.lane.partition))),
+        long(|of| of.gap.first),
+        long(|of| of.unread),
+        long(|of| of.gap.next),
     ];
     recorded_batch(&stream, lane, recorded, columns)
 }

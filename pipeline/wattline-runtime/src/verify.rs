@@ -12,8 +12,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use wattline_core::alert::AlertState;
 use wattline_core::chain_check::{ChainCheck, NamedFile, chain_place};
+use wattline_core::gap::Gap;
 use wattline_core::manifest::{Body, Epoch, FORMAT, Manifest};
 use wattline_core::problem::{Advice, Problem, Problems};
+use wattline_core::record::LaneId;
 
 use crate::commit::app_id;
 use crate::coordinator::read_messages;
@@ -59,6 +61,8 @@ pub struct ChainReport {
     pub objects: Vec<String>,
     /// Files that the links add, by table.
     pub adds: BTreeMap<String, Vec<NamedFile>>,
+    /// Offsets that the links say are gone.
+    pub gaps: BTreeMap<LaneId, Vec<Gap>>,
     /// What could not be judged.
     pub notes: Vec<String>,
     /// What is wrong.
@@ -244,6 +248,7 @@ impl Reading {
                 other_format: None,
                 objects: Vec::new(),
                 adds: BTreeMap::new(),
+                gaps: BTreeMap::new(),
                 notes: Vec::new(),
                 problems: Vec::new(),
             },
@@ -278,6 +283,9 @@ impl Reading {
         for (table, files) in &epoch.adds {
             let named = |path: &String| NamedFile { n, created_ms: manifest.created_ms, path: path.clone() };
             report.adds.entry(table.clone()).or_default().extend(files.iter().map(|file| named(&file.path)));
+        }
+        for section in epoch.lanes.iter().filter(|section| !section.gaps.is_empty()) {
+            report.gaps.entry(section.lane.clone()).or_default().extend(&section.gaps);
         }
         report.newest = Some(manifest);
     }

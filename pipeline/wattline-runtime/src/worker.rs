@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use arrow::array::RecordBatch;
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
+use wattline_core::gap::Gap;
 use wattline_core::lane::IdleAdvance;
 use wattline_core::late::LateStretches;
 use wattline_core::record::{LaneId, RecordBlock};
@@ -47,6 +48,10 @@ pub(crate) enum WorkerMessage {
     Reached(LaneNumber, i64),
     /// The lane's bounded input has ended.
     Ended(LaneNumber, i64),
+    /// The source reads the lane from the log of this name.
+    Log(LaneNumber, String),
+    /// These offsets of the lane are gone.
+    Gap(LaneNumber, Gap),
     /// These rules were stopped in the lane of a system stream.
     Quarantine(LaneNumber, Vec<usize>),
     /// Run the rules over rows of a system stream, and hand over the partial state up to these watermarks, if they are given.
@@ -73,6 +78,8 @@ pub(crate) struct LaneOpening {
     pub(crate) reached_us: i64,
     pub(crate) replay: Replay,
     pub(crate) quarantined: Vec<usize>,
+    /// Rules that failed at or after `resume`, and where.
+    pub(crate) fails_later: Vec<(i64, usize)>,
 }
 
 /// What a worker has to say at a barrier.
@@ -115,6 +122,8 @@ pub(crate) struct LaneReport {
     pub(crate) silent: bool,
     pub(crate) idle_advances: Vec<IdleAdvance>,
     pub(crate) refused: Vec<(i64, i32)>,
+    pub(crate) log: Option<String>,
+    pub(crate) gaps: Vec<Gap>,
 }
 
 /// A worker and what it works with.
@@ -204,6 +213,12 @@ impl Worker {
                     lane.ended = true;
                 }
             }
+            WorkerMessage::Log(lane, log) => {
+                if let Some(lane) = self.lanes.get_mut(&lane) {
+                    lane.log = Some(log);
+                }
+            }
+            WorkerMessage::Gap(lane, gap) => self.cross_gap(lane, gap),
             WorkerMessage::Quarantine(lane, rules) => rules.into_iter().for_each(|rule| self.quarantine(rule, lane)),
             WorkerMessage::Barrier { .. } | WorkerMessage::Close { .. } | WorkerMessage::System { .. } => {}
         }
@@ -218,6 +233,13 @@ impl Worker {
     fn quarantine(&mut self, rule: usize, lane: LaneNumber) {
         self.program.quarantine(rule, lane);
         self.quarantined.insert((rule, lane));
+    }
+
+    fn cross_gap(&mut self, number: LaneNumber, gap: Gap) {
+        let Some(lane) = self.lanes.get_mut(&number) else { return };
+        let failed = lane.cross_gap(gap);
+        self.progress.note_processed(&lane.id, gap.next);
+        failed.into_iter().for_each(|rule| self.quarantine(rule, number));
     }
 
     fn take_system_rows(
@@ -247,7 +269,8 @@ impl Worker {
 
     fn open(&mut self, opening: LaneOpening) {
         opening.quarantined.into_iter().for_each(|rule| self.quarantine(rule, opening.number));
-        let lane = Lane::new(opening.lane, opening.stream, opening.resume, opening.reached_us, opening.replay);
+        let mut lane = Lane::new(opening.lane, opening.stream, opening.resume, opening.reached_us, opening.replay);
+        lane.fails_later = opening.fails_later;
         self.lanes.insert(opening.number, lane);
     }
 
@@ -312,8 +335,9 @@ impl Worker {
         if offset < lane.published() {
             return;
         }
+        let Some(stream) = self.streams.get(lane.stream) else { return };
         let letter = DeadLetter {
-            stream: Arc::clone(&self.streams[lane.stream].name),
+            stream: Arc::clone(&stream.name),
             lane: lane.id.clone(),
             offset,
             index: 0,
@@ -419,6 +443,8 @@ impl Worker {
                 silent: lane.silent,
                 idle_advances: std::mem::take(&mut lane.idle_advances),
                 refused: std::mem::take(&mut lane.refused),
+                log: lane.log.clone(),
+                gaps: std::mem::take(&mut lane.gaps),
             })
             .collect();
         report

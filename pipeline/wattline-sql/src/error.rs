@@ -65,6 +65,8 @@ pub enum Error {
     /// State that memory does not hold could not be put on disk, or read from there.
     #[error("{source}; the folder is `[run] scratch` in the configuration")]
     Scratch {
+        /// It could not be put there, and is still in memory.
+        is_kept: bool,
         /// What the disk said.
         #[source]
         source: Box<DataFusionError>,
@@ -93,7 +95,8 @@ impl Error {
         }
     }
 
-    /// Whether the same call may succeed later: never, as all but the disk is a function of its input.
+    /// Whether the same call may succeed later: only if the disk did not take something, as all else is a function of its input,
+    /// or lost.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
@@ -105,7 +108,8 @@ impl Error {
             | Self::Query { .. }
             | Self::State { .. }
             | Self::Planner { .. } => Retry::Never,
-            Self::Scratch { .. } => Retry::AfterRestore,
+            Self::Scratch { is_kept: true, .. } => Retry::Backoff,
+            Self::Scratch { is_kept: false, .. } => Retry::AfterRestore,
         }
     }
 }

@@ -9,7 +9,8 @@
 //! and gives nothing out until it is past what was given: its output depends on the watermark only, not on when it came.
 //!
 //! What states and stages keep is bounded by a share of memory, if the program has one: above it, the largest go to scratch files, and
-//! what becomes final is then given in parts. A stage takes each part in and gives out what is final with the last.
+//! what becomes final is then given in parts. A stage takes each part in and gives out what is final with the last. A disk that is full costs
+//! nothing but time: what it does not take stays in memory, and [`FinalProgram::relieve`] says so until it does.
 //!
 //! A row that fails in a step is left out and reported; which rows fail does not depend on batching, as a failing batch is
 //! halved down to single rows. A rule that fails in a stage that keeps state is reported as stopped.
@@ -21,12 +22,16 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use datafusion::error::DataFusionError;
+use wattline_core::error::Retry;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use crate::error::Error;
 use crate::lane_program::state_error;
+#[cfg(test)]
+use crate::operators::TestDisk;
 use crate::operators::{
-    FinalPanes, InOrder, OrderBuffer, Run, Scratch, is_of_scratch, record_batch, without_panic, without_spare_bytes,
+    FinalPanes, InOrder, OrderBuffer, Run, Scratch, is_of_scratch, is_of_writing, record_batch, without_panic,
+    without_spare_bytes,
 };
 use crate::planner::{Feed, Hold, Node};
 use crate::program::{FinalOutput, RuleFailure, RuleRows, StageState, StateDelta};
@@ -164,16 +169,25 @@ impl FinalProgram {
         self
     }
 
+    /// As [`with_memory`](Self::with_memory), on a disk that may be full.
+    #[cfg(test)]
+    pub(crate) fn with_disk(mut self, bytes: usize, disk: Arc<TestDisk>) -> Self {
+        let scratch = Scratch::new(&std::env::temp_dir(), bytes).on(disk);
+        self.share = Some(Share { bytes, scratch, merged: 0 });
+        self
+    }
+
     /// Puts what the rules keep on disk if it has more than its share of memory, the largest first, until half of it is left.
     ///
     /// # Errors
-    /// [`Error::Scratch`] if the disk does not take it.
+    /// [`Error::Scratch`] if the disk does not take it: it is all still there, and the call can be made again.
     pub fn relieve(&mut self) -> Result<(), Error> {
         let Some(Share { bytes: most, scratch, merged }) = &mut self.share else { return Ok(()) };
         if *merged <= *most / LOOKS_PER_SHARE {
             return Ok(());
         }
-        *merged = 0;
+        // Until it is done the next call looks again.
+        *merged = usize::MAX;
         let (states, stages) = (0..self.states.len(), 0..self.stages.len());
         let holders = states.map(Holder::State).chain(stages.map(Holder::Stages));
         let mut largest_first: Vec<(usize, Holder)> = holders
@@ -184,6 +198,7 @@ impl FinalProgram {
             .collect();
         let mut total: usize = largest_first.iter().map(|(bytes, _)| bytes).sum();
         if total <= *most {
+            *merged = 0;
             return Ok(());
         }
         largest_first.sort_unstable_by(|a, b| b.cmp(a));
@@ -208,7 +223,15 @@ impl FinalProgram {
                 break;
             }
         }
+        *merged = 0;
         Ok(())
+    }
+
+    /// The next [`relieve`](Self::relieve) is to look whether there is too much.
+    fn owe_relief(&mut self) {
+        if let Some(share) = &mut self.share {
+            share.merged = usize::MAX;
+        }
     }
 
     /// Adds state rows: a worker's delta, or a part of a snapshot.
@@ -218,7 +241,7 @@ impl FinalProgram {
     pub fn merge(&mut self, delta: &StateDelta) -> Result<(), Error> {
         let final_at_us = self.watermarks_us[delta.state];
         if let Some(share) = &mut self.share {
-            share.merged += delta.batch.get_array_memory_size();
+            share.merged = share.merged.saturating_add(delta.batch.get_array_memory_size());
         }
         let held = &mut self.states[delta.state];
         let merged = without_panic(|| match held {
@@ -232,7 +255,8 @@ impl FinalProgram {
     /// it is to be called again with the same watermarks. Never moves back. All states of a rule have the same watermark.
     ///
     /// # Errors
-    /// [`Error::Scratch`] if what was put on disk cannot be read.
+    /// [`Error::Scratch`] if what was put on disk cannot be read. If the disk does not take what is to be merged there, nothing has been
+    /// given, and the call can be made again.
     pub fn advance(&mut self, watermarks_us: &[i64]) -> Result<FinalOutput, Error> {
         let mut output = FinalOutput::default();
         // Where a rule that goes through the past again begins to give.
@@ -252,14 +276,31 @@ impl FinalProgram {
 
     fn advance_to(&mut self, targets_us: &[i64], output: &mut FinalOutput) -> Result<(), Error> {
         let moved: Vec<bool> = targets_us.iter().zip(&self.watermarks_us).map(|(to, at)| to > at).collect();
+        let before_us = self.watermarks_us.clone();
         let mut released: Vec<Released> = Vec::with_capacity(self.states.len());
+        let mut put_off = None;
         for (state, moves) in moved.iter().enumerate() {
-            let of_state = if *moves { self.release(state, targets_us[state], output)? } else { Released::default() };
+            let taken = if *moves { self.release(state, targets_us[state], output) } else { Ok(Released::default()) };
+            let of_state = match taken {
+                // What others have given must not be lost with it: it is to come with the next part.
+                Err(error) if error.retry() == Retry::Backoff => {
+                    put_off = Some(error);
+                    Released { more: true, ..Released::default() }
+                }
+                taken => taken?,
+            };
             output.more |= of_state.more;
             if let Some(share) = &mut self.share {
-                share.merged += of_state.bytes();
+                share.merged = share.merged.saturating_add(of_state.bytes());
             }
             released.push(of_state);
+        }
+        if let Some(error) = put_off
+            && released.iter().all(|of| of.batches.is_empty())
+            && output.is_empty()
+        {
+            self.watermarks_us = before_us;
+            return Err(error);
         }
         for rule in 0..self.rules.len() {
             let stages = &self.stages[rule];
@@ -287,13 +328,17 @@ impl FinalProgram {
         let feeds: Vec<&Released> =
             stages.feeds.iter().map(|state| state.map_or(&none, |state| &released[state])).collect();
         let mut failures = Vec::new();
-        let mut to = Advance { feeds: &feeds, watermark_us, part_rows, failures: &mut failures };
+        let mut to = Advance { feeds: &feeds, watermark_us, part_rows, put_off: false, failures: &mut failures };
         let given = without_panic(|| stages.root.advance(&mut to));
+        let put_off = to.put_off;
         let is_new = watermark_us > stages.given_us;
         let identity = match (&self.rules[rule].plan.root, &feeds[..]) {
             (Node::Feed(_), [Released { identity, .. }]) => identity.clone(),
             _ => None,
         };
+        if put_off && let Some(share) = &mut self.share {
+            share.merged = usize::MAX;
+        }
         let rows = match given {
             Ok(given) => {
                 // Until all parts are out, the rule stays where it is.
@@ -354,6 +399,8 @@ impl FinalProgram {
         match released {
             Ok(released) => Ok(released),
             Err(error) if is_of_scratch(&error) => {
+                // Where the disk was full, nothing was taken out.
+                self.watermarks_us[state] = given_us;
                 Err(scratch_or_state(&self.shared[state].rule(&self.rules).header.id, error))
             }
             Err(error) => {
@@ -478,9 +525,17 @@ impl FinalProgram {
             self.watermarks_us[*feed] = self.watermarks_us[*feed].max(state.taken_us);
         }
         if let Some(share) = &mut self.share {
-            share.merged += state.batch.get_array_memory_size();
+            share.merged = share.merged.saturating_add(state.batch.get_array_memory_size());
         }
         let restored = stages.root.restore(state.part, &state.batch, state.taken_us);
+        let mut put_off = false;
+        stages.root.visit(&mut 0, &mut |_, stage| {
+            put_off |= stage.take_put_off();
+            Ok(())
+        })?;
+        if put_off {
+            self.owe_relief();
+        }
         restored.map_err(|source| scratch_or_state(&self.rules[state.rule].header.id, source))
     }
 
@@ -502,7 +557,7 @@ impl FinalProgram {
 fn scratch_or_state(rule: &str, source: DataFusionError) -> Error {
     let source = Box::new(source);
     match is_of_scratch(&source) {
-        true => Error::Scratch { source },
+        true => Error::Scratch { is_kept: is_of_writing(&source), source },
         false => Error::State { rule: rule.to_owned(), source },
     }
 }

@@ -38,8 +38,8 @@ pub(crate) use pattern::{PatternSpec, PatternStage};
 pub(crate) use ref_join::{KeyIndexes, Lookups, RefJoin, RefJoinKind, RefTable, compact_columns};
 pub(crate) use session::{SessionSpec, SessionStage};
 #[cfg(test)]
-pub(crate) use spill::RUNS_MAX;
-pub(crate) use spill::{Run, Scratch, is_of_scratch, without_spare_bytes};
+pub(crate) use spill::{RUNS_MAX, TestDisk};
+pub(crate) use spill::{Run, Scratch, is_of_scratch, is_of_writing, without_spare_bytes};
 pub(crate) use stream_join::{JoinSide, StreamJoinSpec, StreamJoinStage};
 pub(crate) use try_decimal::with_quick_casts;
 pub(crate) use unnest::Unnest;

@@ -81,3 +81,10 @@ pub struct FinalOutput {
     /// This is a part of it: the rest comes with the next call.
     pub more: bool,
 }
+
+impl FinalOutput {
+    /// Whether there is nothing in it to be taken in.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.errors.is_empty() && self.stopped.is_empty()
+    }
+}

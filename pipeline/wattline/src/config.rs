@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
+use wattline_core::gap::OnGap;
 use wattline_core::time::{HumanDuration, parse_duration_ms};
 use wattline_decode::Mapping;
 use wattline_sql::Diagnostic;
@@ -69,6 +70,10 @@ pub(crate) struct Stream {
     pub(crate) format: Option<Spanned<String>>,
     #[serde(default = "default_start")]
     pub(crate) start: Spanned<String>,
+    /// What becomes of a topic whose records are gone before they are read.
+    pub(crate) on_gap: Option<Spanned<OnGap>>,
+    /// Counts how often the topic was made anew.
+    pub(crate) topic_life: Option<Spanned<NonZeroU32>>,
     #[serde(default = "default_delay")]
     pub(crate) delay: HumanTime,
     #[serde(default = "default_idle_timeout")]
@@ -451,6 +456,18 @@ url = "archive"
         assert_eq!((backup.url.as_str(), backup.keep.map(NonZeroU32::get)), ("../backups", Some(3)));
         let mistakes = parse("wattline.toml", &with(0)).expect_err("none would be kept");
         assert!(mistakes.len() == 1 && mistakes[0].message.contains("nonzero"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn what_becomes_of_gaps_and_lives_is_said_in_known_words() {
+        let with = |line: &str| parse("t", &GOOD.replace("delay = \"2 minutes\"", line));
+        let config = with("on_gap = \"record\"\ntopic_life = 2").expect("good");
+        let stream = config.streams["meter_readings"].get_ref();
+        assert_eq!(stream.on_gap.as_ref().map(Spanned::get_ref), Some(&OnGap::Record));
+        assert_eq!(stream.topic_life.as_ref().map(|life| life.get_ref().get()), Some(2));
+        for wrong in ["on_gap = \"skip\"", "topic_life = 0"] {
+            assert_eq!(with(wrong).expect_err("refused").len(), 1, "{wrong}");
+        }
     }
 
     #[test]

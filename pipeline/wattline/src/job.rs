@@ -105,9 +105,10 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         let clock = Arc::clone(&clock);
         tokio::task::spawn_blocking(move || {
             let (mut sources, streams) = connect_files(&project_streams, &folder, &clock)?;
-            let topics: Vec<String> = project_streams.iter().filter_map(|stream| stream.config.topic.clone()).collect();
+            let topics: Vec<&LoadedStream> = project_streams.iter().filter(|of| of.config.topic.is_some()).collect();
             if !topics.is_empty() {
-                let kafka: Box<dyn Source> = Box::new(connect_topics(member, share, kafka, topics, until_end, &clock)?);
+                let kafka: Box<dyn Source> =
+                    Box::new(connect_topics(member, share, kafka, &topics, until_end, &clock)?);
                 sources.push(match wrap {
                     Some(wrap) => wrap(kafka),
                     None => kafka,
@@ -321,7 +322,7 @@ fn connect_files(streams: &[LoadedStream], folder: &Path, clock: &Arc<dyn Clock>
     let mut plans = Vec::new();
     for stream in streams {
         let lanes = match &stream.config.files {
-            None => LaneMatch::Topic(stream.config.topic.clone().unwrap_or_default()),
+            None => LaneMatch::Topic(stream.lane_topic().unwrap_or_default()),
             Some(pattern) => {
                 let source = open_files(stream, &folder.join(pattern.get_ref()).display().to_string(), clock)?;
                 let paths = source.lanes().iter().map(|lane| lane.topic.to_string()).collect();
@@ -338,19 +339,21 @@ fn connect_topics(
     member: SlotMember,
     share: Option<Share>,
     kafka: Option<config::Kafka>,
-    topics: Vec<String>,
+    streams: &[&LoadedStream],
     until_end: bool,
     clock: &Arc<dyn Clock>,
 ) -> Result<Topics> {
     let Some(kafka) = kafka else { bail!("a stream names a topic, but there is no section [kafka]") };
     let group = kafka.group_id.clone().unwrap_or_else(|| format!("wattline-{}", member.job));
+    let topics = streams.iter().filter_map(|stream| stream.config.topic.clone()).collect();
     let mut source = KafkaSourceConfig::new(&kafka.bootstrap_servers, group, topics);
     source.member = Some(member);
     source.share = share;
     source.properties = kafka_properties(&kafka)?;
     source.until_end = until_end;
     source.connect_timeout = kafka.connect_timeout.duration();
-    Ok(Topics(KafkaSource::connect(source, clock_ms(clock))?))
+    let names = streams.iter().filter_map(|stream| stream.lane_topic());
+    Ok(Topics::new(KafkaSource::connect(source, clock_ms(clock))?, names))
 }
 
 fn clock_ms(clock: &Arc<dyn Clock>) -> wattline_connect::source::ClockMs {
@@ -387,6 +390,7 @@ fn stream_plan(stream: &LoadedStream, lanes: LaneMatch) -> StreamPlan {
         guard: TimeGuard { future_bound_ms: stream.config.future_bound.0, oldest_us: stream.oldest_us },
         idle_timeout: stream.config.idle_timeout.duration(),
         start: stream.start,
+        on_gap: stream.config.on_gap.as_ref().map(|on_gap| *on_gap.get_ref()).unwrap_or_default(),
         lanes,
         table: stream.config.keep.then_some(table),
     }

@@ -20,6 +20,7 @@ use wattline_runtime::table::{SystemStream, system_streams, system_tables};
 use wattline_sql::diagnostic::code;
 use wattline_sql::{Catalog, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream, UserFunctions, rule_of};
 
+use crate::adapt::source::name_of_life;
 use crate::assets::{self, BUILTIN};
 use crate::config::{self, Config};
 use crate::rule_paths::RulePaths;
@@ -50,6 +51,12 @@ impl LoadedStream {
     pub(crate) fn limits(&self) -> Limits {
         let bytes = usize::try_from(self.config.record_bytes_max.0).unwrap_or(usize::MAX);
         Limits { record_bytes_max: bytes, ..Limits::default() }
+    }
+
+    /// The name that its lanes have, if it is a topic.
+    pub(crate) fn lane_topic(&self) -> Option<String> {
+        let life = self.config.topic_life.as_ref().map(|life| *life.get_ref());
+        self.config.topic.as_deref().map(|topic| name_of_life(topic, life))
     }
 
     /// As rules see it.
@@ -477,6 +484,15 @@ impl Loader {
         if stream.topic.is_some() == stream.files.is_some() {
             let message = format!("stream `{name}` needs either `topic` or `files`");
             self.mistake("WL-1111", file, spanned.span(), message, None);
+        }
+        let of_topics = [
+            ("on_gap", stream.on_gap.as_ref().map(Spanned::span)),
+            ("topic_life", stream.topic_life.as_ref().map(Spanned::span)),
+        ];
+        for (key, span) in of_topics.into_iter().filter(|_| stream.files.is_some()) {
+            let Some(span) = span else { continue };
+            let message = format!("stream `{name}` reads files, and `{key}` is said of topics");
+            self.mistake("WL-1118", file, span, message, Some("remove it".to_owned()));
         }
         let start = self.start(file, stream);
         let oldest_us = instant_us(stream.oldest.get_ref());

@@ -57,6 +57,10 @@ fn line(progress: &Progress, rate: u64) -> String {
     if failed > 0 {
         parts.push(format!("{failed} rule errors"));
     }
+    let gone = progress.gone.load(Ordering::Relaxed);
+    if gone > 0 {
+        parts.push(format!("{} offsets gone", grouped(gone)));
+    }
     if progress.stalled.load(Ordering::Relaxed) {
         parts.push("input held back until the output catches up".to_owned());
     }

@@ -86,6 +86,23 @@ impl JobFolder {
         ChildProcess::start(&self.program, args, self.path(), &self.scratch.join("wattline.log"))
     }
 
+    /// Starts the program on a disk that is full as soon as a file has more than so many blocks of 512 bytes.
+    pub(crate) fn start_on_full_disk(&self, blocks: u32, args: &[&str]) -> Result<ChildProcess> {
+        // A write beyond the limit then fails, and does not end the program.
+        let limited = format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$@\"");
+        let program = self.program.display().to_string();
+        let all: Vec<&str> = ["-c", &limited, "sh", &program].into_iter().chain(args.iter().copied()).collect();
+        ChildProcess::start(Path::new("sh"), &all, self.path(), &self.scratch.join("wattline.log"))
+    }
+
+    /// Makes room on the disk of a program that was started so.
+    pub(crate) fn make_room(running: &ChildProcess) -> Result<()> {
+        let pid = running.pid().to_string();
+        let made = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited"]).status();
+        ensure!(made.context("cannot run `prlimit`, which is of util-linux")?.success(), "the limit stays");
+        Ok(())
+    }
+
     /// Everything that programs started with [`JobFolder::start`] said.
     pub(crate) fn log(&self) -> String {
         fs::read(self.scratch.join("wattline.log"))

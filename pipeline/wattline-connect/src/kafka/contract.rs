@@ -250,13 +250,13 @@ fn read_to_end(source: &mut KafkaSource, position: Position) -> Result<(Vec<Reco
             match event {
                 SourceEvent::Assigned(lanes) => {
                     assigned += lanes.len();
-                    lanes.iter().try_for_each(|lane| source.start(lane, position))?;
+                    lanes.iter().try_for_each(|lane| source.start(lane, position, None))?;
                 }
                 SourceEvent::Records(block) => blocks.push(block),
                 SourceEvent::Ended { .. } => ended += 1,
                 SourceEvent::OffsetLost { lane, .. } => lost.push(lane),
                 SourceEvent::Revoked(lanes) => panic!("nobody else is in the group, but {lanes:?} were revoked"),
-                SourceEvent::CaughtUp { .. } | SourceEvent::Trouble(_) => {}
+                SourceEvent::CaughtUp { .. } | SourceEvent::Log { .. } | SourceEvent::Trouble(_) => {}
                 SourceEvent::Columns { .. } | SourceEvent::Header { .. } | SourceEvent::Oversized { .. } => {
                     panic!("a Kafka source has no columns, headers or limits")
                 }

@@ -1,4 +1,4 @@
-//! The one place with unsafe code: taking fetched messages out of librdkafka in batches.
+//! Taking fetched messages out of librdkafka in batches.
 //!
 //! The safe `poll` of the binding makes one object per message and costs four times as much of the driving
 //! thread as the batch call does. Two rules of librdkafka shape this module:
@@ -19,17 +19,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::bindings as sys;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::context::SourceContext;
+use super::member::Member;
 
 /// Our own queue, to which the queues of all started partitions are forwarded.
 pub(crate) struct FetchQueue {
     queue: NonNull<sys::rd_kafka_queue_t>,
     slots: Vec<*mut sys::rd_kafka_message_t>,
     // Kept so that the client outlives the queue.
-    consumer: Arc<BaseConsumer<SourceContext>>,
+    consumer: Arc<Member>,
 }
 
 // SAFETY: librdkafka's handles may be used from any thread; `slots` is scratch space that is empty between calls.
@@ -65,7 +65,7 @@ impl Fetched<'_> {
 
 impl FetchQueue {
     /// A queue that hands out at most `batch_records_max` messages per call.
-    pub(crate) fn new(consumer: Arc<BaseConsumer<SourceContext>>, batch_records_max: usize) -> Self {
+    pub(crate) fn new(consumer: Arc<Member>, batch_records_max: usize) -> Self {
         // SAFETY: the client is alive; librdkafka aborts rather than return null when memory is out.
         let queue = unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) };
         let queue = NonNull::new(queue).expect("librdkafka never returns a null queue");

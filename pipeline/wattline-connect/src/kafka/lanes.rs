@@ -41,6 +41,8 @@ pub(crate) enum Phase {
 pub(crate) struct Lane {
     pub(crate) id: LaneId,
     pub(crate) phase: Phase,
+    /// The log that it was read from before, if that is known.
+    pub(crate) log: Option<String>,
     /// The lowest offset not yet handed over.
     pub(crate) next: i64,
     /// In bounded mode, the offset at which the lane ends.
@@ -112,6 +114,7 @@ impl LaneTable {
         self.lanes.extend(ids.iter().map(|id| Lane {
             id: id.clone(),
             phase: Phase::Silent,
+            log: None,
             next: 0,
             until: None,
             fetched: false,

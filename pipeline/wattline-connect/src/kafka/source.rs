@@ -6,9 +6,10 @@
 //!       └─ one batch of messages ──▶ Records per lane, CaughtUp, Ended
 //! ```
 //! Kafka's committed offsets are not read: the position of a lane is the caller's, from its manifests. A position
-//! that the log does not have stops the lane with [`SourceEvent::OffsetLost`]; nothing is ever reset silently. (A topic
-//! that was deleted and made again, and has since grown past the position, cannot be told from the old one: the client
-//! library does not expose topic ids.)
+//! that the log does not have stops the lane with [`SourceEvent::OffsetLost`]; nothing is ever reset silently. Whenever a lane
+//! is located, the cluster is asked for the id of its topic: one that was deleted and made again has another, though it may have grown
+//! past the position. (So it is asked when the lane is started, and when its topic or its position is gone while it is read. A topic that
+//! is deleted and made again between two fetches, and has grown past the position by then, is not noticed until the next start.)
 //!
 //! A slot joins as a static member: a process that comes back takes the place of the one before it, at once, and two that run at
 //! the same time show themselves. The broker gives the one that comes back what the other had, also if the topics, or their
@@ -19,6 +20,7 @@
 //!
 //! One thread drives a source. Memory is bounded by `queued.max.messages.kbytes` (64 MiB unless set) plus one batch.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +36,8 @@ use super::context::{Notice, SourceContext};
 use super::fetch::{FetchQueue, Fetched, FetchedKind};
 pub use super::lanes::Position;
 use super::lanes::{LaneTable, Phase, RawRecord};
+use super::member::Member;
+use super::topic_ids::{is_another, names_of_logs};
 use super::topics::Cluster;
 use super::{INSTANCE_ID, Properties, Reserved, client_config, refused_config};
 use crate::error::{Error, Result};
@@ -160,7 +164,7 @@ impl KafkaSourceConfig {
 /// A connected source. See the module for how it is driven.
 pub struct KafkaSource {
     fetch: FetchQueue,
-    consumer: Arc<BaseConsumer<SourceContext>>,
+    consumer: Arc<Member>,
     lanes: LaneTable,
     partitions: Vec<(String, i32)>,
     group_id: String,
@@ -200,7 +204,7 @@ impl KafkaSource {
         let client = client_config(&config.bootstrap_servers, &defaults, &properties, &config.reserved())?;
         let consumer: BaseConsumer<SourceContext> =
             client.create_with_context(SourceContext::default()).map_err(refused_config)?;
-        let consumer = Arc::new(consumer);
+        let consumer = Arc::new(Member::new(consumer));
         let cluster = Cluster::new(&config.bootstrap_servers, config.connect_timeout);
         let partitions = config
             .topics
@@ -258,15 +262,16 @@ impl KafkaSource {
         Ok(events)
     }
 
-    /// Names the position at which an assigned lane begins (or begins again after [`SourceEvent::OffsetLost`]); the
-    /// next poll acts on it. Start all lanes of an assignment before polling: with the default (eager) assignors each
+    /// Names the position at which an assigned lane begins (or begins again after [`SourceEvent::OffsetLost`]), and the log
+    /// that it was read from before, if that is known; the next poll acts on it. Start all lanes of an assignment before polling: with the default (eager) assignors each
     /// poll with newly started lanes makes all others fetch anew.
     ///
     /// # Errors
     /// [`Error::NotAssigned`] if the lane has been revoked meanwhile.
-    pub fn start(&mut self, lane: &LaneId, position: Position) -> Result<()> {
+    pub fn start(&mut self, lane: &LaneId, position: Position, log: Option<&str>) -> Result<()> {
         let known = self.lanes.get_mut(lane).ok_or_else(|| Error::NotAssigned { lane: lane.clone() })?;
         known.phase = Phase::Starting(position);
+        known.log = log.map(str::to_owned);
         known.until = None;
         Ok(())
     }
@@ -462,6 +467,7 @@ impl KafkaSource {
             return;
         }
         self.ask_again_at = None;
+        let Some(logs) = self.logs_of_started(events) else { return };
         let mut changed = Vec::new();
         for lane in self.lanes.iter_mut() {
             let Phase::Starting(position) = lane.phase else { continue };
@@ -470,19 +476,37 @@ impl KafkaSource {
                 Err(error) => {
                     let message = format!("`{}` cannot be located: {error}", lane.id);
                     events.push(SourceEvent::Trouble(Trouble { message, all_brokers_down: false }));
+                    if position == Position::Latest {
+                        // What comes until it can be located comes after the start.
+                        lane.phase = Phase::Starting(Position::Timestamp((self.clock)()));
+                    }
                     self.ask_again_at = Some(Instant::now() + QUESTION_PAUSE);
                     break;
                 }
             };
+            let log = logs.get(&*lane.id.topic);
+            let is_another = log.zip(lane.log.as_ref()).is_some_and(|(log, known)| is_another(known, log));
             lane.next = wanted;
             let is_inbox = self.share.as_ref().is_some_and(|share| share.inbox == lane.id);
             let ends = self.until_end && !is_inbox;
             lane.until = ends.then_some(high);
             changed.push(lane.id.clone());
-            if wanted < low || wanted > high {
+            if wanted < low || wanted > high || is_another {
                 lane.phase = Phase::Silent;
-                events.push(SourceEvent::OffsetLost { lane: lane.id.clone(), wanted, first: low, end: high });
-            } else if ends && wanted >= high {
+                events.push(SourceEvent::OffsetLost {
+                    lane: lane.id.clone(),
+                    wanted,
+                    first: low,
+                    end: high,
+                    is_another,
+                });
+                continue;
+            }
+            if let Some(log) = log.filter(|log| lane.log.as_ref() != Some(*log)) {
+                lane.log = Some(log.clone());
+                events.push(SourceEvent::Log { lane: lane.id.clone(), log: log.clone() });
+            }
+            if ends && wanted >= high {
                 lane.phase = Phase::Ended;
                 events.push(SourceEvent::Ended { lane: lane.id.clone(), next_offset: wanted });
             } else {
@@ -505,6 +529,25 @@ impl KafkaSource {
                 }
             }
             self.ask_again_at = Some(Instant::now() + QUESTION_PAUSE);
+        }
+    }
+
+    /// The names of the logs of started lanes, by topic; `None` if they have to be asked for again, as some lane must not go on without.
+    fn logs_of_started(&mut self, events: &mut Vec<SourceEvent>) -> Option<BTreeMap<String, String>> {
+        let started = || self.lanes.iter().filter(|lane| matches!(lane.phase, Phase::Starting(_)));
+        let topics: BTreeSet<String> = started().map(|lane| lane.id.topic.to_string()).collect();
+        match names_of_logs(&self.consumer, &topics, QUESTION_TIMEOUT) {
+            Ok(logs) => Some(logs),
+            Err(error) if started().all(|lane| lane.log.is_none()) => {
+                tracing::debug!(%error, "the ids of topics are not known");
+                Some(BTreeMap::new())
+            }
+            Err(error) => {
+                let message = format!("the ids of topics cannot be asked for: {error}");
+                events.push(SourceEvent::Trouble(Trouble { message, all_brokers_down: false }));
+                self.ask_again_at = Some(Instant::now() + QUESTION_PAUSE);
+                None
+            }
         }
     }
 
@@ -591,6 +634,10 @@ fn take_in(
                 }
                 return;
             }
+            if is_of_topic(*code) && slot.and_then(|slot| lanes.relocate(slot)).is_some() {
+                // The topic is gone, and may come back as another one.
+                *ask_again_at = Some(Instant::now() + QUESTION_PAUSE);
+            }
             let message = match lane {
                 Some(lane) => format!("`{lane}`: {code}: {reason}"),
                 None => format!("{code}: {reason}"),
@@ -601,6 +648,17 @@ fn take_in(
             }));
         }
     }
+}
+
+/// Whether a partition could not be read because its topic is not there.
+fn is_of_topic(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopicId
+    )
 }
 
 fn borrowed_record<'a>(message: &'a rdkafka::message::BorrowedMessage<'_>) -> RawRecord<'a> {

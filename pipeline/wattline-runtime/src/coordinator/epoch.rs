@@ -8,6 +8,7 @@ use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use wattline_core::alert::AlertRecord;
+use wattline_core::gap::Gap;
 use wattline_core::lane::IdleAdvance;
 use wattline_core::manifest::{AddedFile, Epoch, LaneSection};
 use wattline_core::record::LaneId;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::frames;
 use crate::port::{Deltas, FileTag, StageState, StateDelta};
 use crate::progress::Progress;
-use crate::table::{self, DeadLetter, RuleError};
+use crate::table::{self, DeadLetter, OffsetGap, RuleError};
 
 /// Checkpoints with changes after which one writes the whole state, if they have grown to as much as that; and if not.
 const CHANGES_MIN: usize = 8;
@@ -85,6 +86,10 @@ pub(super) struct Uncommitted {
     pub(super) corrected: bool,
     pub(super) idle_advances: BTreeMap<LaneId, Vec<IdleAdvance>>,
     pub(super) refused: BTreeMap<LaneId, Vec<(i64, i32)>>,
+    /// Offsets that are gone, of which the next link has to say so.
+    pub(super) gaps: BTreeMap<LaneId, Vec<Gap>>,
+    /// The same, found since the last tick.
+    pub(super) found_gaps: Vec<OffsetGap>,
     /// What a checkpoint has taken from the workers.
     pub(super) deltas: Vec<StateDelta>,
     /// Published and not in files.
@@ -232,6 +237,7 @@ impl Coordinator {
             epoch.adds.entry(table).or_default().extend(files);
         }
         epoch.lanes = self.sections(checkpoint);
+        epoch.waiting = self.still_waiting();
         epoch.system = self.system.iter().map(|of| of.section(checkpoint)).collect();
         epoch.exchange = self.exchange_section(&epoch.lanes, checkpoint).await?;
         // It says what was told.
@@ -425,13 +431,14 @@ impl Coordinator {
         let mut sections: Vec<LaneSection> = Vec::with_capacity(self.dormant.len() + self.lanes.len());
         for (section, replay) in self.dormant.values() {
             let (idle_advances, refused) = if checkpoint { replay.verdicts() } else { Default::default() };
-            sections.push(LaneSection { idle_advances, refused, ..section.clone() });
+            sections.push(LaneSection { idle_advances, refused, gaps: Vec::new(), ..section.clone() });
         }
         for (lane, status) in self.lanes.iter().filter(|(_, status)| status.begun) {
             let mut section = status.section.clone();
             section.generation = self.chain.held.get(lane).copied().unwrap_or_default();
             section.idle_advances = self.uncommitted.idle_advances.remove(lane).unwrap_or_default();
             section.refused = self.uncommitted.refused.remove(lane).unwrap_or_default();
+            section.gaps = self.uncommitted.gaps.remove(lane).unwrap_or_default();
             if checkpoint {
                 (section.archive, section.state) = (status.processed, status.processed);
                 section.resume_reached_us = section.reached_us;

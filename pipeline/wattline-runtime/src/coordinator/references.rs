@@ -114,7 +114,7 @@ impl Coordinator {
     }
 
     /// Puts the new programs in the place of the old ones; the workers have theirs already.
-    pub(super) fn change_over(&mut self, reloaded: Reloaded) -> Result<()> {
+    pub(super) async fn change_over(&mut self, reloaded: Reloaded) -> Result<()> {
         let bad = |what: &str| {
             let path = what.to_owned();
             move |reason: String| Error::BadObject { path, reason }
@@ -124,12 +124,12 @@ impl Coordinator {
         for stage in old.dump_stages().map_err(bad("stages of the rules"))? {
             let restored = stage.and_then(|stage| self.final_program.restore_stage(&stage));
             restored.map_err(bad("stages of the rules"))?;
-            self.final_program.relieve()?;
+            self.relieve().await?;
         }
         for delta in old.dump().map_err(bad("state of the rules"))? {
             let merged = delta.and_then(|delta| self.final_program.merge(&delta));
             merged.map_err(bad("state of the rules"))?;
-            self.final_program.relieve()?;
+            self.relieve().await?;
         }
         self.programs = reloaded.programs;
         for (table, version) in &reloaded.versions {

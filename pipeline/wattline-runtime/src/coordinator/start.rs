@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use wattline_core::alert::AlertState;
 use wattline_core::exchange::Place;
+use wattline_core::gap::OnGap;
 use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
@@ -25,7 +26,7 @@ use crate::commit::Chain;
 use crate::error::{Error, Result};
 use crate::events;
 use crate::intake::{CorrectedRule, Replay, StreamIntake, stream_schema};
-use crate::intake_thread::{Intake, SourceCommand};
+use crate::intake_thread::{Intake, Route, SourceCommand};
 use crate::port::{Position, RuleFailure, Source, StageState, StateDelta};
 use crate::recovery::{Past, load_frames, read_past};
 use crate::retry::until_done;
@@ -81,6 +82,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         notices,
         lanes: BTreeMap::new(),
         dormant: BTreeMap::new(),
+        waiting: past.take_waiting(),
         uncommitted: Uncommitted::default(),
         exchange,
         checkpoint_n: past.checkpoint,
@@ -90,6 +92,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         alert_state_object: past.alert_state_object.clone(),
         alert_states_changed: true,
         checkpoint_first: fresh,
+        owes_relief: false,
         awaits_lanes: false,
         rows_objects: past.rows_objects.clone(),
         last_tick: Instant::now(),
@@ -106,7 +109,6 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         states: job.states,
     };
     coordinator.restore(past, fresh).await?;
-    coordinator.withdraw_orphans();
     coordinator.start_sources(std::mem::take(&mut sources.0), &notify)?;
     Ok(coordinator)
 }
@@ -285,19 +287,19 @@ impl Coordinator {
                 let store = self.chain.store.as_ref();
                 let what = format!("reading `{path}`");
                 let stages = until_done(&what, &self.progress, || load_frames(store, path)).await?;
-                self.restore_stages(path, stages)?;
+                self.restore_stages(path, stages).await?;
             }
-            let by_fingerprint: HashMap<&str, usize> =
-                self.states.iter().enumerate().map(|(state, plan)| (plan.fingerprint.as_str(), state)).collect();
+            let by_fingerprint: HashMap<String, usize> =
+                self.states.iter().enumerate().map(|(state, plan)| (plan.fingerprint.clone(), state)).collect();
             for path in &past.state_objects {
                 let store = self.chain.store.as_ref();
                 let what = format!("reading `{path}`");
                 for (fingerprint, batch) in until_done(&what, &self.progress, || load_frames(store, path)).await? {
-                    let Some(state) = by_fingerprint.get(fingerprint.as_str()) else { continue };
+                    let Some(state) = by_fingerprint.get(&fingerprint) else { continue };
                     let delta = StateDelta { state: *state, final_at_us: END_OF_TIME, batch };
                     let merged = self.final_program.merge(&delta);
                     merged.map_err(|reason| Error::BadObject { path: path.clone(), reason })?;
-                    self.final_program.relieve()?;
+                    self.relieve().await?;
                 }
             }
             self.restore_system_streams(past.system_rows).await?;
@@ -323,6 +325,7 @@ impl Coordinator {
             .emit();
             self.roll_forward_past(&manifest).await?;
         }
+        self.withdraw_orphans();
         Ok(())
     }
 
@@ -357,17 +360,18 @@ impl Coordinator {
     }
 
     /// What rules kept that are no more is left alone.
-    fn restore_stages(&mut self, path: &str, stages: Vec<(String, RecordBatch)>) -> Result<()> {
+    async fn restore_stages(&mut self, path: &str, stages: Vec<(String, RecordBatch)>) -> Result<()> {
         let bad = |reason: String| Error::BadObject { path: path.to_owned(), reason };
         for (name, batch) in stages {
             let Some((fingerprint, taken_us, part)) = epoch::read_stage_name(&name) else {
                 return Err(bad(format!("`{name}` is no name of a stage")));
             };
             // Rules of one text have one fingerprint, and keep the same.
-            for rule in (0..self.rules.len()).filter(|rule| self.rules[*rule].fingerprint == fingerprint) {
+            let of_text = |rule: &usize| self.rules[*rule].fingerprint == fingerprint;
+            for rule in (0..self.rules.len()).filter(of_text).collect::<Vec<_>>() {
                 let state = StageState { rule, taken_us, part, batch: batch.clone() };
                 self.final_program.restore_stage(&state).map_err(bad)?;
-                self.final_program.relieve()?;
+                self.relieve().await?;
             }
         }
         Ok(())
@@ -407,7 +411,8 @@ impl Coordinator {
         let known = self.dormant.remove(&lane);
         let begun = known.is_some();
         let name = self.streams.get(stream).map_or(INBOX_STREAM, |plan| plan.name.as_str());
-        let (mut section, replay) = known.unwrap_or_else(|| (new_section(&lane, name), Replay::default()));
+        let (mut section, mut replay) = known.unwrap_or_else(|| (new_section(&lane, name), Replay::default()));
+        replay.reached_us = self.watermark_base(stream).max(begun.then_some(section.reached_us));
         self.quarantine_sharers(&lane, section.state);
         let quarantined = self.quarantined_before(&lane, section.state);
         let opening = LaneOpening {
@@ -418,8 +423,11 @@ impl Coordinator {
             reached_us: section.resume_reached_us,
             replay: replay.clone(),
             quarantined,
+            fails_later: self.failures_from(&lane, section.state),
         };
-        let position = if begun { Position::Offset(section.state) } else { self.first_position(stream) };
+        let position = if begun { Position::Offset(section.state) } else { self.begin_at(&lane, stream) };
+        let on_gap = self.streams.get(stream).map_or(OnGap::Stop, |plan| plan.on_gap);
+        let log = section.log.clone();
         let went_on = section.ended && section.state == section.published;
         section.ended = false;
         self.tell_worker(worker, WorkerMessage::Open(Box::new(opening))).await?;
@@ -446,7 +454,7 @@ impl Coordinator {
         self.lanes.insert(lane.clone(), status);
         if let Some(commands) = self.source_commands.get(source) {
             commands
-                .send(SourceCommand::Start { lane, number, worker, position })
+                .send(SourceCommand::Start(lane, Route { number, worker, position, log, on_gap }))
                 .map_err(|_closed| Error::ThreadGone { thread: format!("source {source}") })?;
         }
         Ok(())
@@ -454,11 +462,9 @@ impl Coordinator {
 
     /// Where a lane without a past begins: as its stream says, if that has none either. A lane that comes to it later was empty when
     /// the stream began, and whatever is in it when it is found has come since.
-    ///
-    /// A lane that was there at the very first start, but had no leader until that process ended, is in no manifest either, and
-    /// cannot be told from one that came later: a stream that begins at its end then reads that lane from its first record on.
-    /// That gives more than was asked for, but loses nothing.
-    fn first_position(&self, stream: usize) -> Position {
+    /// A lane that was there at the very first start, but had no leader until that process ended, is not one of these: see
+    /// [`Self::begin_at`].
+    pub(super) fn first_position(&self, stream: usize) -> Position {
         let Some(plan) = self.streams.get(stream) else { return Position::Earliest };
         let has_begun = self.lanes.values().any(|status| status.stream == stream && status.begun)
             || self.dormant.keys().any(|lane| plan.lanes.matches(lane));
@@ -479,6 +485,15 @@ impl Coordinator {
             progress.quarantined.iter().any(|q| q.lane.as_ref() == Some(lane) && q.offset < offset)
         };
         (0..self.rules.len()).filter(|rule| failed(&self.progress_of_rules[*rule])).collect()
+    }
+
+    /// Rules that failed in a lane at or after the offset where it resumes, and where.
+    fn failures_from(&self, lane: &LaneId, offset: i64) -> Vec<(i64, usize)> {
+        let each = self.progress_of_rules.iter().enumerate().flat_map(|(rule, progress)| {
+            let here = progress.quarantined.iter().filter(|q| q.lane.as_ref() == Some(lane) && q.offset >= offset);
+            here.map(move |q| (q.offset, rule))
+        });
+        each.collect()
     }
 
     /// A new rule that shares the state of one that failed in the lane is stopped there with it, and that is recorded: the
@@ -521,6 +536,7 @@ fn new_section(lane: &LaneId, stream: &str) -> LaneSection {
         lane: lane.clone(),
         generation: 0,
         stream: stream.to_owned(),
+        log: None,
         published: 0,
         archive: 0,
         state: 0,
@@ -530,5 +546,6 @@ fn new_section(lane: &LaneId, stream: &str) -> LaneSection {
         ended: false,
         idle_advances: Vec::new(),
         refused: Vec::new(),
+        gaps: Vec::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! What the job says of itself, handed to its rules: see [`wattline_core::system_log`].
 //!
-//! Refused records and rule errors are gathered over a tick. At its end, after everything that can cause them, they are
+//! Refused records, rule errors and gaps are gathered over a tick. At its end, after everything that can cause them, they are
 //! numbered and dated, and the first worker runs over them the rules that read them. That may cause rule errors in turn,
 //! which are taken in at once; it ends, as a rule is stopped in the lane of a system stream by its first error there. A rule
 //! that reads `rule_errors` and fails after the lanes were merged is stopped as a whole: else it would feed itself.
@@ -22,6 +22,7 @@ const WORKER: usize = 0;
 /// Which of the system streams.
 const DEAD_LETTERS: usize = 0;
 const RULE_ERRORS: usize = 1;
+const OFFSET_GAPS: usize = 2;
 
 /// The lane of a system stream.
 pub(super) struct SystemLane {
@@ -107,6 +108,12 @@ impl Coordinator {
     /// Records what the tick has found, and hands it to the rules.
     pub(super) async fn feed_system_streams(&mut self, checkpoint: bool) -> Result<()> {
         let now_us = self.clock.now_ms().saturating_mul(1_000);
+        let gaps = std::mem::take(&mut self.uncommitted.found_gaps);
+        if !gaps.is_empty() {
+            let (lane, recorded) = self.record(OFFSET_GAPS, gaps.len(), now_us);
+            let batch = table::offset_gap_batch(&gaps, &lane, recorded)?;
+            self.take_system_rows(OFFSET_GAPS, batch, checkpoint).await?;
+        }
         loop {
             let letters = std::mem::take(&mut self.uncommitted.dead_letters);
             if !letters.is_empty() {
@@ -164,7 +171,7 @@ impl Coordinator {
     /// At the end of bounded input: the system streams end after all that can add to them, and their windows close. It is
     /// part of the tick in which the input ended, so that one link says of all rules that they came to the end.
     pub(super) async fn end_system_streams(&mut self) -> Result<()> {
-        for which in [DEAD_LETTERS, RULE_ERRORS] {
+        for which in [OFFSET_GAPS, DEAD_LETTERS, RULE_ERRORS] {
             self.system[which].end();
             if self.system[which].is_read {
                 let watermarks_us = self.watermarks_us();

@@ -6,6 +6,7 @@
 use serde_json::Value;
 use wattline_core::alert::{AlertRecord, Severity, Source, Status};
 use wattline_core::exchange::{ArchivedLane, Cut, Positions, Reached};
+use wattline_core::gap::Gap;
 use wattline_core::lane::IdleAdvance;
 use wattline_core::late::LateStretches;
 use wattline_core::manifest::{AddedFile, Body, Correction, Epoch, Exchange, Quarantine, Seal, SharedProgress};
@@ -25,6 +26,7 @@ fn section() -> LaneSection {
         lane: lane(3),
         generation: 2,
         stream: "meter_readings".into(),
+        log: Some("0Wr_Iv2bT1y3nF1rHhpH5w".into()),
         published: 1_200,
         archive: 1_000,
         state: 1_001,
@@ -34,6 +36,7 @@ fn section() -> LaneSection {
         ended: true,
         idle_advances: vec![IdleAdvance { offset: 1_100, reached_us: 1_772_323_150_000_000 }],
         refused: vec![(1_101, 4)],
+        gaps: vec![Gap { first: 800, next: 950 }],
     }
 }
 
@@ -125,6 +128,7 @@ fn epoch() -> Epoch {
         rules_revision: "00112233445566aa".into(),
         references: BTreeMap::from([("meters".into(), "9f86d081".into())]),
         lanes: vec![section()],
+        waiting: vec![WaitingLane { lane: lane(5), from_ms: 1_772_323_100_000 }],
         system: vec![SystemSection {
             stream: "dead_letters".into(),
             next: 5,
@@ -194,7 +198,7 @@ fn manifests_of_format_5_are_read_and_written_as_ever() {
 #[test]
 fn a_manifest_of_another_format_is_refused_as_such() {
     for (text, reason) in [
-        (r#"{"format": 3, "job": "billing", "lanes": [[0, 17]], "n": "17"}"#, "its format is 3, this version"),
+        (r#"{"format": 4, "job": "billing", "lanes": [[0, 17]], "n": "17"}"#, "its format is 4, this version"),
         (r#"{"format": 6, "job": {"name": "billing"}, "n": 17, "body": []}"#, "its format is 6, this version"),
         (r#"{"format": 5, "job": "billing"}"#, "missing field `chain`"),
         (r#"{"job": "billing"}"#, "missing field `format`"),

@@ -2,13 +2,15 @@
 //!
 //! Offsets have gaps; records hold one or two events; some are malformed, some late, some ahead of every clock, and
 //! some ahead of the clock of an early process but not of a later one. The last lane falls silent half-way until the
-//! others are nearly through; one lane carries append times of the broker.
+//! others are nearly through; one lane carries append times of the broker. A log may lose its beginning while it is read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wattline_core::exchange::Place;
+use wattline_core::gap::LogBounds;
 use wattline_core::record::{LaneId, RecordBlock};
 
 use super::world::World;
@@ -87,11 +89,24 @@ impl LaneScript {
     }
 }
 
+/// The beginning of a log that is deleted once a source comes to a record, and then stays deleted for every process.
+#[derive(Debug, Clone)]
+pub(super) struct Expiry {
+    pub(super) lane: usize,
+    /// The record, by its place among those of the lane.
+    pub(super) at: usize,
+    /// The first offset that is left.
+    pub(super) first: i64,
+    pub(super) is_over: Arc<AtomicBool>,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Script {
     pub(super) lanes: Vec<LaneScript>,
     /// Whether the source assigns its lanes one by one.
     pub(super) one_by_one: bool,
+    /// What one of the lanes loses, if one does.
+    pub(super) expiry: Option<Expiry>,
     /// The one lane that is there when the first process begins, and empty. The others come when it has begun, and hold all their
     /// records when they are found.
     pub(super) begins_with: Option<usize>,
@@ -108,7 +123,7 @@ impl Script {
                 silent_before: (number + 1 == lanes && number > 1).then_some(records / 2),
             })
             .collect();
-        let mut script = Self { lanes, one_by_one: false, begins_with: None };
+        let mut script = Self { lanes, one_by_one: false, expiry: None, begins_with: None };
         script.extend(&mut dice, records);
         script
     }
@@ -200,9 +215,9 @@ impl Source for SlotSource {
         Ok(events)
     }
 
-    fn start(&mut self, lane: &LaneId, position: Position) -> Result<()> {
+    fn start(&mut self, lane: &LaneId, position: Position, log: Option<&str>) -> Result<()> {
         if *lane != self.inbox {
-            return self.lanes.start(lane, position);
+            return self.lanes.start(lane, position, log);
         }
         self.next = match position {
             Position::Offset(offset) => Some(usize::try_from(offset).expect("an offset of the inbox")),
@@ -228,6 +243,8 @@ impl Source for SlotSource {
 #[derive(Debug)]
 struct Cursor {
     next: usize,
+    /// Where it was started, before its first record.
+    wanted: Option<i64>,
     told_silent: bool,
     ended: bool,
 }
@@ -277,11 +294,36 @@ impl ScriptedSource {
             let Some(record) = script.records.get(cursor.next).filter(|_| !held) else { break };
             block.push(record.offset, BEGIN_MS + CLOCK_AHEAD_MS, &record.payload());
             cursor.next += 1;
+            cursor.wanted = None;
         }
         SourceEvent::Records(block)
     }
 
+    /// What is lost of a lane at the place where it is, if that is so.
+    fn lost(&mut self, lane: usize) -> Option<SourceEvent> {
+        let expiry = self.script.expiry.as_ref().filter(|expiry| expiry.lane == lane)?;
+        let lane_script = &self.script.lanes[lane];
+        let cursor = self.cursors.get_mut(&lane)?;
+        let wanted = cursor.wanted.unwrap_or(match cursor.next {
+            0 => 0,
+            next => lane_script.records[next - 1].offset + 1,
+        });
+        if cursor.next >= expiry.at {
+            expiry.is_over.store(true, Ordering::SeqCst);
+        }
+        if cursor.ended || wanted >= expiry.first || !expiry.is_over.load(Ordering::SeqCst) {
+            return None;
+        }
+        let log = LogBounds { first: expiry.first, end: lane_script.end(), is_another: false };
+        // It is silent until it is started again.
+        self.cursors.remove(&lane);
+        Some(SourceEvent::OffsetLost { lane: lane_script.id.clone(), wanted, log })
+    }
+
     fn step(&mut self, lane: usize) -> Option<SourceEvent> {
+        if let Some(lost) = self.lost(lane) {
+            return Some(lost);
+        }
         let script = Arc::clone(&self.script);
         let lane_script = &script.lanes[lane];
         let others_left: usize = self
@@ -328,7 +370,7 @@ impl Source for ScriptedSource {
         Ok(self.step(lane).into_iter().collect())
     }
 
-    fn start(&mut self, lane: &LaneId, position: Position) -> Result<()> {
+    fn start(&mut self, lane: &LaneId, position: Position, _log: Option<&str>) -> Result<()> {
         let number = self.script.lanes.iter().position(|script| script.id == *lane).expect("a lane of the script");
         self.waits_to_begin &= !matches!(position, Position::Offset(_));
         let begins = self.script.begins_with == Some(number);
@@ -340,7 +382,11 @@ impl Source for ScriptedSource {
             Position::Latest if self.script.begins_with.is_some() && !begins => records.len(),
             Position::Earliest | Position::Latest | Position::Timestamp(_) => 0,
         };
-        self.cursors.insert(number, Cursor { next, told_silent: false, ended: false });
+        let wanted = match position {
+            Position::Offset(offset) => Some(offset),
+            Position::Earliest | Position::Latest | Position::Timestamp(_) => None,
+        };
+        self.cursors.insert(number, Cursor { next, wanted, told_silent: false, ended: false });
         Ok(())
     }
 

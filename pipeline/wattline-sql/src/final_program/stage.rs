@@ -58,6 +58,8 @@ pub(super) struct Advance<'a> {
     pub(super) watermark_us: i64,
     /// Rows, about, after which a stage gives the rest with the next call.
     pub(super) part_rows: usize,
+    /// The disk did not take something, which a stage then keeps in memory.
+    pub(super) put_off: bool,
     /// Messages of rows that could not be computed.
     pub(super) failures: &'a mut Vec<String>,
 }
@@ -118,7 +120,9 @@ impl Stage {
                     batches.into_iter().try_for_each(|batch| stage.push(side, batch, to.failures))?;
                     whole &= !more;
                 }
-                stage.advance(whole.then_some(to.watermark_us), to.part_rows)
+                let given = stage.advance(whole.then_some(to.watermark_us), to.part_rows);
+                to.put_off |= stage.take_put_off();
+                given
             }
             Self::Union(inputs, schema) => {
                 let mut given = Given::default();

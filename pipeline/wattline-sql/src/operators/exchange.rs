@@ -11,7 +11,8 @@
 //!
 //! What a lane keeps may lie in a scratch file. Rows for it are then appended to the file, and the file is read when the watermark
 //! makes something final: only as many lanes are in memory at once as there are threads. What a lane keeps of one key, and what
-//! it gives for one watermark, must fit.
+//! it gives for one watermark, must fit. What the disk does not take, as it is full, stays in memory: an advance goes on with it, and gives
+//! what it has as a part, so that whoever drives it can wait for room before more of it comes into memory ([`Exchanged::take_put_off`]).
 //!
 //! Between two advances nothing is on its way: whoever takes a snapshot then finds every row in a lane.
 
@@ -27,7 +28,7 @@ use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::error::Result;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
-use super::spill::{Run, RunWriter, Scratch, in_slices, without_spare_bytes};
+use super::spill::{Run, RunWriter, Scratch, in_slices, is_of_writing, without_spare_bytes};
 
 /// Into so many each lane is split.
 const SPLIT: usize = 8;
@@ -100,7 +101,7 @@ pub(crate) struct Given {
 }
 
 /// A part of what a stage keeps.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum KeptPart {
     InMemory(RecordBatch),
     OnDisk(Run),
@@ -121,8 +122,11 @@ pub(crate) trait Exchanged: fmt::Debug + Send {
     /// Takes a part back, as it was when everything final at `given_us` had been given out.
     fn restore(&mut self, part: usize, rows: &RecordBatch, given_us: i64) -> Result<()>;
 
-    /// Puts what is kept on disk. All states together have a share of so many bytes of memory.
+    /// Puts what is kept on disk. All states together have a share of so many bytes of memory. What the disk does not take stays.
     fn spill(&mut self, scratch: &Scratch, share_bytes: usize) -> Result<()>;
+
+    /// Whether the disk did not take something since this was last asked.
+    fn take_put_off(&mut self) -> bool;
 
     /// Rows kept.
     fn rows(&self) -> usize;
@@ -144,6 +148,8 @@ pub(crate) struct Exchange<S: KeyedStage> {
     next: usize,
     /// Where lanes go again that were on disk, and the share of all states.
     disk: Option<(Scratch, usize)>,
+    /// The disk did not take something.
+    put_off: bool,
     hashes: Vec<u64>,
 }
 
@@ -154,6 +160,10 @@ struct Lane<S> {
     pending: Vec<(usize, RecordBatch)>,
     /// The file that it came from, emptied: to make a new one takes longer.
     file: Option<RunWriter>,
+    /// What is in memory has given everything final at this watermark, which is ahead of the stage's while others have not.
+    given_us: i64,
+    /// The disk did not take something of it.
+    put_off: bool,
 }
 
 enum Kept<S> {
@@ -164,7 +174,7 @@ enum Kept<S> {
 /// What a lane keeps, on disk.
 struct DiskLane {
     writer: RunWriter,
-    parts: Vec<(usize, Run)>,
+    parts: Vec<(usize, KeptPart)>,
     /// Rows that came later, each with its input.
     inputs: Vec<(usize, Run)>,
     due_us: Option<i64>,
@@ -192,12 +202,11 @@ impl<S: KeyedStage> fmt::Debug for Exchange<S> {
 impl<S: KeyedStage> Exchange<S> {
     pub(crate) fn new(spec: Arc<S::Spec>) -> Self {
         let lanes = vec![Lane::new(&spec)];
-        Self { spec, lanes, given_us: BEFORE_TIME, next: 0, disk: None, hashes: Vec::new() }
+        Self { spec, lanes, given_us: BEFORE_TIME, next: 0, disk: None, put_off: false, hashes: Vec::new() }
     }
 
-    /// The rows of each lane that has some.
-    fn by_lane(&mut self, keys: &[ArrayRef], rows: &RecordBatch) -> Result<Vec<(usize, RecordBatch)>> {
-        let lanes = self.lanes.len();
+    /// The rows of each of so many lanes that has some.
+    fn by_lane(&mut self, lanes: usize, keys: &[ArrayRef], rows: &RecordBatch) -> Result<Vec<(usize, RecordBatch)>> {
         if lanes == 1 || keys.is_empty() {
             return Ok(vec![(0, rows.clone())]);
         }
@@ -214,9 +223,9 @@ impl<S: KeyedStage> Exchange<S> {
         filled.map(taken).collect()
     }
 
-    fn part_by_lane(&mut self, part: usize, rows: &RecordBatch) -> Result<Vec<(usize, RecordBatch)>> {
-        let keys = if self.lanes.len() > 1 { S::keys_of_part(&self.spec, part, rows)? } else { Vec::new() };
-        self.by_lane(&keys, rows)
+    fn part_by_lane(&mut self, lanes: usize, part: usize, rows: &RecordBatch) -> Result<Vec<(usize, RecordBatch)>> {
+        let keys = if lanes > 1 { S::keys_of_part(&self.spec, part, rows)? } else { Vec::new() };
+        self.by_lane(lanes, &keys, rows)
     }
 
     /// Splits all lanes if one has grown too large, and nothing is on its way.
@@ -236,35 +245,48 @@ impl<S: KeyedStage> Exchange<S> {
         if self.lanes.iter().any(|lane| lane.whole_bytes() > most) { self.split() } else { Ok(()) }
     }
 
-    /// Lane n of m becomes lanes n, n + m, n + 2 m, …; those of a lane on disk go there.
+    /// Lane n of m becomes lanes n, n + m, n + 2 m, …; those of a lane on disk go there. These come first, and stay where they are until all
+    /// of them are in the new ones: if the disk is full, nothing has changed.
     fn split(&mut self) -> Result<()> {
-        let before = mem::take(&mut self.lanes);
-        self.lanes = (0..before.len() * SPLIT).map(|_| Lane::new(&self.spec)).collect();
-        for (number, lane) in before.iter().enumerate() {
+        let count = self.lanes.len() * SPLIT;
+        let mut lanes: Vec<Lane<S>> = (0..count).map(|_| Lane::new(&self.spec)).collect();
+        for (number, lane) in self.lanes.iter().enumerate() {
             debug_assert!(lane.pending.is_empty(), "lane {number} has rows that nobody would bring to the new lanes");
         }
-        for lane in before {
-            let (mut stage, from_disk) = match lane.kept {
-                Kept::InMemory(stage) => (stage, false),
-                Kept::OnDisk(disk) => (disk.load::<S>(&self.spec, self.given_us)?, true),
-            };
-            let parts = stage.take()?;
-            drop(stage);
-            let mut touched = Vec::new();
-            for (part, rows) in parts.into_iter().filter(|(_, rows)| rows.num_rows() > 0) {
-                for (lane, rows) in self.part_by_lane(part, &rows)? {
-                    if let Kept::InMemory(stage) = &mut self.lanes[lane].kept {
-                        stage.restore(part, &rows, self.given_us)?;
-                        touched.push(lane);
-                    }
+        for number in 0..self.lanes.len() {
+            let Kept::OnDisk(disk) = &self.lanes[number].kept else { continue };
+            let parts = disk.load::<S>(&self.spec, self.given_us)?.take()?;
+            let touched = self.spread(parts, &mut lanes)?;
+            if let Some((scratch, share_bytes)) = &self.disk {
+                let rest_bytes = share_bytes / REST_SHARE / count;
+                for lane in touched {
+                    lanes[lane].put_back(scratch, rest_bytes)?;
                 }
             }
-            if let (true, Some((scratch, share_bytes))) = (from_disk, &self.disk) {
-                let rest_bytes = share_bytes / REST_SHARE / self.lanes.len();
-                touched.into_iter().try_for_each(|lane| self.lanes[lane].put_back(scratch, rest_bytes))?;
+        }
+        for lane in mem::take(&mut self.lanes) {
+            let Kept::InMemory(mut stage) = lane.kept else { continue };
+            let parts = stage.take()?;
+            drop(stage);
+            self.spread(parts, &mut lanes)?;
+        }
+        self.lanes = lanes;
+        Ok(())
+    }
+
+    /// Brings what a lane kept to lanes that are in memory; says which have got some.
+    fn spread(&mut self, parts: Vec<(usize, RecordBatch)>, lanes: &mut [Lane<S>]) -> Result<Vec<usize>> {
+        let mut touched = Vec::new();
+        for (part, rows) in parts.into_iter().filter(|(_, rows)| rows.num_rows() > 0) {
+            for (lane, rows) in self.part_by_lane(lanes.len(), part, &rows)? {
+                if let Kept::InMemory(stage) = &mut lanes[lane].kept {
+                    stage.restore(part, &rows, self.given_us)?;
+                    lanes[lane].given_us = self.given_us;
+                    touched.push(lane);
+                }
             }
         }
-        Ok(())
+        Ok(touched)
     }
 
     /// Brings some lanes to where they are going, in threads if that is worth it; rows come in the order of the lanes.
@@ -272,6 +294,7 @@ impl<S: KeyedStage> Exchange<S> {
         let rest_bytes = |share_bytes: usize| share_bytes / REST_SHARE / self.lanes.len();
         let disk = self.disk.as_ref().map(|(scratch, share_bytes)| (scratch, rest_bytes(*share_bytes)));
         let turn = Turn { watermark_us, given_us: self.given_us, disk };
+        let range = lanes.clone();
         let (spec, lanes) = (&self.spec, &mut self.lanes[lanes]);
         let rows: usize = lanes.iter().map(|lane| lane.work_rows(watermark_us)).sum();
         let threads = threads().min(1 + rows / THREAD_ROWS).min(lanes.len()).max(1);
@@ -279,15 +302,18 @@ impl<S: KeyedStage> Exchange<S> {
             let given = lanes.iter_mut().map(|lane| lane.run(spec, turn)).collect::<Result<Vec<_>>>()?;
             Ok(given.into_iter().flatten().collect())
         };
-        if threads == 1 {
-            return run_all(lanes);
+        let given: Vec<Result<Vec<RecordBatch>>> = match threads {
+            1 => vec![run_all(lanes)],
+            _ => std::thread::scope(|scope| {
+                let chunks = lanes.chunks_mut(lanes.len().div_ceil(threads));
+                let running: Vec<_> = chunks.map(|lanes| scope.spawn(|| run_all(lanes))).collect();
+                let joined = running.into_iter().map(std::thread::ScopedJoinHandle::join);
+                joined.map(|given| given.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+            }),
+        };
+        for lane in &mut self.lanes[range] {
+            self.put_off |= mem::take(&mut lane.put_off);
         }
-        let share = lanes.len().div_ceil(threads);
-        let given: Vec<Result<Vec<RecordBatch>>> = std::thread::scope(|scope| {
-            let running: Vec<_> = lanes.chunks_mut(share).map(|lanes| scope.spawn(|| run_all(lanes))).collect();
-            let joined = running.into_iter().map(std::thread::ScopedJoinHandle::join);
-            joined.map(|given| given.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-        });
         Ok(given.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 }
@@ -296,7 +322,7 @@ impl<S: KeyedStage> Exchanged for Exchange<S> {
     fn push(&mut self, side: usize, rows: RecordBatch, failures: &mut Vec<String>) -> Result<()> {
         for rows in S::prepare(&self.spec, rows, failures)?.into_iter().filter(|rows| rows.num_rows() > 0) {
             let keys = if self.lanes.len() > 1 { S::keys(&self.spec, side, &rows)? } else { Vec::new() };
-            for (lane, rows) in self.by_lane(&keys, &rows)? {
+            for (lane, rows) in self.by_lane(self.lanes.len(), &keys, &rows)? {
                 self.lanes[lane].pending.push((side, rows));
             }
         }
@@ -319,12 +345,15 @@ impl<S: KeyedStage> Exchanged for Exchange<S> {
             self.next = until;
             rows += given.iter().map(RecordBatch::num_rows).sum::<usize>();
             batches.extend(given);
-            if rows > part_rows && self.next < lanes {
+            if (rows > part_rows || self.put_off) && self.next < lanes {
                 return Ok(Given { batches, more: true });
             }
         }
         (self.next, self.given_us) = (0, to_us);
-        self.split_if_worth()?;
+        if !self.put_off {
+            let split = self.split_if_worth();
+            self.put_off = put_off(split)?;
+        }
         Ok(Given { batches, more: false })
     }
 
@@ -340,7 +369,7 @@ impl<S: KeyedStage> Exchanged for Exchange<S> {
                     }
                 }
                 Kept::OnDisk(disk) => {
-                    dumped.extend(disk.parts.iter().map(|(part, run)| (*part, KeptPart::OnDisk(run.clone()))));
+                    dumped.extend(disk.parts.iter().cloned());
                 }
             }
         }
@@ -349,10 +378,13 @@ impl<S: KeyedStage> Exchanged for Exchange<S> {
 
     fn restore(&mut self, part: usize, rows: &RecordBatch, given_us: i64) -> Result<()> {
         self.given_us = self.given_us.max(given_us);
-        for (lane, rows) in self.part_by_lane(part, rows)? {
+        for (lane, rows) in self.part_by_lane(self.lanes.len(), part, rows)? {
             match &mut self.lanes[lane].kept {
-                Kept::InMemory(stage) => stage.restore(part, &rows, given_us)?,
-                Kept::OnDisk(disk) => disk.take_back(part, &rows)?,
+                Kept::InMemory(stage) => {
+                    stage.restore(part, &rows, given_us)?;
+                    self.lanes[lane].given_us = given_us;
+                }
+                Kept::OnDisk(disk) => self.put_off |= disk.take_back(part, &rows)?,
             }
         }
         Ok(())
@@ -368,6 +400,10 @@ impl<S: KeyedStage> Exchanged for Exchange<S> {
         self.lanes.iter_mut().try_for_each(|lane| lane.put_back(scratch, rest_bytes))
     }
 
+    fn take_put_off(&mut self) -> bool {
+        mem::take(&mut self.put_off)
+    }
+
     fn rows(&self) -> usize {
         let pending = |lane: &Lane<S>| lane.pending.iter().map(|(_, rows)| rows.num_rows()).sum::<usize>();
         self.lanes.iter().map(|lane| lane.kept_rows() + pending(lane)).sum()
@@ -377,7 +413,7 @@ impl<S: KeyedStage> Exchanged for Exchange<S> {
         let pending = |lane: &Lane<S>| lane.pending.iter().map(|(_, rows)| rows.get_array_memory_size()).sum::<usize>();
         let kept = |lane: &Lane<S>| match &lane.kept {
             Kept::InMemory(stage) => stage.bytes(),
-            Kept::OnDisk(_) => 0,
+            Kept::OnDisk(disk) => disk.bytes_in_memory(),
         };
         self.lanes.iter().map(|lane| kept(lane) + pending(lane)).sum()
     }
@@ -389,7 +425,13 @@ impl<S: KeyedStage> Exchanged for Exchange<S> {
 
 impl<S: KeyedStage> Lane<S> {
     fn new(spec: &Arc<S::Spec>) -> Self {
-        Self { kept: Kept::InMemory(S::new(Arc::clone(spec))), pending: Vec::new(), file: None }
+        Self {
+            kept: Kept::InMemory(S::new(Arc::clone(spec))),
+            pending: Vec::new(),
+            file: None,
+            given_us: BEFORE_TIME,
+            put_off: false,
+        }
     }
 
     fn kept_rows(&self) -> usize {
@@ -424,10 +466,12 @@ impl<S: KeyedStage> Lane<S> {
                 }
                 if let Some(watermark_us) = watermark_us {
                     given.extend(stage.give(watermark_us)?);
+                    self.given_us = watermark_us;
                 }
             }
             (Kept::OnDisk(disk), None) => {
-                pending.iter().try_for_each(|(side, rows)| disk.append(*side, rows))?;
+                self.pending = pending;
+                self.put_off = put_off(disk.settle(&mut self.pending))?;
             }
             (Kept::OnDisk(disk), Some(watermark_us)) => {
                 if pending.is_empty() && !disk.is_due(watermark_us) {
@@ -443,11 +487,13 @@ impl<S: KeyedStage> Lane<S> {
                     given.extend(stage.push(*side, rows)?);
                 }
                 given.extend(stage.give(watermark_us)?);
+                self.given_us = watermark_us;
                 if let Kept::OnDisk(disk) = mem::replace(&mut self.kept, Kept::InMemory(stage)) {
-                    self.file = disk.into_empty_file()?;
+                    self.file = disk.into_empty_file();
                 }
                 if let Some((scratch, rest_bytes)) = turn.disk {
-                    self.put_back(scratch, rest_bytes)?;
+                    let put_back = self.put_back(scratch, rest_bytes);
+                    self.put_off = put_off(put_back)?;
                 }
             }
         }
@@ -456,12 +502,13 @@ impl<S: KeyedStage> Lane<S> {
 
     /// Puts what is in memory on disk, unless it is little.
     fn put_back(&mut self, scratch: &Scratch, rest_bytes: usize) -> Result<()> {
-        match &self.kept {
+        match &mut self.kept {
             Kept::InMemory(stage) if stage.bytes() > rest_bytes => self.spill(scratch),
-            Kept::InMemory(_) | Kept::OnDisk(_) => {
+            Kept::InMemory(_) => {
                 self.file = None;
                 Ok(())
             }
+            Kept::OnDisk(disk) => disk.settle(&mut self.pending),
         }
     }
 
@@ -472,15 +519,41 @@ impl<S: KeyedStage> Lane<S> {
         if parts.is_empty() {
             return Ok(());
         }
-        let mut writer = match self.file.take() {
-            Some(file) => file,
-            None => RunWriter::new(scratch, 0)?,
-        };
-        let write =
-            |(part, rows): (usize, RecordBatch)| Ok((part, writer.write_all(&rows.schema(), in_slices(&rows))?));
-        let parts = parts.into_iter().map(write).collect::<Result<_>>()?;
-        self.kept = Kept::OnDisk(DiskLane { writer, parts, inputs: Vec::new(), due_us, rows, bytes });
-        Ok(())
+        match write_parts(self.file.take(), scratch, &parts) {
+            Ok((writer, parts)) => {
+                self.kept = Kept::OnDisk(DiskLane { writer, parts, inputs: Vec::new(), due_us, rows, bytes });
+                Ok(())
+            }
+            Err(error) => {
+                parts.iter().try_for_each(|(part, rows)| stage.restore(*part, rows, self.given_us))?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Writes parts into a file, an empty one or a new one.
+fn write_parts(
+    file: Option<RunWriter>,
+    scratch: &Scratch,
+    parts: &[(usize, RecordBatch)],
+) -> Result<(RunWriter, Vec<(usize, KeptPart)>)> {
+    let mut writer = match file {
+        Some(file) => file,
+        None => RunWriter::new(scratch, 0)?,
+    };
+    let mut written = Vec::with_capacity(parts.len());
+    for (part, rows) in parts {
+        written.push((*part, KeptPart::OnDisk(writer.write_all(&rows.schema(), in_slices(rows))?)));
+    }
+    Ok((writer, written))
+}
+
+/// Whether the disk did not take something, which then stays in memory until there is room.
+fn put_off(written: Result<()>) -> Result<bool> {
+    match written {
+        Err(error) if is_of_writing(&error) => Ok(true),
+        written => written.map(|()| false),
     }
 }
 
@@ -493,18 +566,45 @@ impl DiskLane {
 
     fn load<S: KeyedStage>(&self, spec: &Arc<S::Spec>, given_us: i64) -> Result<S> {
         let mut stage = S::new(Arc::clone(spec));
-        for (part, run) in &self.parts {
-            for rows in run.batches()? {
-                stage.restore(*part, &rows?, given_us)?;
+        for (part, kept) in &self.parts {
+            match kept {
+                KeptPart::InMemory(rows) => stage.restore(*part, rows, given_us)?,
+                KeptPart::OnDisk(run) => {
+                    for rows in run.batches()? {
+                        stage.restore(*part, &rows?, given_us)?;
+                    }
+                }
             }
         }
         Ok(stage)
     }
 
-    /// The file without what was in it, unless a snapshot still reads that.
-    fn into_empty_file(self) -> Result<Option<RunWriter>> {
+    /// The file without what was in it, unless a snapshot still reads that. One that cannot be emptied is not used again.
+    fn into_empty_file(self) -> Option<RunWriter> {
         drop((self.parts, self.inputs));
-        self.writer.emptied()
+        self.writer.emptied().unwrap_or_default()
+    }
+
+    /// Writes what is in memory, and rows that came since the last advance.
+    fn settle(&mut self, pending: &mut Vec<(usize, RecordBatch)>) -> Result<()> {
+        for (_, kept) in &mut self.parts {
+            if let KeptPart::InMemory(rows) = kept {
+                *kept = KeptPart::OnDisk(self.writer.write_all(&rows.schema(), in_slices(rows))?);
+            }
+        }
+        while let Some((side, rows)) = pending.first() {
+            self.append(*side, rows)?;
+            pending.remove(0);
+        }
+        Ok(())
+    }
+
+    fn bytes_in_memory(&self) -> usize {
+        let each = |(_, kept): &(usize, KeptPart)| match kept {
+            KeptPart::InMemory(rows) => rows.get_array_memory_size(),
+            KeptPart::OnDisk(_) => 0,
+        };
+        self.parts.iter().map(each).sum()
     }
 
     fn append(&mut self, side: usize, rows: &RecordBatch) -> Result<()> {
@@ -513,13 +613,17 @@ impl DiskLane {
         Ok(())
     }
 
-    /// A part of a snapshot; what is due then is known when all of it is read.
-    fn take_back(&mut self, part: usize, rows: &RecordBatch) -> Result<()> {
-        let run = self.writer.write_all(&rows.schema(), in_slices(rows))?;
-        (self.due_us, self.rows) = (Some(BEFORE_TIME), self.rows + run.rows);
+    /// A part of a snapshot; what is due then is known when all of it is read. Says whether the disk did not take it.
+    fn take_back(&mut self, part: usize, rows: &RecordBatch) -> Result<bool> {
+        let (kept, put_off) = match self.writer.write_all(&rows.schema(), in_slices(rows)) {
+            Ok(run) => (KeptPart::OnDisk(run), false),
+            Err(error) if is_of_writing(&error) => (KeptPart::InMemory(rows.clone()), true),
+            Err(error) => return Err(error),
+        };
+        (self.due_us, self.rows) = (Some(BEFORE_TIME), self.rows + rows.num_rows());
         self.bytes += rows.get_array_memory_size();
-        self.parts.push((part, run));
-        Ok(())
+        self.parts.push((part, kept));
+        Ok(put_off)
     }
 }
 

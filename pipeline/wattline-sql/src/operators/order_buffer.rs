@@ -136,9 +136,8 @@ impl OrderBuffer {
 
     /// Puts all rows that are in memory on disk, in slices of about so many rows as are given at once.
     pub(crate) fn spill(&mut self, scratch: &Scratch) -> Result<()> {
-        let batches = std::mem::take(&mut self.batches);
         let mut order: Vec<(i64, usize, usize)> = Vec::new();
-        for (number, batch) in batches.iter().enumerate() {
+        for (number, batch) in self.batches.iter().enumerate() {
             let times = as_int64_array(batch.column(0))?.values().iter();
             order.extend(times.enumerate().map(|(row, time_us)| (*time_us, number, row)));
         }
@@ -147,12 +146,18 @@ impl OrderBuffer {
         }
         order.sort_unstable();
         let mut writer = RunWriter::new(scratch, 0)?;
-        let batches: Vec<&RecordBatch> = batches.iter().collect();
+        let batches: Vec<&RecordBatch> = self.batches.iter().collect();
+        let mut written = Vec::new();
         for slice in order.chunks(scratch.part_rows()) {
             let places: Vec<(usize, usize)> = slice.iter().map(|(_, batch, row)| (*batch, *row)).collect();
             let rows = interleave_record_batch(&batches, &places)?;
             let run = writer.write_all(&self.schema, in_slices(&rows))?;
-            self.slices.insert((slice[0].0, self.next_slice), Slice { last_us: slice[slice.len() - 1].0, run });
+            written.push((slice[0].0, Slice { last_us: slice[slice.len() - 1].0, run }));
+        }
+        // Only now is all of it there.
+        self.batches.clear();
+        for (first_us, slice) in written {
+            self.slices.insert((first_us, self.next_slice), slice);
             self.next_slice += 1;
         }
         Ok(())

@@ -5,12 +5,15 @@
 //! over the share ─▶ all groups of a window, sorted by key ─▶ run (Arrow IPC, LZ4) in a file without a name
 //! window is final ─▶ its runs, merged by key ─▶ the states of a group come one after the other ─▶ rows in order of key
 //! ```
+//! A write that fails, as on a full disk, leaves no run: what it has written is cut off, and whoever wrote keeps the rows. So it can be tried
+//! again, and only errors of reading say that something is lost.
+//!
 //! A run is read at its place and can be read again, so panes of windows that overlap, and snapshots, share it. The files have no
 //! names: they are gone with the process, and a restart has all that was in them from its checkpoint.
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +53,15 @@ pub(crate) struct Scratch {
     folder: Arc<Path>,
     /// Rows that a window on disk gives at once, about.
     part_rows: usize,
+    #[cfg(test)]
+    disk: Option<Arc<TestDisk>>,
+}
+
+/// What was done to a scratch file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
 }
 
 /// A scratch file could not be written or read.
@@ -57,34 +69,85 @@ pub(crate) struct Scratch {
 #[error("scratch file in `{}`: {source}", folder.display())]
 pub(crate) struct ScratchError {
     folder: PathBuf,
+    access: Access,
     source: io::Error,
 }
 
 impl Scratch {
     /// For a program whose states may have so many bytes of memory.
     pub(crate) fn new(folder: &Path, share_bytes: usize) -> Self {
-        Self { folder: folder.into(), part_rows: (share_bytes / PART_SHARE_BYTES).clamp(1, PART_ROWS_MAX) }
+        Self {
+            folder: folder.into(),
+            part_rows: (share_bytes / PART_SHARE_BYTES).clamp(1, PART_ROWS_MAX),
+            #[cfg(test)]
+            disk: None,
+        }
     }
 
     pub(crate) fn part_rows(&self) -> usize {
         self.part_rows
     }
 
-    fn failed(&self, source: io::Error) -> DataFusionError {
-        DataFusionError::External(Box::new(ScratchError { folder: self.folder.to_path_buf(), source }))
+    fn failed(&self, access: Access, source: io::Error) -> DataFusionError {
+        DataFusionError::External(Box::new(ScratchError { folder: self.folder.to_path_buf(), access, source }))
     }
 
-    fn failed_in_arrow(&self, error: ArrowError) -> DataFusionError {
+    fn failed_in_arrow(&self, access: Access, error: ArrowError) -> DataFusionError {
         match error {
-            ArrowError::IoError(_, source) => self.failed(source),
+            ArrowError::IoError(_, source) => self.failed(access, source),
             error => error.into(),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn on(mut self, disk: Arc<TestDisk>) -> Self {
+        self.disk = Some(disk);
+        self
+    }
+
+    /// A disk that a test has filled takes half of what is written to it.
+    #[cfg(test)]
+    fn takes(&self, bytes: usize) -> (usize, io::Result<()>) {
+        match &self.disk {
+            Some(disk) if !disk.takes() => (bytes / 2, Err(io::ErrorKind::StorageFull.into())),
+            _ => (bytes, Ok(())),
+        }
+    }
+
+    #[cfg(not(test))]
+    fn takes(&self, bytes: usize) -> (usize, io::Result<()>) {
+        (bytes, Ok(()))
+    }
+}
+
+/// A disk that is full for a while.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct TestDisk {
+    /// Writes that were tried.
+    pub(crate) writes: std::sync::atomic::AtomicUsize,
+    /// The first one that is refused, and how many are.
+    pub(crate) refused: (usize, usize),
+}
+
+#[cfg(test)]
+impl TestDisk {
+    fn takes(&self) -> bool {
+        let write = self.writes.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let (first, count) = self.refused;
+        !(first..first + count).contains(&write)
     }
 }
 
 /// Whether the error tells of the disk and not of the rows.
 pub(crate) fn is_of_scratch(error: &DataFusionError) -> bool {
     matches!(error.find_root(), DataFusionError::External(source) if source.is::<ScratchError>())
+}
+
+/// Whether the disk did not take something: whoever wrote it has it still, and may try again.
+pub(crate) fn is_of_writing(error: &DataFusionError) -> bool {
+    let DataFusionError::External(source) = error.find_root() else { return false };
+    source.downcast_ref::<ScratchError>().is_some_and(|error| error.access == Access::Write)
 }
 
 /// Some rows on disk; those of a window are sorted by their group columns.
@@ -117,8 +180,8 @@ impl Run {
         let part = FilePart { file: Arc::clone(&self.file), at: self.begin, end: self.end };
         let scratch = self.scratch.clone();
         let reader = StreamReader::try_new(BufReader::with_capacity(BUFFER_BYTES, part), None);
-        let reader = reader.map_err(|error| scratch.failed_in_arrow(error))?;
-        Ok(reader.map(move |batch| batch.map_err(|error| scratch.failed_in_arrow(error))))
+        let reader = reader.map_err(|error| scratch.failed_in_arrow(Access::Read, error))?;
+        Ok(reader.map(move |batch| batch.map_err(|error| scratch.failed_in_arrow(Access::Read, error))))
     }
 }
 
@@ -139,6 +202,24 @@ impl Read for FilePart {
     }
 }
 
+/// A scratch file that is written.
+struct Written<'a> {
+    file: &'a File,
+    scratch: &'a Scratch,
+}
+
+impl Write for Written<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (most, taken) = self.scratch.takes(bytes.len());
+        let written = self.file.write(&bytes[..most])?;
+        taken.map(|()| written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// Writes runs into one scratch file.
 pub(crate) struct RunWriter {
     scratch: Scratch,
@@ -149,7 +230,8 @@ pub(crate) struct RunWriter {
 
 impl RunWriter {
     pub(crate) fn new(scratch: &Scratch, keys: usize) -> Result<Self> {
-        let file = tempfile::tempfile_in(&scratch.folder).map_err(|error| scratch.failed(error))?;
+        let file = tempfile::tempfile_in(&scratch.folder).and_then(|file| scratch.takes(0).1.map(|()| file));
+        let file = file.map_err(|error| scratch.failed(Access::Write, error))?;
         Ok(Self { scratch: scratch.clone(), file: Arc::new(file), keys })
     }
 
@@ -157,7 +239,7 @@ impl RunWriter {
     pub(crate) fn emptied(mut self) -> Result<Option<Self>> {
         let Some(file) = Arc::get_mut(&mut self.file) else { return Ok(None) };
         let emptied = file.set_len(0).and_then(|()| file.rewind());
-        emptied.map_err(|error| self.scratch.failed(error))?;
+        emptied.map_err(|error| self.scratch.failed(Access::Write, error))?;
         Ok(Some(self))
     }
 
@@ -172,11 +254,26 @@ impl RunWriter {
         schema: &SchemaRef,
         batches: impl Iterator<Item = Result<RecordBatch>>,
     ) -> Result<Run> {
-        let scratch = self.scratch.clone();
-        let io = |error| scratch.failed(error);
-        let arrow = |error| scratch.failed_in_arrow(error);
-        let mut out = BufWriter::with_capacity(BUFFER_BYTES, &*self.file);
-        let begin = out.stream_position().map_err(io)?;
+        let io = |error| self.scratch.failed(Access::Write, error);
+        let mut file = &*self.file;
+        let begin = file.stream_position().map_err(io)?;
+        match self.write_from(schema, batches) {
+            Ok(rows) => {
+                let end = file.stream_position().map_err(io)?;
+                Ok(Run { scratch: self.scratch.clone(), file: Arc::clone(&self.file), begin, end, rows })
+            }
+            Err(error) => {
+                // What cannot be cut off is overwritten, or lies there unread.
+                file.set_len(begin).and_then(|()| file.seek(SeekFrom::Start(begin)).map(drop)).unwrap_or_default();
+                Err(error)
+            }
+        }
+    }
+
+    fn write_from(&self, schema: &SchemaRef, batches: impl Iterator<Item = Result<RecordBatch>>) -> Result<usize> {
+        let scratch = &self.scratch;
+        let arrow = |error| scratch.failed_in_arrow(Access::Write, error);
+        let mut out = BufWriter::with_capacity(BUFFER_BYTES, Written { file: &self.file, scratch });
         let mut batches = batches.peekable();
         let is_much = batches.peek().is_some_and(|first| {
             first.as_ref().is_ok_and(|first| first.get_array_memory_size() >= COMPRESSED_BYTES_MIN)
@@ -191,9 +288,8 @@ impl RunWriter {
         }
         writer.finish().map_err(arrow)?;
         drop(writer);
-        out.flush().map_err(io)?;
-        let end = out.stream_position().map_err(io)?;
-        Ok(Run { scratch: scratch.clone(), file: Arc::clone(&self.file), begin, end, rows })
+        out.flush().map_err(|error| scratch.failed(Access::Write, error))?;
+        Ok(rows)
     }
 }
 

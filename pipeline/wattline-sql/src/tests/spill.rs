@@ -1,18 +1,20 @@
-//! State that memory does not hold: what is on disk, when and in what parts it comes back, and what is said if the disk fails.
+//! State that memory does not hold: what is on disk, when and in what parts it comes back, and what becomes of it if the disk is full.
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use wattline_core::error::{Kind, Retry};
 use wattline_core::time::END_OF_TIME;
 
 use super::fleet::{Lcg, compile, lane, rule};
 use super::shapes::PATIENT;
-use crate::operators::RUNS_MAX;
+use crate::operators::{RUNS_MAX, TestDisk};
 use crate::test_run::text_rows;
-use crate::{FinalProgram, RuleSet};
+use crate::{Error, FinalProgram, RuleSet};
 
 const MEMORY_BYTES: usize = 100 << 10;
 
@@ -77,7 +79,9 @@ fn a_disk_that_fails_is_named() {
     assert_eq!(worker.push(0, "meter_readings", &lane(0, 10, &mut Lcg(5))).errors, []);
     program.merge(&worker.seal().expect("seals")[0]).expect("merges");
     let error = program.relieve().expect_err("there is no such folder");
-    assert_eq!((error.kind(), error.retry()), (Kind::Unavailable, Retry::AfterRestore));
+    assert_eq!((error.kind(), error.retry()), (Kind::Unavailable, Retry::Backoff));
+    let (held, again) = (program.state_rows(), program.relieve().expect_err("it is still not there"));
+    assert!(held > 0 && again.to_string() == error.to_string(), "{again}");
     let message = error.to_string();
     assert!(message.contains("/no/such/folder") && message.contains("[run] scratch"), "{message}");
 }
@@ -159,4 +163,130 @@ fn windows_of_many_panes_on_disk_are_whole() {
     let expected = given(None);
     assert!(expected.len() > 1_000, "{} windows", expected.len());
     assert_eq!(given(Some(0)), expected);
+}
+
+/// Calls again while the disk is full.
+fn patiently<T>(mut call: impl FnMut() -> Result<T, Error>) -> T {
+    loop {
+        match call() {
+            Ok(done) => return done,
+            Err(error) => assert_eq!(error.retry(), Retry::Backoff, "{error}"),
+        }
+    }
+}
+
+/// Rules of every kind of state that can go to disk: windows, panes of windows that overlap, rows in order, and stages of all sorts.
+fn rules_of_every_kind() -> RuleSet {
+    let grouped = |windows: &str| {
+        format!(
+            "SELECT meter_id, window_start, window_end, count(*) AS n, max(ts) AS last\n\
+             FROM {windows} GROUP BY meter_id, window_start, window_end"
+        )
+    };
+    compile(&[
+        rule("tumble", PATIENT, &grouped("TUMBLE(meter_readings, ts, INTERVAL '2 minutes')")),
+        rule("hop", PATIENT, &grouped("HOP(meter_readings, ts, INTERVAL '1 minute', INTERVAL '30 minutes')")),
+        rule("cumulate", PATIENT, &grouped("CUMULATE(meter_readings, ts, INTERVAL '1 minute', INTERVAL '30 minutes')")),
+        rule("sessions", PATIENT, &grouped("SESSION(meter_readings, ts, INTERVAL '10 seconds', meter_id)")),
+        rule(
+            "over_windows",
+            PATIENT,
+            "SELECT meter_id, window_start, window_end, sum(n) AS n FROM HOP(\n\
+             (SELECT meter_id, window_start AS at, count(*) AS n FROM TUMBLE(meter_readings, ts, INTERVAL '1 minute')\n\
+             GROUP BY meter_id, window_start), at, INTERVAL '1 minute', INTERVAL '5 minutes')\n\
+             GROUP BY meter_id, window_start, window_end",
+        ),
+        rule(
+            "pauses",
+            PATIENT,
+            "SELECT meter_id, ts, lag(ts) OVER (PARTITION BY meter_id ORDER BY ts) AS before FROM meter_readings",
+        ),
+        rule(
+            "high",
+            "kind = \"alert\"\nentity = \"meter_id\"\ndelay = \"1 day\"",
+            "SELECT meter_id, ts, u_a_v AS measured, coalesce(u_a_v > 235.4, false) AS firing FROM meter_readings",
+        ),
+    ])
+}
+
+/// What the rules give, watermark by watermark; half-way all state goes through a snapshot into another program.
+fn given_by(set: &RuleSet, rows: &RecordBatch, program: &dyn Fn() -> FinalProgram) -> Vec<Vec<String>> {
+    let times = rows.column(1).as_primitive::<TimestampMicrosecondType>().values();
+    let states = set.states().len();
+    let mut current = program();
+    let mut given = Vec::new();
+    let steps: Vec<usize> = (0..rows.num_rows()).step_by(150).collect();
+    for (step, from) in steps.iter().enumerate() {
+        let mut worker = set.lane_program();
+        let part = rows.slice(*from, 150.min(rows.num_rows() - from));
+        assert_eq!(worker.push(0, "meter_readings", &part).errors, []);
+        for delta in worker.seal().expect("seals") {
+            current.merge(&delta).expect("merges");
+            patiently(|| current.relieve());
+        }
+        let last = step + 1 == steps.len();
+        let watermark_us = if last { END_OF_TIME } else { times[*from] - 180_000_000 };
+        let mut of_watermark = Vec::new();
+        loop {
+            let output = patiently(|| current.advance(&vec![watermark_us; states]));
+            assert_eq!(output.stopped, []);
+            let named = |rows: &crate::RuleRows| -> Vec<String> {
+                text_rows(&rows.batch)
+                    .expect("printable")
+                    .into_iter()
+                    .map(|row| format!("{} {row}", rows.rule))
+                    .collect()
+            };
+            of_watermark.extend(output.rows.iter().flat_map(named));
+            if !output.more {
+                break;
+            }
+            patiently(|| current.relieve());
+        }
+        of_watermark.sort();
+        given.push(of_watermark);
+        if step == steps.len() / 2 {
+            let mut next = program();
+            (0..states).for_each(|state| next.set_given(state, watermark_us));
+            for stage in current.dump_stages().expect("dumps") {
+                next.restore_stage(&stage.expect("reads")).expect("restores");
+                patiently(|| next.relieve());
+            }
+            let taken_us: Vec<i64> = (0..states).map(|state| current.taken_us(state)).collect();
+            for delta in current.dump().expect("dumps") {
+                let delta = delta.expect("reads");
+                if delta.final_at_us > taken_us[delta.state] {
+                    next.merge(&delta).expect("merges");
+                    patiently(|| next.relieve());
+                }
+            }
+            current = next;
+        }
+    }
+    given
+}
+
+#[test]
+fn a_disk_that_is_full_for_a_while_changes_nothing() {
+    let set = rules_of_every_kind();
+    let rows = lane(0, 1_200, &mut Lcg(11));
+    let expected = given_by(&set, &rows, &|| set.final_program());
+    assert!(expected.iter().filter(|rows| !rows.is_empty()).count() > 4, "it becomes final bit by bit");
+    let on = |bytes: usize, refused: (usize, usize)| {
+        let disk = Arc::new(TestDisk { refused, ..TestDisk::default() });
+        let given = given_by(&set, &rows, &|| set.final_program().with_disk(bytes, Arc::clone(&disk)));
+        (given, disk.writes.load(Ordering::SeqCst))
+    };
+    for bytes in [0, 200 << 10] {
+        let (given, writes) = on(bytes, (0, 0));
+        assert_eq!(given, expected, "{bytes} bytes of memory");
+        assert!(writes > 20, "only {writes} writes with {bytes} bytes of memory");
+        let (every, longest) = (writes / 6 + 1, writes / 3 + 2);
+        for first in (0..writes).step_by(every) {
+            for count in [1, 7, longest] {
+                let (given, _) = on(bytes, (first, count));
+                assert_eq!(given, expected, "{bytes} bytes of memory, full for {count} writes from {first} on");
+            }
+        }
+    }
 }

@@ -177,8 +177,9 @@ impl Paced {
                 self.put_by(lane, parts);
                 return None;
             }
-            SourceEvent::CaughtUp(lane, _) | SourceEvent::Ended(lane, _) => lane.clone(),
-            SourceEvent::Columns { lane, .. }
+            SourceEvent::CaughtUp(lane, _) | SourceEvent::Ended(lane, _) | SourceEvent::Log(lane, _) => lane.clone(),
+            SourceEvent::OffsetLost { lane, .. }
+            | SourceEvent::Columns { lane, .. }
             | SourceEvent::Header { lane, .. }
             | SourceEvent::Oversized { lane, .. } => lane.clone(),
             _ => return Some(event),
@@ -237,10 +238,10 @@ impl Source for Paced {
         Ok(events)
     }
 
-    fn start(&mut self, lane: &LaneId, position: Position) -> Result<()> {
+    fn start(&mut self, lane: &LaneId, position: Position, log: Option<&str>) -> Result<()> {
         // What waits of it comes again.
         self.lanes.retain(|(of, _)| of != lane);
-        self.of.start(lane, position)
+        self.of.start(lane, position, log)
     }
 
     fn set_paused(&mut self, paused: bool) -> Result<()> {

@@ -184,8 +184,8 @@ impl Source for FedTopics {
         Ok(events)
     }
 
-    fn start(&mut self, lane: &LaneId, position: Position) -> wattline_runtime::Result<()> {
-        self.source.start(lane, position)
+    fn start(&mut self, lane: &LaneId, position: Position, log: Option<&str>) -> wattline_runtime::Result<()> {
+        self.source.start(lane, position, log)
     }
 
     fn set_paused(&mut self, paused: bool) -> wattline_runtime::Result<()> {

@@ -16,8 +16,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use bytes::Bytes;
 use wattline_connect::archive::Archive;
-use wattline_connect::backup::{Backups, Snapshot};
-use wattline_runtime::snapshot::{app_id, reincarnated};
+use wattline_connect::backup::{Backups, Snapshot, SnapshotChain};
+use wattline_runtime::snapshot::{CutChain, app_id, reincarnated};
 
 use super::backup::{answer, backups_root, moment_of, refuse_one_place};
 use super::copying::Copying;

@@ -252,6 +252,13 @@ fn told(summary: &RunSummary, progress: &Progress, took: Duration) -> String {
     if failed > 0 {
         out.push_str(&format!("{failed} rule errors: wattline query \"SELECT * FROM rule_errors\"\n"));
     }
+    let gone = load(&progress.gone);
+    if gone > 0 {
+        out.push_str(&format!(
+            "{} offsets were gone before they could be read: wattline query \"SELECT * FROM offset_gaps\"\n",
+            grouped(gone)
+        ));
+    }
     if load(&progress.refused) > 0 {
         out.push_str("refused records, by reason: wattline query \"SELECT stream, reason, count(*) FROM dead_letters GROUP BY 1, 2\"\n");
     }

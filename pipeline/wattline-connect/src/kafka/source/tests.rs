@@ -51,7 +51,7 @@ fn drive(
             if let SourceEvent::Assigned(lanes) = &event {
                 for lane in lanes {
                     if let Some(position) = position(lane) {
-                        source.start(lane, position).expect("assigned");
+                        source.start(lane, position, None).expect("assigned");
                     }
                 }
             }
@@ -119,7 +119,7 @@ fn nothing_flows_before_a_lane_is_started_and_lag_is_known_afterwards() {
     for _ in 0..5 {
         assert!(source.poll(Duration::from_millis(50)).expect("polled").is_empty());
     }
-    source.start(&lane, Position::Offset(4)).expect("assigned");
+    source.start(&lane, Position::Offset(4), None).expect("assigned");
     let mut read = Read::new();
     drive(
         &mut source,
@@ -145,7 +145,7 @@ fn nothing_flows_before_a_lane_is_started_and_lag_is_known_afterwards() {
             count(&read) == 7
         },
     );
-    assert!(source.start(&LaneId::new("other", 0), Position::Earliest).is_err());
+    assert!(source.start(&LaneId::new("other", 0), Position::Earliest, None).is_err());
 }
 
 #[test]
@@ -165,12 +165,12 @@ fn a_lane_started_later_neither_loses_nor_repeats_records_of_the_others() {
         while ended < 2 {
             assert!(Instant::now() < deadline, "{strategy}: {source:?}");
             if !asked && count(&read) >= 300 {
-                source.start(&late, Position::Earliest).expect("assigned");
+                source.start(&late, Position::Earliest, None).expect("assigned");
                 asked = true;
             }
             for event in source.poll(Duration::from_millis(50)).expect("polled") {
                 if matches!(event, SourceEvent::Assigned(_)) {
-                    source.start(&LaneId::new("a", 0), Position::Earliest).expect("assigned");
+                    source.start(&LaneId::new("a", 0), Position::Earliest, None).expect("assigned");
                 }
                 collect(&event, &mut read);
                 ended += usize::from(matches!(event, SourceEvent::Ended { .. }));
@@ -193,15 +193,15 @@ fn a_position_that_the_log_does_not_have_is_reported_and_never_replaced() {
         &mut source,
         |_| Some(Position::Offset(99)),
         |_, event| match event {
-            SourceEvent::OffsetLost { wanted, first, end, .. } => {
-                assert_eq!((*wanted, *first, *end), (99, 0, 10));
+            SourceEvent::OffsetLost { wanted, first, end, is_another, .. } => {
+                assert_eq!((*wanted, *first, *end, *is_another), (99, 0, 10, false));
                 true
             }
             SourceEvent::Records(block) => panic!("records from {:?}", block.offsets.first()),
             _ => false,
         },
     );
-    source.start(&LaneId::new("a", 0), Position::Offset(9)).expect("still assigned");
+    source.start(&LaneId::new("a", 0), Position::Offset(9), None).expect("still assigned");
     let mut read = Read::new();
     drive(
         &mut source,
@@ -211,6 +211,55 @@ fn a_position_that_the_log_does_not_have_is_reported_and_never_replaced() {
             count(&read) == 1
         },
     );
+}
+
+#[test]
+fn a_log_that_is_not_the_one_read_before_is_reported_though_it_has_the_position() {
+    let broker = broker(&[("a", 1)]);
+    produce(&broker, "a", (0..10).map(|n| n.to_string()));
+    let mut source = connect(config(&broker, &["a"]));
+    let (lane, mut known) = (LaneId::new("a", 0), None);
+    drive(
+        &mut source,
+        |_| Some(Position::Offset(4)),
+        |_, event| match event {
+            SourceEvent::Log { log, .. } => {
+                known = Some(log.clone());
+                false
+            }
+            SourceEvent::CaughtUp { .. } => true,
+            _ => false,
+        },
+    );
+    let known = known.expect("a topic has an id, which is told before its records");
+    let cluster = known.split_once('/').expect("a cluster and an id").0;
+    source.start(&lane, Position::Offset(4), Some(&format!("{cluster}/another"))).expect("assigned");
+    drive(
+        &mut source,
+        |_| None,
+        |_, event| match event {
+            SourceEvent::OffsetLost { wanted, first, end, is_another, .. } => {
+                assert_eq!((*wanted, *first, *end, *is_another), (4, 0, 10, true));
+                true
+            }
+            SourceEvent::Records(block) => panic!("records from {:?}", block.offsets.first()),
+            _ => false,
+        },
+    );
+    source.start(&lane, Position::Offset(4), Some(&known)).expect("assigned");
+    let mut read = Read::new();
+    drive(
+        &mut source,
+        |_| None,
+        |_, event| {
+            assert!(!matches!(event, SourceEvent::Log { .. }), "what was said before is not said again");
+            collect(event, &mut read);
+            count(&read) == 6
+        },
+    );
+    // Moved from another cluster with its offsets.
+    source.start(&lane, Position::Offset(4), Some("elsewhere/another")).expect("assigned");
+    drive(&mut source, |_| None, |_, event| matches!(event, SourceEvent::Log { log, .. } if *log == known));
 }
 
 #[test]

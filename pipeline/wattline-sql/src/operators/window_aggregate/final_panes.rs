@@ -20,7 +20,7 @@ use super::hop_fold::HopFold;
 use super::{AggregateSpec, Overlap, PanedWindows, Partial, rows_by_window, take_all};
 use crate::catalog::event_time_type;
 use crate::operators::exchange::KeyedStage;
-use crate::operators::spill::{Merged, RUNS_MAX, Run, RunWriter, Scratch, key_order};
+use crate::operators::spill::{Merged, RUNS_MAX, Run, RunWriter, Scratch, is_of_writing, key_order};
 use crate::operators::{Chunk, halving, record_batch};
 
 /// Aggregates by window and key.
@@ -182,7 +182,13 @@ impl FinalPanes {
             let Some(start) = self.next_final(given_us, watermark_us) else {
                 return Ok(Closed { batches, more: false });
             };
-            let window = self.close_window(start)?;
+            let window = match self.close_window(start) {
+                // What was taken out is given; the next call begins where the disk was full.
+                Err(error) if is_of_writing(&error) && !batches.is_empty() => {
+                    return Ok(Closed { batches, more: true });
+                }
+                window => window?,
+            };
             rows += window.as_ref().map_or(0, RecordBatch::num_rows);
             batches.extend(window);
         }
@@ -226,8 +232,18 @@ impl FinalPanes {
         }
     }
 
-    /// The rows of a window; `None` if it is on disk and [`Self::closing`] from now on.
+    /// The rows of a window; `None` if it is on disk and [`Self::closing`] from now on. If the disk does not take what is to be merged
+    /// there, nothing has changed.
     fn close_window(&mut self, start: i64) -> Result<Option<RecordBatch>> {
+        let given_until = self.given_until;
+        let closed = self.take_window(start);
+        if closed.is_err() {
+            self.given_until = given_until;
+        }
+        closed
+    }
+
+    fn take_window(&mut self, start: i64) -> Result<Option<RecordBatch>> {
         let (mut runs, mut states) = (Vec::new(), Vec::new());
         match self.spec.paned {
             None => {
@@ -334,33 +350,51 @@ impl FinalPanes {
         !self.spec.keys.is_empty()
     }
 
-    /// Puts all groups into runs; a state without group columns, one group a window, stays where it is.
+    /// Puts all groups into runs; a state without group columns, one group a window, stays where it is. What the disk does not take
+    /// stays too.
     pub(crate) fn spill(&mut self, scratch: &Scratch) -> Result<()> {
         if !self.can_spill() {
             return Ok(());
         }
         self.fold = None;
         let mut writer = RunWriter::new(scratch, self.spec.keys.len())?;
-        let mut write = |start: i64, state: &RecordBatch| -> Result<()> {
-            if state.num_rows() > 0 {
-                self.runs.entry(start).or_default().push(writer.write(state)?);
-            }
-            Ok(())
-        };
         while let Some((start, pane)) = self.panes.pop_first() {
-            write(start, &pane.into_state(&self.spec, start)?.1)?;
+            let (_, state) = pane.into_state(&self.spec, start)?;
+            if state.num_rows() == 0 {
+                continue;
+            }
+            match writer.write(&state) {
+                Ok(run) => self.runs.entry(start).or_default().push(run),
+                Err(error) => {
+                    self.take_back(start, &state)?;
+                    return Err(error);
+                }
+            }
         }
         for (start, states) in &mut self.complete {
-            std::mem::take(states).iter().try_for_each(|state| write(*start, state))?;
+            while let Some(state) = states.last() {
+                if state.num_rows() > 0 {
+                    let run = writer.write(state)?;
+                    self.runs.entry(*start).or_default().push(run);
+                }
+                states.pop();
+            }
         }
         let many: Vec<i64> =
             self.runs.iter().filter(|(_, runs)| runs.len() > RUNS_MAX).map(|(start, _)| *start).collect();
         for start in many {
-            let runs = self.runs.remove(&start).unwrap_or_default();
+            let runs = self.runs.get(&start).cloned().unwrap_or_default();
             let condensed = self.condensed(start, runs, Vec::new(), &mut writer)?;
             self.runs.insert(start, vec![condensed]);
         }
         Ok(())
+    }
+
+    /// The groups of a window that was taken out.
+    fn take_back(&mut self, start: i64, state: &RecordBatch) -> Result<()> {
+        let widths = self.widths()?;
+        let pane = pane_at(&mut self.panes, &self.spec, start)?;
+        pane.merge(&self.spec, &state.columns()[1..], state.num_rows(), &widths, &mut self.groups)
     }
 
     /// One run of several and of rows in memory, with each group once.

@@ -14,10 +14,11 @@ use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use futures::StreamExt;
 use serde::Serialize;
 use wattline_connect::archive::Archive;
+use wattline_core::gap::{Gap, merged};
 use wattline_core::ledger::{Events, LaneAccount, Ledger};
 use wattline_core::problem::{Advice, Problems};
 use wattline_core::record::{LaneId, column};
-use wattline_runtime::table::{DEAD_LETTERS, RULE_ERRORS};
+use wattline_runtime::table::{DEAD_LETTERS, OFFSET_GAPS, RULE_ERRORS};
 use wattline_runtime::verify::newest_epoch;
 
 use super::{Chain, Findings, note_unreadable};
@@ -25,6 +26,9 @@ use crate::table_text::{grouped, table};
 
 /// The record of a dead letter, after the stream that it was meant for.
 const OF_LETTER: [&str; 5] = ["stream", "record_topic", "record_partition", "record_offset", "record_index"];
+
+/// The lane of a gap and its offsets.
+const OF_GAP: [&str; 4] = ["record_topic", "record_partition", "record_offset", "next_offset"];
 
 const TWICE: Advice = Advice {
     means: "counts and sums over the table are wrong. A job writes an event once: a file was added by hand, or two jobs, or one \
@@ -50,6 +54,8 @@ pub(super) struct LaneLine {
     offsets: u64,
     first: i64,
     last: i64,
+    /// Offsets that were recorded to be gone.
+    gone: u64,
     missing: u64,
     /// The first few stretches of missing offsets.
     holes: Vec<(i64, i64)>,
@@ -73,6 +79,7 @@ pub(super) async fn check(
     {
         note_unreadable(DEAD_LETTERS, error, findings)?;
     }
+    let gaps = recorded_gaps(archive, chains, tables, findings).await?;
     for name in event_tables(chains, tables, findings) {
         let mut ledger = Ledger::default();
         let nameless = match read_events(archive, &name, &mut ledger).await {
@@ -87,7 +94,7 @@ pub(super) async fn check(
                 "table `{name}`: {nameless} rows do not say which record they are; another program wrote them"
             ));
         }
-        judge(&name, &ledger, letters.get(&name), findings);
+        judge(&name, &ledger, letters.get(&name), &gaps, findings);
     }
     check_positions(chains, findings).await
 }
@@ -99,11 +106,11 @@ fn event_tables(chains: &[Chain], tables: &BTreeMap<String, bool>, findings: &mu
         epochs.flat_map(|epoch| &epoch.lanes).map(|section| section.stream.clone()).collect();
     let slots: BTreeSet<&str> = chains.iter().map(|chain| chain.of.slot.as_str()).collect();
     if slots.len() == chains.len() {
-        names.extend([DEAD_LETTERS.to_owned(), RULE_ERRORS.to_owned()]);
+        names.extend([DEAD_LETTERS, RULE_ERRORS, OFFSET_GAPS].map(str::to_owned));
     } else {
         // Both count them from zero.
         findings.notes.push(format!(
-            "jobs with slots of one name share this archive: rows of `{DEAD_LETTERS}` and `{RULE_ERRORS}` are not told apart"
+            "jobs with slots of one name share this archive: rows of `{DEAD_LETTERS}`, `{RULE_ERRORS}` and `{OFFSET_GAPS}` are not told apart"
         ));
     }
     names.retain(|name| tables.contains_key(name));
@@ -151,6 +158,42 @@ async fn read_letters(archive: &Archive, letters: &mut BTreeMap<String, Ledger>)
     Ok(())
 }
 
+/// The offsets of each lane that are recorded to be gone: what the table says, and links whose rows wait for a file.
+async fn recorded_gaps(
+    archive: &Archive,
+    chains: &[Chain],
+    tables: &BTreeMap<String, bool>,
+    findings: &mut Findings,
+) -> Result<BTreeMap<LaneId, Vec<Gap>>> {
+    let mut gaps: BTreeMap<LaneId, Vec<Gap>> = BTreeMap::new();
+    for (lane, of_links) in chains.iter().flat_map(|chain| &chain.report.gaps) {
+        gaps.entry(lane.clone()).or_default().extend(of_links);
+    }
+    if tables.get(OFFSET_GAPS) == Some(&true)
+        && let Err(error) = read_gaps(archive, &mut gaps).await
+    {
+        note_unreadable(OFFSET_GAPS, error, findings)?;
+    }
+    Ok(gaps.into_iter().map(|(lane, gaps)| (lane, merged(gaps))).collect())
+}
+
+async fn read_gaps(archive: &Archive, gaps: &mut BTreeMap<LaneId, Vec<Gap>>) -> Result<()> {
+    let mut rows = std::pin::pin!(archive.read_columns(OFFSET_GAPS, &OF_GAP).await?);
+    while let Some(batch) = rows.next().await {
+        let batch: RecordBatch = batch?;
+        let topics = cast(batch.column(0), &DataType::Utf8)?;
+        let partitions = cast(batch.column(1), &DataType::Int32)?;
+        let [first, next] = [cast(batch.column(2), &DataType::Int64)?, cast(batch.column(3), &DataType::Int64)?];
+        let (topics, partitions) = (topics.as_string::<i32>(), partitions.as_primitive::<Int32Type>());
+        let (first, next) = (first.as_primitive::<Int64Type>(), next.as_primitive::<Int64Type>());
+        for row in (0..batch.num_rows()).filter(|row| topics.is_valid(*row)) {
+            let gap = Gap { first: first.value(row), next: next.value(row) };
+            gaps.entry(LaneId::new(topics.value(row), partitions.value(row))).or_default().push(gap);
+        }
+    }
+    Ok(())
+}
+
 /// Topic, partition, offset and index of a batch.
 struct Identity {
     topic: StringArray,
@@ -181,7 +224,13 @@ impl Identity {
 }
 
 /// Adds up rows and dead letters, lane by lane.
-fn judge(name: &str, rows: &Ledger, letters: Option<&Ledger>, findings: &mut Findings) {
+fn judge(
+    name: &str,
+    rows: &Ledger,
+    letters: Option<&Ledger>,
+    gaps: &BTreeMap<LaneId, Vec<Gap>>,
+    findings: &mut Findings,
+) {
     let mut problems = Problems::of(format!("table `{name}`"));
     let lanes: BTreeSet<&LaneId> =
         rows.lanes().chain(letters.into_iter().flat_map(|letters| letters.lanes())).collect();
@@ -200,7 +249,8 @@ fn judge(name: &str, rows: &Ledger, letters: Option<&Ledger>, findings: &mut Fin
         {
             problems.add(format!("lane {lane}: events that are rows and dead letters: {}", shown(&both)), BOTH);
         }
-        let account = LaneAccount::of(of_rows, of_letters);
+        let gaps = gaps.get(lane).map_or(&[][..], Vec::as_slice);
+        let account = LaneAccount::of(of_rows, of_letters, gaps);
         missing += account.missing;
         example = example.or_else(|| account.holes.first().map(|hole| (lane, *hole)));
         findings.lanes.push(line(name, lane, account, of_rows.and_then(|of| of.last())));
@@ -224,6 +274,7 @@ fn line(table: &str, lane: &LaneId, account: LaneAccount, last_row: Option<i64>)
         offsets: account.offsets,
         first: account.first,
         last: account.last,
+        gone: account.gone,
         missing: account.missing,
         holes: account.holes,
         id: lane.clone(),
@@ -298,9 +349,10 @@ pub(super) fn text(lanes: &[LaneLine]) -> String {
                 grouped(of.offsets),
                 of.first.to_string(),
                 of.last.to_string(),
+                grouped(of.gone),
                 grouped(of.missing),
             ]
         })
         .collect();
-    table(&["table", "lane", "rows", "dead letters", "offsets", "first", "last", "holes"], &rows)
+    table(&["table", "lane", "rows", "dead letters", "offsets", "first", "last", "gone", "holes"], &rows)
 }
