@@ -50,7 +50,7 @@ mod roll_forward;
 mod start;
 mod system_streams;
 
-pub use correction::{CorrectionPlan, corrected_schema};
+pub use correction::{CorrectionPlan, INSERT, RETRACT, corrected_schema, with_change};
 
 use epoch::Uncommitted;
 pub(crate) use epoch::held_bytes;

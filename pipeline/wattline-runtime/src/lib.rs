@@ -28,13 +28,14 @@ mod recovery;
 mod retry;
 #[cfg(test)]
 mod sim_tests;
+pub mod standing;
 pub mod table;
 pub mod verify;
 mod worker;
 
 pub use coordinator::{
-    CorrectionPlan, DecoderFactory, Job, JobSettings, LaneMatch, Programs, RulePlan, RunSummary, Running, StatePlan,
-    StreamPlan, corrected_schema, run, start,
+    CorrectionPlan, DecoderFactory, INSERT, Job, JobSettings, LaneMatch, Programs, RETRACT, RulePlan, RunSummary,
+    Running, StatePlan, StreamPlan, corrected_schema, run, start, with_change,
 };
 pub use error::{Error, Result};
 pub use intake::stream_schema;

@@ -7,8 +7,9 @@
 //! | `alerts` | record of an alert | `event_ts` |
 //! | `dead_letters` | refused record or event, with its raw bytes | `refused_at` |
 //! | `rule_errors` | rule that failed at run time | `failed_at` |
+//! | `restatements`, `redemptions` | change from outside of a job (`audit`) | `restated_at`, `redeemed_at` |
 //!
-//! The last two are streams as well ([`wattline_core::system_log`]): their rows have the system columns of events, and where
+//! `dead_letters` and `rule_errors` are streams as well ([`wattline_core::system_log`]): their rows have the system columns of events, and where
 //! the record in question stands is in the columns `record_…`.
 
 use std::sync::Arc;
@@ -25,6 +26,13 @@ use wattline_core::system_log::Recorded;
 use crate::alerting;
 use crate::error::{Error, Result};
 use crate::intake::stream_schema;
+
+mod audit;
+
+pub use audit::{
+    AUDIT_TABLES, Amended, REDEMPTIONS, RESTATEMENTS, Redemption, Restatement, redemption_batch, redemptions_table,
+    restatement_batch, restatements_table,
+};
 
 /// Name of the table of alerts.
 pub const ALERTS: &str = "alerts";
