@@ -15,8 +15,8 @@
 //! Delta library blocks in place when it reads a log.
 //!
 //! Map of the folder: `schema` types, `write` sort and encode, `stats` file statistics, `log` the state and bytes
-//! of commits, `table` the protocol of commits, `maintain` and `merge` background work, `read` looking at tables, `check` whether
-//! their files are what the log says, `pin` a table as a backup copies it.
+//! of commits, `table` the protocol of commits, `maintain` and `merge` background work, `take_out` taking rows out, `read` looking at
+//! tables, `check` whether their files are what the log says, `pin` a table as a backup copies it.
 
 mod check;
 mod log;
@@ -27,6 +27,7 @@ mod read;
 mod schema;
 mod stats;
 mod table;
+mod take_out;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -36,6 +37,7 @@ pub use maintain::{MaintainPolicy, MaintainReport};
 pub use pin::{ChainPin, PinnedTable};
 pub use read::TableInfo;
 pub(crate) use schema::{conform, table_schema};
+pub use take_out::IsOut;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -260,6 +260,11 @@ pub fn find(pattern: &str) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// The format that the endings of a name say, if they do.
+pub fn format_by_name(path: &Path) -> Option<FileFormat> {
+    format_of(path).0
+}
+
 /// What the endings of a name say.
 fn format_of(path: &Path) -> (Option<FileFormat>, Compression) {
     let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();

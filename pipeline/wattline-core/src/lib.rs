@@ -4,6 +4,7 @@
 //! of its arguments, so that the seeded simulator and the property tests can run all of it.
 
 pub mod alert;
+pub mod amendment;
 pub mod chain;
 pub mod chain_check;
 pub mod error;
@@ -16,6 +17,7 @@ pub mod manifest;
 pub mod offset_set;
 pub mod problem;
 pub mod record;
+pub mod redemption;
 pub mod system_log;
 pub mod time;
 pub mod wall_clock;

@@ -55,7 +55,7 @@ mod roll_forward;
 mod start;
 mod system_streams;
 
-pub use correction::{CorrectionPlan, corrected_schema};
+pub use correction::{CorrectionPlan, INSERT, RETRACT, corrected_schema, with_change};
 pub use exchange::ExchangePlan;
 pub(crate) use exchange::{INBOX, InboxMessage, read_messages};
 

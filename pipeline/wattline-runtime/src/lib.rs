@@ -29,13 +29,14 @@ mod retry;
 #[cfg(test)]
 mod sim_tests;
 pub mod snapshot;
+pub mod standing;
 pub mod table;
 pub mod verify;
 mod worker;
 
 pub use coordinator::{
-    CorrectionPlan, DecoderFactory, ExchangePlan, Job, JobSettings, LaneMatch, Programs, RulePlan, RunSummary, Running,
-    StatePlan, StreamPlan, corrected_schema, run, start,
+    CorrectionPlan, DecoderFactory, ExchangePlan, INSERT, Job, JobSettings, LaneMatch, Programs, RETRACT, RulePlan,
+    RunSummary, Running, StatePlan, StreamPlan, corrected_schema, run, start, with_change,
 };
 pub use error::{Error, Result};
 pub use intake::stream_schema;

@@ -8,8 +8,9 @@
 //! | `dead_letters` | refused record or event, with its raw bytes | `refused_at` |
 //! | `rule_errors` | rule that failed at run time | `failed_at` |
 //! | `offset_gaps` | stretch of offsets that were gone from the source | `found_at` |
+//! | `restatements`, `redemptions` | change from outside of a job (`audit`) | `restated_at`, `redeemed_at` |
 //!
-//! The last three are streams as well ([`wattline_core::system_log`]): their rows have the system columns of events, and where
+//! `dead_letters`, `rule_errors` and `offset_gaps` are streams as well ([`wattline_core::system_log`]): their rows have the system columns of events, and where
 //! the record in question stands is in the columns `record_…`.
 
 use std::sync::Arc;
@@ -27,6 +28,13 @@ use wattline_core::system_log::Recorded;
 use crate::alerting;
 use crate::error::{Error, Result};
 use crate::intake::stream_schema;
+
+mod audit;
+
+pub use audit::{
+    AUDIT_TABLES, Amended, REDEMPTIONS, RESTATEMENTS, Redemption, Restatement, redemption_batch, redemptions_table,
+    restatement_batch, restatements_table,
+};
 
 /// Name of the table of alerts.
 pub const ALERTS: &str = "alerts";

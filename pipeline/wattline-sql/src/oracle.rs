@@ -39,6 +39,15 @@ pub async fn run_rule(
     collect(set, read_batches(compiled.logical.clone(), streams, compiled.delay_ms)?).await
 }
 
+/// Which events of a table a rule is run over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Events {
+    /// Those within its delay, as on the stream.
+    WithinDelay,
+    /// Late ones too.
+    All,
+}
+
 /// Runs a rule over tables that hold the events of its streams, as the archive does: columns in other types are cast, those that a table
 /// lacks are NULL. Of each stream only events from `between_us.0` until before `between_us.1` are read.
 ///
@@ -49,12 +58,17 @@ pub async fn run_rule_over(
     rule: &str,
     tables: &BTreeMap<String, Arc<dyn TableProvider>>,
     between_us: (i64, i64),
+    events: Events,
 ) -> Result<RecordBatch, Error> {
     let (_, compiled) = set.rule(rule).ok_or_else(|| Error::UnknownRule { rule: rule.to_owned() })?;
+    let delay_ms = match events {
+        Events::WithinDelay => compiled.delay_ms,
+        Events::All => i64::MAX,
+    };
     let rewritten = compiled.logical.clone().transform_up_with_subqueries(|node| {
         let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
         match StreamSource::of(&scan.source).map(|source| source.stream.clone()) {
-            Some(stream) => Ok(Transformed::yes(archived(&scan, &stream, tables, compiled.delay_ms, between_us)?)),
+            Some(stream) => Ok(Transformed::yes(archived(&scan, &stream, tables, delay_ms, between_us)?)),
             None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
         }
     })?;

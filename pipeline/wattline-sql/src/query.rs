@@ -83,7 +83,9 @@ fn current_rows(table: &str, fields: &Fields) -> String {
     )
 }
 
-fn holds_floats(data_type: &DataType) -> bool {
+/// Whether values of a type are floating-point numbers, or hold some: they do not tell rows apart.
+#[must_use]
+pub fn holds_floats(data_type: &DataType) -> bool {
     match data_type {
         DataType::List(item) => holds_floats(item.data_type()),
         DataType::Struct(fields) => fields.iter().any(|field| holds_floats(field.data_type())),

@@ -53,6 +53,8 @@ pub struct CompiledRule {
     /// How far apart in event time two events can be that share a result, microseconds: what late events can change. Only of
     /// rules with `late = "update"`.
     pub reach_us: Option<i64>,
+    /// The same of every rule; `None` if time does not bound it.
+    pub bound_us: Option<i64>,
     /// Position of the output column that says when: `Timestamp(Microsecond, "UTC")`.
     pub event_time_column: usize,
     /// Positions of the entity columns.
@@ -588,7 +590,7 @@ fn assemble(
     streams.dedup();
     // The watermark goes by all streams of a rule, so what it holds of one is not what a rule over that one holds.
     let sources = streams.join("\n");
-    let span_us = plan.span_us();
+    let (span_us, bound_us) = (plan.span_us(), plan.reach_us().ok());
     let ordered = matches!((&plan.root, &plan.feeds[..]), (Node::Feed(_), [Feed { hold: Hold::Rows, .. }]));
     // What is corrected differs from what is not, but what they keep is the same.
     let late = if header.late == LatePolicy::Update { "late update\n" } else { "" };
@@ -617,6 +619,7 @@ fn assemble(
         delay_ms,
         span_us,
         reach_us,
+        bound_us,
         ordered,
         plan,
         logical,

@@ -77,7 +77,7 @@ pub(crate) enum Command {
     /// Look at the rules: what there are, what each does, which verdicts change between two.
     #[command(subcommand)]
     Rules(RulesCommand),
-    /// Run a rule over the events of the archive, as plain SQL, and print its rows or what changes against another.
+    /// Run a rule over the events of the archive, as plain SQL: print its rows or what changes against another, or restate a period. Or redeem dead letters.
     Replay(ReplayArgs),
     /// Look at the alerts of the archive.
     #[command(subcommand)]
@@ -329,14 +329,23 @@ pub(crate) struct RulesDiffArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
-    /// Id of a rule of the job, or the path of a rule file, which takes the place of the job's rule of that id.
-    pub(crate) rule: String,
+    /// Id of a rule of the job, or the path of a rule file, which takes the place of the job's rule of that id. With `--write` as many ids as there are to restate.
+    #[arg(value_name = "RULE", required_unless_present = "dead_letters", conflicts_with = "dead_letters")]
+    pub(crate) rules: Vec<String>,
     /// Print what changes against this rule instead of the rows.
-    #[arg(long, value_name = "RULE")]
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["write", "dead_letters"])]
     pub(crate) compare: Option<String>,
     /// The rows of this rule, which reads the other.
-    #[arg(long, value_name = "RULE")]
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["write", "dead_letters"])]
     pub(crate) of: Option<String>,
+    /// Restate the period: compute the rows of the rules again from all events of the archive, late ones too, and put what differs into their tables, as a new revision.
+    #[arg(long, requires_all = ["from", "to"], conflicts_with = "dead_letters")]
+    pub(crate) write: bool,
+    /// Decode dead letters again with the schemas, mappings and limits of now; what is accepted goes into the raw tables.
+    #[arg(long)]
+    pub(crate) dead_letters: bool,
+    #[command(flatten)]
+    pub(crate) amend: AmendArgs,
     #[command(flatten)]
     pub(crate) stretch: Stretch,
     #[command(flatten)]
@@ -344,6 +353,32 @@ pub(crate) struct ReplayArgs {
     /// What to print.
     #[arg(long, value_enum, default_value_t = QueryFormat::Text)]
     pub(crate) format: QueryFormat,
+}
+
+/// How `replay --write` and `replay --dead-letters` change the archive.
+#[derive(Debug, Args)]
+pub(crate) struct AmendArgs {
+    /// Say what would change, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// With `--write`: why, for the table `restatements`. With `--dead-letters`: only records refused with this reason.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Who asks for it, for the tables `restatements` and `redemptions` (default: the user of the session).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    /// With `--write`: where rows have to be withdrawn from a table without `_change` and `_revision`, add these columns.
+    #[arg(long, requires = "write")]
+    pub(crate) add_columns: bool,
+    /// With `--dead-letters`: only of this stream.
+    #[arg(long, requires = "dead_letters")]
+    pub(crate) stream: Option<String>,
+    /// With `--dead-letters`: only those refused from this instant or day (UTC) on.
+    #[arg(long, value_name = "INSTANT", requires = "dead_letters")]
+    pub(crate) since: Option<String>,
+    #[cfg(debug_assertions)]
+    #[command(flatten)]
+    pub(crate) crash: crate::adapt::crash_points::CrashArgs,
 }
 
 /// A stretch of event time.

@@ -372,22 +372,32 @@ fn open_files(stream: &LoadedStream, pattern: &str, clock: &Arc<dyn Clock>) -> R
     FileSource::open(source, clock_ms(clock)).with_context(|| format!("opening the files of stream `{}`", stream.name))
 }
 
-fn stream_plan(stream: &LoadedStream, lanes: LaneMatch) -> StreamPlan {
+/// The raw table of a stream.
+pub(crate) fn stream_table(stream: &LoadedStream) -> TableSpec {
     let event_time = stream.schema.event_time_field().name.clone();
     let mut sort_by = stream.schema.key.clone();
     sort_by.push(event_time.clone());
-    let table = TableSpec {
+    TableSpec {
         name: stream.name.clone(),
         description: stream.schema.doc.clone().unwrap_or_default(),
         schema: stream.arrow.clone(),
-        event_time: event_time.clone(),
+        event_time,
         sort_by,
-    };
+    }
+}
+
+/// The bounds of the event times of a stream.
+pub(crate) fn time_guard(stream: &LoadedStream) -> TimeGuard {
+    TimeGuard { future_bound_ms: stream.config.future_bound.0, oldest_us: stream.oldest_us }
+}
+
+fn stream_plan(stream: &LoadedStream, lanes: LaneMatch) -> StreamPlan {
+    let table = stream_table(stream);
     StreamPlan {
         name: stream.name.clone(),
         schema: stream.schema.arrow.clone(),
-        event_time,
-        guard: TimeGuard { future_bound_ms: stream.config.future_bound.0, oldest_us: stream.oldest_us },
+        event_time: table.event_time.clone(),
+        guard: time_guard(stream),
         idle_timeout: stream.config.idle_timeout.duration(),
         start: stream.start,
         on_gap: stream.config.on_gap.as_ref().map(|on_gap| *on_gap.get_ref()).unwrap_or_default(),
@@ -487,7 +497,8 @@ fn column_name(rule: &CompiledRule, at: usize) -> String {
     rule.output_schema.field(at).name().clone()
 }
 
-fn result_table(rule: &CompiledRule) -> TableSpec {
+/// The table of a rule that is one.
+pub(crate) fn result_table(rule: &CompiledRule) -> TableSpec {
     let event_time = column_name(rule, rule.event_time_column);
     let mut sort_by: Vec<String> = rule.header.key.clone();
     if sort_by.is_empty() {

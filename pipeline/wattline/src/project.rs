@@ -16,7 +16,7 @@ use wattline_connect::reference::{ReferenceOptions, load_reference};
 use wattline_decode::{Limits, Mapping, StreamSchema};
 use wattline_runtime::port::Position;
 use wattline_runtime::stream_schema;
-use wattline_runtime::table::{SystemStream, system_streams, system_tables};
+use wattline_runtime::table::{AUDIT_TABLES, SystemStream, system_streams, system_tables};
 use wattline_sql::diagnostic::code;
 use wattline_sql::{Catalog, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream, UserFunctions, rule_of};
 
@@ -331,6 +331,11 @@ impl Project {
     }
 }
 
+/// Whether that is the name of a table of wattline itself.
+fn is_own_table(name: &str) -> bool {
+    AUDIT_TABLES.contains(&name) || system_tables().iter().any(|table| table.name == name)
+}
+
 struct Loader {
     diagnostics: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
@@ -409,8 +414,7 @@ impl Loader {
 
     /// A rule's table may not be one that the job has anyway.
     fn check_table_names(&mut self, rules: &RuleSet) {
-        let taken = system_tables();
-        for rule in rules.rules().iter().filter(|rule| taken.iter().any(|table| table.name == rule.header.id)) {
+        for rule in rules.rules().iter().filter(|rule| is_own_table(&rule.header.id)) {
             let message = format!("`{}` is a table of wattline itself", rule.header.id);
             let help = "give the rule another id".to_owned();
             self.mistake("WL-1141", &rule.path, rule.header.span_of("id"), message, Some(help));
@@ -460,9 +464,8 @@ impl Loader {
 
     fn streams(&mut self, file: &str, config: &Config, catalog: &mut Catalog) -> Vec<LoadedStream> {
         let mut loaded = Vec::new();
-        let taken = system_tables();
         for (name, stream) in &config.streams {
-            if taken.iter().any(|table| table.name == *name) {
+            if is_own_table(name) {
                 let message = format!("`{name}` is a table of wattline itself");
                 let help = "give the stream another name".to_owned();
                 self.mistake("WL-1110", file, stream.span(), message, Some(help));

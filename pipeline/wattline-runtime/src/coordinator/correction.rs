@@ -32,6 +32,7 @@ use wattline_core::exchange::ArchivedLane;
 use wattline_core::late::LateStretches;
 use wattline_core::manifest::{Correction, LaneSection};
 use wattline_core::record::{LaneId, column};
+use wattline_core::redemption::REDEEMED_LATENESS_MS;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use super::{Coordinator, INBOX, Instant, Programs, RulePlan};
@@ -49,9 +50,9 @@ const READS_MAX: u32 = 3;
 const READ_PAUSE: Duration = Duration::from_millis(200);
 
 /// The word for rows that are results.
-const INSERT: &str = "insert";
+pub const INSERT: &str = "insert";
 /// The word for rows that are results no longer.
-const RETRACT: &str = "retract";
+pub const RETRACT: &str = "retract";
 
 /// How the results of a rule are corrected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +72,10 @@ pub fn corrected_schema(schema: &SchemaRef) -> SchemaRef {
 }
 
 /// Rows as the table of a corrected rule holds them.
-fn with_change(rows: &RecordBatch, change: &str, revision: i64) -> Result<RecordBatch> {
+///
+/// # Errors
+/// [`Error::Arrow`] if the batch cannot be built.
+pub fn with_change(rows: &RecordBatch, change: &str, revision: i64) -> Result<RecordBatch> {
     let mut columns = rows.columns().to_vec();
     columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(change, rows.num_rows()))));
     columns.push(Arc::new(Int64Array::from_value(revision, rows.num_rows())));
@@ -430,8 +434,11 @@ impl Seen {
                 let cut = cuts.get(&lane);
                 known = Some((lane, cut));
             }
-            // Lanes of others, and rows that are in no closed file of ours, are not seen.
-            let cut = known.as_ref().and_then(|(_, cut)| *cut).filter(|cut| (cut.since..cut.end).contains(&offset));
+            // Lanes of others, rows that are in no closed file of ours, and rows that were dead letters are not seen: the last came
+            // behind offsets that count as corrected, and only a restatement takes them in.
+            let is_redeemed = lateness.value(row) == REDEEMED_LATENESS_MS;
+            let cut = known.as_ref().and_then(|(_, cut)| *cut);
+            let cut = cut.filter(|cut| !is_redeemed && (cut.since..cut.end).contains(&offset));
             rows.push(
                 cut.map(|cut| SeenRow { on_time: lateness.value(row) <= delay_ms, corrected: offset < cut.corrected }),
             );

@@ -52,14 +52,7 @@ pub(crate) struct Tables {
 #[async_trait]
 impl port::Archive for Tables {
     async fn ensure_table(&self, spec: &table::TableSpec) -> Result<()> {
-        let spec = TableSpec {
-            name: spec.name.clone(),
-            schema: spec.schema.clone(),
-            time_column: Some(spec.event_time.clone()),
-            sort_by: spec.sort_by.clone(),
-            description: spec.description.clone(),
-        };
-        self.archive.ensure_table(spec).await.map_err(port_error)
+        self.archive.ensure_table(archive_spec(spec)).await.map_err(port_error)
     }
 
     async fn write_files(&self, table: &str, batches: Vec<RecordBatch>, tag: &FileTag) -> Result<Vec<AddedFile>> {
@@ -88,7 +81,18 @@ impl port::Archive for Tables {
     }
 }
 
-fn added(file: AddFile) -> AddedFile {
+/// A table of the job as the archive is told of it.
+pub(crate) fn archive_spec(spec: &table::TableSpec) -> TableSpec {
+    TableSpec {
+        name: spec.name.clone(),
+        schema: spec.schema.clone(),
+        time_column: Some(spec.event_time.clone()),
+        sort_by: spec.sort_by.clone(),
+        description: spec.description.clone(),
+    }
+}
+
+pub(crate) fn added(file: AddFile) -> AddedFile {
     AddedFile {
         path: file.path,
         size_bytes: file.size_bytes,

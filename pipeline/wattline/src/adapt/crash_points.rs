@@ -122,7 +122,7 @@ impl CrashPoints {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the process is to vanish without any word")]
-    fn come_to(&self, moment: &str) {
+    pub(crate) fn come_to(&self, moment: &str) {
         let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         let time = times.entry(moment.to_owned()).or_default();
         *time += 1;

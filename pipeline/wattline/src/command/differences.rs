@@ -182,6 +182,12 @@ impl Differences {
         Ok(())
     }
 
+    /// Rows about the same that differ, rows that are on the first side only, and on the second.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        let changed = self.judged_otherwise.len() + self.otherwise_changed.len();
+        (changed, self.only_old.len(), self.only_new.len())
+    }
+
     /// For people: counts, then so many rows.
     pub(super) fn text(&self, limit: usize) -> String {
         let count = |name: String, [old, new]: [usize; 2]| vec![name, old.to_string(), new.to_string()];

@@ -63,6 +63,11 @@ async fn promised_files(archive: &Archive) -> Result<Option<BTreeMap<String, BTr
             promised.entry(table).or_default().extend(files.into_iter().map(|file| file.path));
         }
     }
+    for (amendment, _) in super::amend::newest_of_all(archive).await? {
+        for (table, files) in amendment.adds {
+            promised.entry(table).or_default().extend(files.into_iter().map(|file| file.path));
+        }
+    }
     if !is_whole {
         report::print_error(
             "nothing was deleted: it is not known which files are still needed; see `wattline archive verify`\n",
