@@ -33,8 +33,8 @@ pub mod verify;
 mod worker;
 
 pub use coordinator::{
-    CorrectionPlan, DecoderFactory, Job, JobSettings, LaneMatch, Programs, RulePlan, RunSummary, Running, StatePlan,
-    StreamPlan, corrected_schema, run, start,
+    BackfillPlan, CorrectionPlan, DecoderFactory, Job, JobSettings, LaneMatch, Programs, RulePlan, RunSummary, Running,
+    StatePlan, StreamPlan, backfilled_schema, corrected_schema, run, start,
 };
 pub use error::{Error, Result};
 pub use intake::stream_schema;

@@ -13,6 +13,7 @@ use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
+use super::backfill::Backfills;
 use super::references::{FRESHNESS, ReferenceTables};
 use super::system_streams::SystemLane;
 use super::{Coordinator, Job, LaneStatus, RulePlan, StreamPlan, Uncommitted, WORKER_QUEUE_BLOCKS, epoch, gone};
@@ -37,7 +38,6 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     let (slot, progress) = (job.settings.slot.clone(), Arc::clone(&job.progress));
     let mut past = until_done("reading the chain", &progress, || read_past(job.store.as_ref(), &slot)).await?;
     let fresh = past.had_ended();
-    let progress_of_rules = progress_of_rules(&job.rules, &job.streams, &past, fresh);
     let system = SystemLane::all(&slot, job.streams.len(), &job.rules, &past, fresh);
     let (workers, threads) =
         start_workers(&job.streams, &job.rules, job.decoders.as_ref(), job.lane_programs, &progress)?;
@@ -57,9 +57,10 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         rules_revision: rules_revision(&job.rules),
         references: job.references,
         reference_tables: ReferenceTables::new(job.reference_tables),
-        progress_of_rules,
+        progress_of_rules: progress_of_rules(&job.rules, &job.streams, &past, fresh),
         final_program: job.final_program,
         programs: job.programs,
+        backfills: Backfills::of(&job.rules, &job.streams, &past),
         lifecycle: std::mem::take(&mut past.lifecycle),
         archive: job.archive,
         alert_sink: job.alert_sink,
@@ -259,8 +260,10 @@ impl Coordinator {
                 let stages = until_done(&what, &self.progress, || load_frames(store, path)).await?;
                 self.restore_stages(path, stages)?;
             }
+            // What an earlier life of a rule kept that waits for its past is part of that past.
+            let known = self.states.iter().enumerate().filter(|(state, _)| !self.is_awaited(*state));
             let by_fingerprint: HashMap<&str, usize> =
-                self.states.iter().enumerate().map(|(state, plan)| (plan.fingerprint.as_str(), state)).collect();
+                known.map(|(state, plan)| (plan.fingerprint.as_str(), state)).collect();
             for path in &past.state_objects {
                 let store = self.chain.store.as_ref();
                 let what = format!("reading `{path}`");
@@ -321,6 +324,10 @@ impl Coordinator {
             }
         }
         for rule in 0..self.rules.len() {
+            if self.waits(rule) {
+                self.final_program.hold(rule);
+                continue;
+            }
             let began_us = self.began_before_us(rule);
             if began_us != BEFORE_TIME {
                 self.final_program.begin_at(rule, began_us);
@@ -336,7 +343,8 @@ impl Coordinator {
                 return Err(bad(format!("`{name}` is no name of a stage")));
             };
             // Rules of one text have one fingerprint, and keep the same.
-            for rule in (0..self.rules.len()).filter(|rule| self.rules[*rule].fingerprint == fingerprint) {
+            let is_of = |rule: &usize| self.rules[*rule].fingerprint == fingerprint && !self.waits(*rule);
+            for rule in (0..self.rules.len()).filter(is_of).collect::<Vec<_>>() {
                 let state = StageState { rule, taken_us, part, batch: batch.clone() };
                 self.final_program.restore_stage(&state).map_err(bad)?;
                 self.final_program.relieve()?;
@@ -347,9 +355,9 @@ impl Coordinator {
 
     /// Before any state comes in: what was final is not taken in again. Rules that are all new leave alone the windows that
     /// began before them; a new rule that shares the state of an older one finds these windows whole, and gives them too.
-    fn ignored_until_us(&self, state: usize) -> i64 {
-        let rules = &self.states[state].rules;
-        let ignored = rules.iter().map(|rule| self.began_before_us(*rule)).min().unwrap_or(BEFORE_TIME);
+    pub(super) fn ignored_until_us(&self, state: usize) -> i64 {
+        let rules = self.states[state].rules.iter().filter(|rule| !self.waits(**rule));
+        let ignored = rules.map(|rule| self.began_before_us(*rule)).min().unwrap_or(BEFORE_TIME);
         self.final_until_us(state).max(ignored)
     }
 
