@@ -4,6 +4,7 @@
 //! [`oracle`] computes what the rules must have said with plain DataFusion over the raw table. The tests never look
 //! inside the program: they read its tables, its alert topic, its messages and its exit status.
 
+mod backfill;
 mod counts;
 mod crash;
 mod demo;

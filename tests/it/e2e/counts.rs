@@ -130,7 +130,7 @@ pub(super) fn alerts_are_published_once(folder: &JobFolder, broker: &TestBroker,
 }
 
 /// Key and payload of every message that a careful consumer sees.
-fn committed_messages(broker: &TestBroker, topic: &str) -> Result<Vec<(String, Vec<u8>)>> {
+pub(super) fn committed_messages(broker: &TestBroker, topic: &str) -> Result<Vec<(String, Vec<u8>)>> {
     let consumer: BaseConsumer = broker
         .client_config()
         .set("group.id", format!("{topic}-reader"))
