@@ -27,6 +27,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+mod history;
+mod orphans;
+
+pub use history::History;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -241,6 +246,9 @@ pub struct AlertRecord {
     pub runbook: Option<String>,
     /// Whether late events changed what had been said before.
     pub corrected: bool,
+    /// Whether it comes of the past of a rule that is new, as the archive holds it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub backfilled: bool,
 }
 
 impl AlertRecord {
@@ -300,26 +308,6 @@ impl Lifecycle {
         let record = status.map(|status| record(rule, row, &state, status));
         self.states.entry(rule.id.clone()).or_default().insert(entity_id, state);
         record
-    }
-
-    /// Resolves the open alerts that no rule looks after any more: nothing would ever resolve them. Gives the records to publish.
-    pub fn withdraw(&mut self, is_looked_after: impl Fn(&AlertState) -> bool) -> Vec<AlertRecord> {
-        let gone = |state: &&AlertState| state.status == Status::Open && !is_looked_after(state);
-        let mut orphans: Vec<AlertState> =
-            self.states.values().flat_map(HashMap::values).filter(gone).cloned().collect();
-        orphans.sort_by(|a, b| (&a.rule_id, &a.entity_id).cmp(&(&b.rule_id, &b.entity_id)));
-        let resolved = |state: AlertState| {
-            let state = AlertState {
-                status: Status::Resolved,
-                revision: state.revision + 1,
-                notified_us: state.last_seen_us,
-                ..state
-            };
-            self.changed.insert((state.rule_id.clone(), state.entity_id.clone()), state.clone());
-            self.restore(state.clone());
-            orphaned(state)
-        };
-        orphans.into_iter().map(resolved).collect()
     }
 
     /// Takes in that late events changed a row: what it was, and what it is, and how the entity stands with all its rows. Both
@@ -509,6 +497,7 @@ fn record(rule: &AlertRule, row: AlertRow, state: &AlertState, status: Status) -
         source: row.source,
         runbook: rule.runbook.clone(),
         corrected: false,
+        backfilled: false,
     }
 }
 
@@ -528,39 +517,6 @@ fn withdrawal(rule: &AlertRule, row: AlertRow) -> AlertRecord {
         resolved_us: Some(occurred.event_us),
         occurrences: 0,
         ..occurred
-    }
-}
-
-/// The last record of an alert whose rule is gone: what the rule would say of it is not known any more.
-fn orphaned(state: AlertState) -> AlertRecord {
-    AlertRecord {
-        fingerprint: state.fingerprint,
-        revision: state.revision,
-        status: Status::Resolved,
-        severity: state.severity,
-        rule_id: state.rule_id,
-        rule_version: "removed".to_owned(),
-        title: "The rule is no longer run".to_owned(),
-        title_zh: Some("规则已不再运行".to_owned()),
-        standard: None,
-        category: "general".to_owned(),
-        entity: vec![("entity".to_owned(), state.entity_id.clone())],
-        entity_id: state.entity_id,
-        measured: None,
-        limit_low: None,
-        limit_high: None,
-        unit: None,
-        event_us: state.last_seen_us,
-        window_us: None,
-        first_seen_us: state.first_seen_us,
-        last_seen_us: state.last_seen_us,
-        resolved_us: Some(state.last_seen_us),
-        occurrences: state.occurrences,
-        peak_measured: state.peak_measured,
-        evidence: r#"{"reason":"the rule is no longer run"}"#.to_owned(),
-        source: None,
-        runbook: None,
-        corrected: false,
     }
 }
 

@@ -28,6 +28,8 @@ pub mod column {
     pub const CHANGE: &str = "_change";
     /// In the table of a rule that corrects its results: 1 for what came out first, higher for each correction.
     pub const REVISION: &str = "_revision";
+    /// In the table of a rule that is backfilled: the clock when the row was computed from the archive, null for rows of the stream.
+    pub const BACKFILLED_AT: &str = "_backfilled_at";
 
     /// The four columns that identify an event.
     pub const IDENTITY: [&str; 4] = [TOPIC, PARTITION, OFFSET, INDEX];

@@ -353,6 +353,9 @@ pub fn explanation(record: &AlertRecord) -> String {
     if record.corrected {
         say(format_args!("; corrected by late events"));
     }
+    if record.backfilled {
+        say(format_args!("; found in the archive when the rule was new"));
+    }
     if let Some(standard) = &record.standard {
         say(format_args!(" ({standard})"));
     }
@@ -409,6 +412,7 @@ fn payload_with(record: &AlertRecord, evidence: Value) -> Vec<u8> {
         "source": source,
         "runbook": record.runbook,
         "corrected": record.corrected,
+        "backfilled": record.backfilled,
     });
     value.to_string().into_bytes()
 }

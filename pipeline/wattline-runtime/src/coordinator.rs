@@ -44,6 +44,7 @@ use crate::progress::Progress;
 use crate::table::{RuleError, TableSpec};
 use crate::worker::{LaneNumber, WorkerMessage, WorkerReport};
 
+mod backfill;
 mod clock_set;
 mod correction;
 mod epoch;
@@ -55,6 +56,7 @@ mod roll_forward;
 mod start;
 mod system_streams;
 
+pub use backfill::{BackfillPlan, backfilled_schema};
 pub use correction::{CorrectionPlan, INSERT, RETRACT, corrected_schema, with_change};
 pub use exchange::ExchangePlan;
 pub(crate) use exchange::{INBOX, InboxMessage, read_messages};
@@ -170,6 +172,8 @@ pub struct RulePlan {
     pub alert: Option<AlertPlan>,
     /// How late events correct its results, if they do.
     pub correction: Option<CorrectionPlan>,
+    /// How it is given its past if it is new, if it is.
+    pub backfill: Option<BackfillPlan>,
 }
 
 impl RulePlan {
@@ -330,6 +334,7 @@ struct Coordinator {
     progress_of_rules: Vec<RuleProgress>,
     final_program: Box<dyn FinalProgram>,
     programs: Box<Programs>,
+    backfills: backfill::Backfills,
     lifecycle: Lifecycle,
     archive: Arc<dyn Archive>,
     alert_sink: Option<Arc<dyn AlertSink>>,
@@ -432,13 +437,16 @@ impl Coordinator {
             || self.reference_tables.has_reloaded();
         if checkpoint || self.last_tick.elapsed() >= self.settings.tick {
             self.tick(checkpoint, false).await?;
+            if checkpoint {
+                self.backfill_at_checkpoint().await?;
+            }
             if checkpoint && self.last_correction.elapsed() >= self.settings.correction {
                 self.correct().await?;
             }
             self.advance_silent_lanes()?;
             self.start_maintenance();
         }
-        Ok(())
+        self.read_on().await
     }
 
     fn all_ended(&mut self) -> bool {
@@ -498,6 +506,9 @@ impl Coordinator {
     async fn drain(&mut self, ended: bool) -> Result<()> {
         self.stop_sources();
         self.tick(true, ended).await?;
+        if ended {
+            self.backfill_rest().await?;
+        }
         if ended && self.correct().await? {
             self.tick(true, false).await?;
         }
@@ -653,7 +664,7 @@ impl Coordinator {
 
     /// Takes partial state in, unless nobody will ask for it.
     fn merge(&mut self, delta: &StateDelta) -> Result<()> {
-        if self.states[delta.state].rules.iter().all(|rule| self.has_stopped(*rule)) {
+        if self.states[delta.state].rules.iter().all(|rule| self.is_silent(*rule)) {
             return Ok(());
         }
         if let Err(message) = self.final_program.merge(delta) {
@@ -778,7 +789,7 @@ impl Coordinator {
         let mut of_alerts = Vec::new();
         loop {
             let output = self.advance_program(watermarks_us).await?;
-            let is_given = |rule: usize| !self.has_stopped(rule) && !self.awaits_slots(rule);
+            let is_given = |rule: usize| !self.is_silent(rule) && !self.awaits_slots(rule);
             let rows = output.rows.into_iter().filter(|rows| is_given(rows.rule));
             let (alerts, rows): (Vec<_>, Vec<_>) = rows.partition(|rows| self.rules[rows.rule].alert.is_some());
             of_alerts.extend(alerts);
@@ -801,7 +812,7 @@ impl Coordinator {
         }
         self.write_early().await?;
         self.take_rows(of_alerts)?;
-        for rule in (0..self.rules.len()).filter(|rule| !self.has_stopped(*rule)).collect::<Vec<_>>() {
+        for rule in (0..self.rules.len()).filter(|rule| !self.is_silent(*rule)).collect::<Vec<_>>() {
             let watermark_us = self.rule_watermark_us(rule);
             let progress = &mut self.progress_of_rules[rule];
             progress.final_until_us = progress.final_until_us.max(watermark_us);
@@ -813,6 +824,9 @@ impl Coordinator {
     fn take_rows(&mut self, rows: Vec<RuleRows>) -> Result<()> {
         let mut candidates = Vec::new();
         for rows in &rows {
+            if self.waits(rows.rule) {
+                continue;
+            }
             let rule = &self.rules[rows.rule];
             if let Some(spec) = &rule.table {
                 Progress::add(&self.progress.result_rows, rows.batch.num_rows());

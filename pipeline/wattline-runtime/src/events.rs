@@ -219,6 +219,56 @@ impl CleanupFailed<'_> {
     }
 }
 
+/// The past of a rule begins to be computed.
+pub(crate) struct BackfillBegun<'a> {
+    pub(crate) rule: &'a str,
+    pub(crate) from_us: i64,
+}
+
+impl BackfillBegun<'_> {
+    pub(crate) fn emit(&self) {
+        let from = crate::alerting::rfc3339(self.from_us);
+        info!(
+            rule = self.rule,
+            from, "a rule is new: its past is computed from the archive before it joins the stream"
+        );
+    }
+}
+
+/// A rule was given its past and goes on with the stream.
+pub(crate) struct Backfilled<'a> {
+    pub(crate) rule: &'a str,
+    pub(crate) read: usize,
+    pub(crate) rows: usize,
+    pub(crate) told: usize,
+    pub(crate) took: Duration,
+}
+
+impl Backfilled<'_> {
+    pub(crate) fn emit(&self) {
+        info!(
+            rule = self.rule,
+            events = self.read,
+            rows = self.rows,
+            open_alerts = self.told,
+            took_ms = self.took.as_millis(),
+            "the rule has its past and joins the stream"
+        );
+    }
+}
+
+/// The archive could not be read for the past of a rule.
+pub(crate) struct BackfillPostponed<'a> {
+    pub(crate) rule: &'a str,
+    pub(crate) error: &'a Error,
+}
+
+impl BackfillPostponed<'_> {
+    pub(crate) fn emit(&self) {
+        warn!(rule = self.rule, error = %chain(self.error), "the past of a rule cannot be computed now: it is begun again at a later checkpoint");
+    }
+}
+
 /// The outside is in trouble.
 pub(crate) struct SourceTrouble<'a> {
     pub(crate) message: &'a str,

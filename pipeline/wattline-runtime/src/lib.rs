@@ -35,8 +35,8 @@ pub mod verify;
 mod worker;
 
 pub use coordinator::{
-    CorrectionPlan, DecoderFactory, ExchangePlan, INSERT, Job, JobSettings, LaneMatch, Programs, RETRACT, RulePlan,
-    RunSummary, Running, StatePlan, StreamPlan, corrected_schema, run, start, with_change,
+    BackfillPlan, CorrectionPlan, DecoderFactory, ExchangePlan, INSERT, Job, JobSettings, LaneMatch, Programs, RETRACT,
+    RulePlan, RunSummary, Running, StatePlan, StreamPlan, backfilled_schema, corrected_schema, run, start, with_change,
 };
 pub use error::{Error, Result};
 pub use intake::stream_schema;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use wattline_core::alert::AlertRecord;
 use wattline_core::gap::LogBounds;
 use wattline_core::manifest::AddedFile;
@@ -294,6 +295,15 @@ pub trait FinalProgram: Send {
     /// For a rule that begins while the program runs: nothing that is final at the watermark is given.
     fn leave_out(&mut self, rule: usize, watermark_us: i64);
 
+    /// For a rule that is to be given its past: nothing comes from it, and its stages keep nothing, until it goes on.
+    fn hold(&mut self, rule: usize);
+
+    /// Empties a state and puts it at a watermark: what is merged next is all that it holds.
+    fn renew(&mut self, state: usize, watermark_us: i64);
+
+    /// A rule that was held goes on, with empty stages: everything that it gives final at the watermark is out.
+    fn go_on(&mut self, rule: usize, given_us: i64);
+
     /// The watermark up to which a state has been taken out: a snapshot leaves away what was final then.
     fn taken_us(&self, state: usize) -> i64;
 
@@ -413,8 +423,8 @@ pub struct TableRange<'a> {
     pub between_us: (i64, i64),
 }
 
-/// Takes the batches of a table one by one.
-pub type TakeBatch<'a> = &'a mut (dyn FnMut(RecordBatch) -> Result<()> + Send);
+/// The rows of a table, as they are read.
+pub type Batches = BoxStream<'static, Result<RecordBatch>>;
 
 /// The tables of events and results.
 #[async_trait]
@@ -425,8 +435,8 @@ pub trait Archive: Send + Sync + fmt::Debug {
     async fn write_files(&self, table: &str, batches: Vec<RecordBatch>, tag: &FileTag) -> Result<Vec<AddedFile>>;
     /// Adds files to the table under (`app_id`, `version`); doing it again has no effect.
     async fn commit(&self, table: &str, files: &[AddedFile], app_id: &str, version: u64) -> Result<()>;
-    /// Hands over the rows that the table holds now and whose time lies in a range, column by column as asked for.
-    async fn read_range(&self, range: &TableRange<'_>, take: TakeBatch<'_>) -> Result<()>;
+    /// The rows that the table holds now and whose time lies in a range, column by column as asked for.
+    async fn read_range(&self, range: &TableRange<'_>) -> Result<Batches>;
     /// Compaction, log checkpoints, cleanup; called from time to time in the background.
     async fn maintain(&self, table: &str) -> Result<()>;
 }

@@ -55,6 +55,8 @@ struct Scene {
     checkpoints_come_later: bool,
     /// Whether the stream is to be read from its end, and has one lane only when it begins.
     grows: bool,
+    /// The process from which on the rules are there that come later; they are there from the first on if this is absent.
+    late_comers_from: Option<u64>,
 }
 
 const SCENE: Scene = Scene {
@@ -69,6 +71,7 @@ const SCENE: Scene = Scene {
     one_by_one: false,
     checkpoints_come_later: false,
     grows: false,
+    late_comers_from: None,
 };
 
 #[derive(Debug)]
@@ -136,7 +139,10 @@ fn job(
             lanes: LaneMatch::Topic("readings".into()),
             table: Some(rules::raw_table()),
         }],
-        rules: rules::plans(),
+        rules: match scene.late_comers_from {
+            None => rules::plans(),
+            Some(from) => rules::plans_with(life.number >= from),
+        },
         states: rules::states(),
         references: BTreeMap::new(),
         reference_tables: Some(Box::new(rules::Registers::new(scene.workers, place))),
@@ -304,6 +310,52 @@ fn input_that_goes_on_after_its_end_is_computed_alone() {
         survive(&world, &scene, &script, 2, |life| (life == 2).then_some(fault));
         let context = format!("{scene:?}, {fault:?}");
         oracle::check(&world, &script, &[first, ends(&script)], &context);
+        the_chain_is_true(&world, &context);
+    });
+}
+
+/// The first process dies somewhere; the next has rules that are new and are given their past, and a fault somewhere.
+fn rules_come_later(scene: Scene, kinds: &[FaultKind]) {
+    let scene = Scene { late_comers_from: Some(2), ..scene };
+    each(100, |case| {
+        let mut dice = Dice::new(scene.seed * 1_000 + case as u64);
+        let first = Fault { at: 20 + dice.below(60), kind: FaultKind::CrashBefore };
+        let fault = Fault { at: 1 + case as u64 / kinds.len() as u64 * 3, kind: kinds[case % kinds.len()] };
+        let context = format!("{scene:?}, {first:?}, {fault:?}");
+        let script = Arc::new(Script::new(scene.seed, scene.lanes, scene.records));
+        let world = Arc::new(World::default());
+        let life = Life::begin(&world, 1, Some(first));
+        // It may have come to the end before.
+        let outcome = live(&scene, &script, &life);
+        assert!(outcome.is_ok() || life.is_dead(), "{context}: {outcome:?}");
+        survive(&world, &scene, &script, 2, |life| (life == 2).then_some(fault));
+        oracle::check(&world, &script, &[ends(&script)], &context);
+        the_chain_is_true(&world, &context);
+    });
+}
+
+#[test]
+fn rules_that_come_later_are_given_their_past_whatever_happens() {
+    rules_come_later(SCENE, &[FaultKind::CrashBefore, FaultKind::CrashAfter]);
+}
+
+#[test]
+fn rules_that_come_later_are_given_their_past_through_faults_of_the_store() {
+    let scene = Scene { seed: 11, checkpoint_ms: 12, correction_ms: 30, ..SCENE };
+    rules_come_later(scene, &[FaultKind::AckLost, FaultKind::Unavailable]);
+}
+
+#[test]
+fn rules_that_come_when_all_input_has_ended_are_given_their_past() {
+    each(24, |case| {
+        let scene = Scene { seed: 600 + case as u64, late_comers_from: Some(2), ..SCENE };
+        let script = Arc::new(Script::new(scene.seed, scene.lanes, scene.records));
+        let world = Arc::new(World::default());
+        survive(&world, &scene, &script, 1, |_| None);
+        let fault = Fault { at: 1 + case as u64, kind: FaultKind::CrashAfter };
+        survive(&world, &scene, &script, 2, |life| (life == 2).then_some(fault));
+        let context = format!("{scene:?}, {fault:?}");
+        oracle::check(&world, &script, &[ends(&script)], &context);
         the_chain_is_true(&world, &context);
     });
 }

@@ -16,8 +16,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
+    ArrayRef, BinaryBuilder, BooleanArray, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch,
+    StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
 use wattline_core::alert::AlertRecord;
@@ -154,6 +154,7 @@ fn alert_fields() -> Vec<Field> {
         text("evidence", false),
         text("source", true),
         text("runbook", true),
+        Field::new("backfilled", DataType::Boolean, true),
     ]
 }
 
@@ -394,6 +395,7 @@ pub fn alert_batch(records: &[AlertRecord]) -> Result<RecordBatch> {
             word(|r| Some(&r.evidence)),
             strings(sources.iter().map(|s| s.as_deref())),
             word(|r| r.runbook.as_deref()),
+            Arc::new(records.iter().map(|r| Some(r.backfilled)).collect::<BooleanArray>()),
         ],
     )
 }

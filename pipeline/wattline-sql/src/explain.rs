@@ -31,6 +31,13 @@ fn write_all(text: &mut String, set: &RuleSet, rule: &CompiledRule) -> std::fmt:
             "  late       events beyond the delay correct results; {reach} before and after them are computed again"
         )?;
     }
+    if let Some(backfill_ms) = header.backfill_ms {
+        let depth = HumanDuration(backfill_ms);
+        writeln!(
+            text,
+            "  backfill   {depth} of the archive, if it is new to a job with a past; marked, and told only of alerts that are open"
+        )?;
+    }
     writeln!(text, "  keeps      {}", kept(rule))?;
     writeln!(text, "  plan id    {}", rule.fingerprint)?;
     writeln!(text, "  gives")?;

@@ -39,6 +39,7 @@ use crate::rule_set::CompiledRule;
 use crate::shared_state::SharedState;
 
 mod dump;
+mod past;
 mod stage;
 
 pub use dump::{Dump, StageDump};

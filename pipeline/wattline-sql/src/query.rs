@@ -63,7 +63,8 @@ pub async fn register_current(context: &SessionContext) -> Result<(), crate::Err
 /// The query behind `<table>_current`. Rows of a time when nothing corrected the rule have no change.
 fn current_rows(table: &str, fields: &Fields) -> String {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let columns = fields.iter().filter(|field| ![column::CHANGE, column::REVISION].contains(&field.name().as_str()));
+    let own = [column::CHANGE, column::REVISION, column::BACKFILLED_AT];
+    let columns = fields.iter().filter(|field| !own.contains(&field.name().as_str()));
     let columns: Vec<_> = columns.collect();
     let all: Vec<String> = columns.iter().map(|field| quoted(field.name())).collect();
     let exact = columns.iter().filter(|field| !holds_floats(field.data_type()));

@@ -16,7 +16,7 @@ use crate::logical::{parse, tables_of};
 
 const OPEN: &str = "/*---";
 const CLOSE: &str = "---*/";
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "id",
     "kind",
     "title",
@@ -35,6 +35,7 @@ const KEYS: [&str; 22] = [
     "runbook",
     "delay",
     "late",
+    "backfill",
     "params",
     "resolve_after",
     "renotify",
@@ -182,6 +183,8 @@ pub struct RuleHeader {
     pub delay_ms: Option<i64>,
     /// What becomes of later events.
     pub late: LatePolicy,
+    /// How much of the archive the rule is given when it is new to a job with a past, milliseconds of event time.
+    pub backfill_ms: Option<i64>,
     /// Values of `$name`.
     pub params: BTreeMap<String, Param>,
     /// Good rows in a row before an open alert resolves.
@@ -267,6 +270,7 @@ impl<'a> HeaderReader<'a> {
             runbook: self.text("runbook"),
             delay_ms: self.duration("delay"),
             late: self.late(),
+            backfill_ms: self.backfill(),
             params: self.params(),
             resolve_after: self.resolve_after(),
             renotify_ms: self.duration("renotify"),
@@ -434,6 +438,16 @@ impl<'a> HeaderReader<'a> {
         }
     }
 
+    fn backfill(&mut self) -> Option<i64> {
+        let ms = self.duration("backfill")?;
+        if ms == 0
+            && let Some(value) = self.value("backfill")
+        {
+            self.wrong("backfill", value, "write how much of the past, such as \"30 days\", or leave it out");
+        }
+        Some(ms)
+    }
+
     /// An instant, or a day, which begins in UTC.
     fn instant(&mut self, key: &str) -> Option<i64> {
         let value = self.value(key)?;
@@ -517,12 +531,12 @@ mod tests {
     fn a_full_header_is_read() {
         let header = parse_header(&file(
             "/*---\nid = \"pq_voltage\"\nkind = \"alert\"\ntitle = \"Voltage\"\nseverity = \"critical\"\n\
-             entity = [\"meter_id\", \"phase\"]\ndelay = \"2 minutes\"\nrenotify = \"1 day\"\nresolve_after = 3\n\
+             entity = [\"meter_id\", \"phase\"]\ndelay = \"2 minutes\"\nbackfill = \"30 days\"\nrenotify = \"1 day\"\nresolve_after = 3\n\
              params = { upper_pct = 7.0, lower_pct = -10, name = \"x\", on = true, tier = { decimal = \"0.5469\" } }\n\
              ---*/\nSELECT 1",
         ))
         .expect("valid");
-        assert_eq!(header.delay_ms, Some(120_000));
+        assert_eq!((header.delay_ms, header.backfill_ms), (Some(120_000), Some(2_592_000_000)));
         assert_eq!(header.renotify_ms, Some(86_400_000));
         assert_eq!(header.resolve_after, 3);
         assert_eq!(header.entity, ["meter_id", "phase"]);
@@ -532,8 +546,8 @@ mod tests {
 
     #[test]
     fn every_mistake_is_reported_at_its_place() {
-        let text = "/*---\nid = \"pq_volt\"\nkind = \"alarm\"\nseverty = \"info\"\ndelay = \"soon\"\n---*/\nSELECT 1";
-        let mistakes = parse_header(&file(text)).expect_err("four mistakes");
+        let text = "/*---\nid = \"pq_volt\"\nkind = \"alarm\"\nseverty = \"info\"\ndelay = \"soon\"\nbackfill = \"0 s\"\n---*/\nSELECT 1";
+        let mistakes = parse_header(&file(text)).expect_err("five mistakes");
         let seen: Vec<_> = mistakes.iter().map(|d| (d.code, &text[d.span.clone().expect("placed")])).collect();
         assert_eq!(
             seen,
@@ -542,6 +556,7 @@ mod tests {
                 (code::ID_FILE_NAME, "\"pq_volt\""),
                 (code::HEADER_VALUE, "\"alarm\""),
                 (code::HEADER_VALUE, "\"soon\""),
+                (code::HEADER_VALUE, "\"0 s\""),
             ]
         );
         assert_eq!(mistakes[0].help.as_deref(), Some("write `severity`"));

@@ -181,6 +181,13 @@ impl RuleSet {
         FinalProgram::new(Arc::clone(&self.rules), Arc::clone(&self.states), |rule, _| is_wanted(&rule.header.id))
     }
 
+    /// For each state of one rule by itself the number that it has among those of all rules.
+    #[must_use]
+    pub fn states_of(&self, rule: usize) -> Vec<usize> {
+        let number = |own: &SharedState| self.states.iter().position(|state| state.fingerprint == own.fingerprint);
+        SharedState::of(&self.rules, Some(rule)).iter().filter_map(number).collect()
+    }
+
     /// Both stages of one rule by itself, with empty state: to run it again over what is in the archive. Its states are
     /// numbered from 0, rules keep their numbers.
     #[must_use]
@@ -380,6 +387,12 @@ impl<'a> Compiler<'a> {
         self.delays.insert(header.id.clone(), delay_ms);
         if let Err(mistake) = self.late_policy(file, &header, &reads) {
             self.diagnostics.push(*mistake);
+            return None;
+        }
+        if header.kind == RuleKind::View && header.backfill_ms.is_some() {
+            let message = "a view has no results of its own that the past could be computed for";
+            let mistake = Diagnostic::error(code::BACKFILL, &file.path, message).at(header.span_of("backfill"));
+            self.diagnostics.push(mistake.help("write it in the rules that read the view"));
             return None;
         }
         Some(Planned { file, header, anchors, reads, logical, delay_ms: delay_ms.unwrap_or(0) })

@@ -1,5 +1,6 @@
 //! Tests over whole rules: stream equals batch, and every mistake has its place.
 
+mod backfill;
 mod corrections;
 mod diagnostics;
 mod effect;

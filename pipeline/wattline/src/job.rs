@@ -24,8 +24,8 @@ use wattline_runtime::port::{AlertSink, Decoder, LaneProgram, References, Reload
 use wattline_runtime::progress::Progress;
 use wattline_runtime::table::TableSpec;
 use wattline_runtime::{
-    CorrectionPlan, ExchangePlan, Job, JobSettings, LaneMatch, Programs, RulePlan, StatePlan, StreamPlan,
-    corrected_schema,
+    BackfillPlan, CorrectionPlan, ExchangePlan, Job, JobSettings, LaneMatch, Programs, RulePlan, StatePlan, StreamPlan,
+    backfilled_schema, corrected_schema,
 };
 use wattline_sql::{CompiledRule, RuleKind, RuleSet, RuleSeverity, SharedState};
 
@@ -288,16 +288,20 @@ impl RunPrograms {
                     .final_program_of(|id| self.place.is_none_or(|place| place.is_home_of(id)))
                     .with_memory(*bytes, scratch),
             )),
-            programs: single_programs(rules, streams),
+            programs: single_programs(rules, streams, &self.state),
         }
     }
 }
 
+/// What a rule that is run again may have of the memory of all.
+const SINGLE_RULE_SHARE: usize = 4;
+
 /// Runs one rule again over the archive.
-fn single_programs(rules: &RuleSet, streams: &Arc<[String]>) -> Box<Programs> {
-    let (rules, streams) = (rules.clone(), Arc::clone(streams));
+fn single_programs(rules: &RuleSet, streams: &Arc<[String]>, state: &StateMemory) -> Box<Programs> {
+    let (rules, streams, state) = (rules.clone(), Arc::clone(streams), state.clone());
     Box::new(move |rule| {
         let (program, merged) = rules.programs_of(rule);
+        let merged = merged.with_memory(state.bytes / SINGLE_RULE_SHARE, &state.scratch);
         (Box::new(Lanes { program, streams: Arc::clone(&streams) }), Box::new(Merged(merged)))
     })
 }
@@ -464,7 +468,8 @@ pub(crate) fn rule_plans(rules: &RuleSet, streams: &[String]) -> Vec<RulePlan> {
     rules
         .rules()
         .iter()
-        .map(|rule| RulePlan {
+        .enumerate()
+        .map(|(number, rule)| RulePlan {
             id: rule.header.id.clone(),
             version: rule.header.version.clone(),
             fingerprint: rule.fingerprint.clone(),
@@ -476,6 +481,11 @@ pub(crate) fn rule_plans(rules: &RuleSet, streams: &[String]) -> Vec<RulePlan> {
             correction: rule
                 .reach_us
                 .map(|reach_us| CorrectionPlan { reach_us, columns: rule.columns_read(rules.catalog()) }),
+            backfill: rule.header.backfill_ms.map(|ms| BackfillPlan {
+                depth_us: ms.saturating_mul(1_000),
+                columns: rule.columns_read(rules.catalog()),
+                states: rules.states_of(number),
+            }),
         })
         .collect()
 }
@@ -508,12 +518,16 @@ pub(crate) fn result_table(rule: &CompiledRule) -> TableSpec {
     }
     sort_by.retain(|name| *name != event_time && *name != column::EVENT_DATE);
     sort_by.push(event_time.clone());
+    let schema = match rule.reach_us {
+        Some(_) => corrected_schema(&rule.output_schema),
+        None => Arc::clone(&rule.output_schema),
+    };
     TableSpec {
         name: rule.header.id.clone(),
         description: rule.header.title.clone(),
-        schema: match rule.reach_us {
-            Some(_) => corrected_schema(&rule.output_schema),
-            None => Arc::clone(&rule.output_schema),
+        schema: match rule.header.backfill_ms {
+            Some(_) => backfilled_schema(&schema),
+            None => schema,
         },
         event_time,
         sort_by,

@@ -272,6 +272,7 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
     loader.check_table_keys(&rules);
     loader.check_kept_streams(&rules, &streams);
     loader.check_late_streams(&rules);
+    loader.check_backfills(&rules, &streams);
     if !loader.diagnostics.is_empty() {
         return Err(loader.refused());
     }
@@ -445,6 +446,27 @@ impl Loader {
             );
             let help = format!("remove `keep = false` from stream `{}`, or `late` from the rule", stream.name);
             self.mistake("WL-1142", &rule.path, rule.header.span_of("late"), message, Some(help));
+        }
+    }
+
+    /// The past of a rule is computed from the raw tables: these must be kept, and hold all that rules have seen.
+    fn check_backfills(&mut self, rules: &RuleSet, streams: &[LoadedStream]) {
+        for rule in rules.rules().iter().filter(|rule| rule.header.backfill_ms.is_some()) {
+            let dropped = streams.iter().find(|stream| !stream.config.keep && rule.streams.contains(&stream.name));
+            let own = system_streams().into_iter().find(|stream| rule.streams.iter().any(|of| of == stream.name));
+            let (why, help) = match (dropped, own) {
+                (Some(stream), _) => (
+                    format!("stream `{}` keeps no events", stream.name),
+                    format!("remove `keep = false` from stream `{}`, or `backfill` from the rule", stream.name),
+                ),
+                (None, Some(stream)) => (
+                    format!("the table `{}` does not have yet all that rules have seen", stream.name),
+                    "remove `backfill`; `wattline replay` shows what the rule says of the past".to_owned(),
+                ),
+                (None, None) => continue,
+            };
+            let message = format!("the past of rule `{}` cannot be computed: {why}", rule.header.id);
+            self.mistake("WL-1145", &rule.path, rule.header.span_of("backfill"), message, Some(help));
         }
     }
 

@@ -27,6 +27,7 @@ use arrow::array::{
 use arrow::compute::{cast, concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
+use futures::StreamExt;
 use wattline_core::error::Retry;
 use wattline_core::exchange::ArchivedLane;
 use wattline_core::late::LateStretches;
@@ -126,17 +127,23 @@ impl Run {
 
     /// What a watermark makes final.
     fn advance(&mut self, rule: usize, watermark_us: i64) -> Vec<RuleRows> {
-        let states = self.lanes.first_final_us().len();
-        let output = match self.merged.advance(&vec![watermark_us; states]) {
-            Ok(output) => output,
-            Err(error) => {
-                self.stopped.get_or_insert_with(|| error.to_string());
-                return Vec::new();
+        let watermarks_us = vec![watermark_us; self.lanes.first_final_us().len()];
+        let mut rows = Vec::new();
+        loop {
+            let output = match self.merged.advance(&watermarks_us) {
+                Ok(output) => output,
+                Err(error) => {
+                    self.stopped.get_or_insert_with(|| error.to_string());
+                    return Vec::new();
+                }
+            };
+            self.left_out.extend(output.failures.into_iter().map(|of| of.message));
+            self.stopped = self.stopped.take().or(output.stopped.into_iter().next().map(|of| of.1));
+            rows.extend(output.rows.into_iter().filter(|rows| rows.rule == rule));
+            if !output.more || self.stopped.is_some() {
+                return rows;
             }
-        };
-        self.left_out.extend(output.failures.into_iter().map(|of| of.message));
-        self.stopped = self.stopped.take().or(output.stopped.into_iter().next().map(|of| of.1));
-        output.rows.into_iter().filter(|rows| rows.rule == rule).collect()
+        }
     }
 }
 
@@ -155,7 +162,8 @@ impl Coordinator {
         for rule in 0..self.rules.len() {
             let Some(plan) = self.rules[rule].correction.clone() else { continue };
             let stretches: Vec<(i64, i64)> = self.progress_of_rules[rule].late.iter().collect();
-            if stretches.is_empty() || self.is_elsewhere(rule) || self.has_stopped(rule) || !self.has_caught_up(rule) {
+            let is_here = !self.is_elsewhere(rule) && !self.is_silent(rule);
+            if stretches.is_empty() || !is_here || !self.has_caught_up(rule) {
                 continue;
             }
             corrected |= self.correct_rule(rule, &plan, &stretches).await?;
@@ -201,7 +209,7 @@ impl Coordinator {
     }
 
     /// Where the lanes of this slot stand, those of the past that were not assigned too.
-    fn own_sections(&self) -> impl Iterator<Item = &LaneSection> {
+    pub(super) fn own_sections(&self) -> impl Iterator<Item = &LaneSection> {
         let assigned = self.lanes.values().map(|status| &status.section);
         assigned.chain(self.dormant.values().map(|(section, _)| section))
     }
@@ -221,7 +229,7 @@ impl Coordinator {
     }
 
     /// Whether all that was published of the rule's streams is in closed files: while a lane re-reads it is not.
-    fn has_caught_up(&self, rule: usize) -> bool {
+    pub(super) fn has_caught_up(&self, rule: usize) -> bool {
         if self.exchange.is_some() {
             // Nothing is published of it but what is, as far as all was heard again that the slots had told.
             return self.lanes.values().any(|of| of.stream == INBOX && of.processed >= of.section.published);
@@ -318,15 +326,14 @@ impl Coordinator {
             let schema = nullable(&stream_schema(&stream_plan.schema));
             let wanted = wanted_columns(columns, &stream_plan.event_time);
             let range = TableRange { table: &table.name, columns: &wanted, time: &stream_plan.event_time, between_us };
-            let mut push = |batch: RecordBatch| {
-                let batch = as_stream_batch(&schema, &batch)?;
+            let mut batches = self.archive.read_range(&range).await?;
+            while let Some(batch) = batches.next().await {
+                let batch = as_stream_batch(&schema, &batch?)?;
                 let seen = Seen::of(&batch, cuts, delay_ms)?;
                 before.push(*stream, &seen.rows(&batch, |row| row.on_time || row.corrected)?);
                 live.push(*stream, &seen.rows(&batch, |row| row.on_time)?);
                 after.push(*stream, &seen.rows(&batch, |_| true)?);
-                Ok(())
-            };
-            self.archive.read_range(&range, &mut push).await?;
+            }
         }
         Ok([before, live, after])
     }
@@ -375,7 +382,7 @@ impl Coordinator {
 }
 
 /// The columns to be read from a raw table: those of the rule, the event time, the system columns.
-fn wanted_columns(columns: &[String], event_time: &str) -> Vec<String> {
+pub(super) fn wanted_columns(columns: &[String], event_time: &str) -> Vec<String> {
     let mut wanted: Vec<String> = columns.to_vec();
     if !wanted.iter().any(|name| name == event_time) {
         wanted.push(event_time.to_owned());
@@ -384,13 +391,13 @@ fn wanted_columns(columns: &[String], event_time: &str) -> Vec<String> {
     wanted
 }
 
-fn nullable(schema: &SchemaRef) -> SchemaRef {
+pub(super) fn nullable(schema: &SchemaRef) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// Rows of a raw table as the stream had them; what was not read is null.
-fn as_stream_batch(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+pub(super) fn as_stream_batch(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
     let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
         Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
         Some(column) => cast(column, field.data_type()),
@@ -450,13 +457,18 @@ impl Seen {
     fn rows(&self, batch: &RecordBatch, sees: impl Fn(SeenRow) -> bool) -> Result<RecordBatch> {
         let mask: BooleanArray = self.rows.iter().map(|row| Some(row.is_some_and(&sees))).collect();
         let kept = filter_record_batch(batch, &mask).map_err(Error::arrow("reading back events"))?;
-        let schema = kept.schema();
-        let columns = schema.fields().iter().zip(kept.columns()).map(|(field, column)| match field.name().as_str() {
-            column::LATENESS_MS => Arc::new(Int64Array::from_value(0, kept.num_rows())) as ArrayRef,
-            _ => Arc::clone(column),
-        });
-        RecordBatch::try_new(Arc::clone(&schema), columns.collect()).map_err(Error::arrow("reading back events"))
+        in_time(&kept)
     }
+}
+
+/// The same rows, none of them late.
+pub(super) fn in_time(rows: &RecordBatch) -> Result<RecordBatch> {
+    let schema = rows.schema();
+    let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| match field.name().as_str() {
+        column::LATENESS_MS => Arc::new(Int64Array::from_value(0, rows.num_rows())) as ArrayRef,
+        _ => Arc::clone(column),
+    });
+    RecordBatch::try_new(Arc::clone(&schema), columns.collect()).map_err(Error::arrow("reading back events"))
 }
 
 /// The rows that are on one side only, counted as often as they are there.

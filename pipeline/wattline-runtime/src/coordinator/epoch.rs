@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use wattline_core::alert::AlertRecord;
 use wattline_core::gap::Gap;
 use wattline_core::lane::IdleAdvance;
-use wattline_core::manifest::{AddedFile, Epoch, LaneSection};
+use wattline_core::manifest::{AddedFile, Epoch, LaneSection, RuleProgress};
 use wattline_core::record::LaneId;
 
 use super::{Coordinator, events};
@@ -43,6 +43,11 @@ impl StateWritten {
     /// Whether the next checkpoint is to write the whole state instead of what changed.
     fn asks_for_whole(&self) -> bool {
         self.changes >= CHANGES_MAX || (self.changes >= CHANGES_MIN && self.changes_bytes >= self.whole_bytes)
+    }
+
+    /// What is stored may hold what is not in the state any more.
+    pub(super) fn ask_for_whole(&mut self) {
+        self.changes = CHANGES_MAX;
     }
 
     fn note(&mut self, whole: bool, objects: &[StateObject]) {
@@ -82,7 +87,7 @@ pub(super) struct Uncommitted {
     pub(super) rule_errors: Vec<RuleError>,
     /// Rows of system streams, which the rules have seen.
     pub(super) system_rows: Vec<(String, RecordBatch)>,
-    /// Results were corrected: the next link must say up to where, even if nothing changed.
+    /// Results were corrected, or a rule was given its past: the next link must say how far rules are, even if nothing changed.
     pub(super) corrected: bool,
     pub(super) idle_advances: BTreeMap<LaneId, Vec<IdleAdvance>>,
     pub(super) refused: BTreeMap<LaneId, Vec<(i64, i32)>>,
@@ -241,7 +246,7 @@ impl Coordinator {
         epoch.system = self.system.iter().map(|of| of.section(checkpoint)).collect();
         epoch.exchange = self.exchange_section(&epoch.lanes, checkpoint).await?;
         // It says what was told.
-        epoch.rules = self.rules.iter().map(|r| r.fingerprint.clone()).zip(self.progress_of_rules.clone()).collect();
+        epoch.rules = self.known_progress();
         let sent = self.outbox_to_delete(&epoch);
         let n = self.chain.commit(epoch.clone()).await?;
         self.after_commit(n, checkpoint, &epoch);
@@ -275,8 +280,14 @@ impl Coordinator {
         Ok(self.exchange.as_ref().map(|exchange| exchange.section(outbox, n)))
     }
 
+    /// How far the rules have come, by fingerprint; one that waits for its past is not known yet.
+    fn known_progress(&self) -> BTreeMap<String, RuleProgress> {
+        let known = (0..self.rules.len()).filter(|rule| !self.waits(*rule));
+        known.map(|rule| (self.rules[rule].fingerprint.clone(), self.progress_of_rules[rule].clone())).collect()
+    }
+
     /// Names the files of one call to the archive.
-    fn next_tag(&mut self) -> FileTag {
+    pub(super) fn next_tag(&mut self) -> FileTag {
         let part = self.uncommitted.parts;
         self.uncommitted.parts += 1;
         let (chain, nonce) = (self.settings.slot.clone(), self.settings.nonce.clone());
@@ -314,7 +325,7 @@ impl Coordinator {
         Ok(rows)
     }
 
-    async fn write_files(
+    pub(super) async fn write_files(
         &self,
         raw: BTreeMap<usize, Vec<RecordBatch>>,
         mut tables: Vec<(String, Vec<RecordBatch>)>,
@@ -338,7 +349,8 @@ impl Coordinator {
     /// What a checkpoint stores of the state of the rules: what changed, or all of it from time to time.
     fn state_rows(&mut self) -> Result<StateRows> {
         let whole = self.state_written.asks_for_whole();
-        let changes = std::mem::take(&mut self.uncommitted.deltas);
+        let mut changes = std::mem::take(&mut self.uncommitted.deltas);
+        changes.retain(|delta| !self.is_awaited(delta.state));
         let deltas: Deltas = match whole {
             true => self.final_program.dump().map_err(|reason| bad_state("state", reason))?,
             false => Box::new(changes.into_iter().map(Ok)),

@@ -15,6 +15,7 @@ use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
+use super::backfill::Backfills;
 use super::clock_set::ClockWatch;
 use super::exchange::{self, Exchange, INBOX, INBOX_STREAM};
 use super::references::{FRESHNESS, ReferenceTables};
@@ -69,6 +70,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         progress_of_rules,
         final_program: job.final_program,
         programs: job.programs,
+        backfills: Backfills::of(&job.rules, &job.streams, &past),
         lifecycle: std::mem::take(&mut past.lifecycle),
         archive: job.archive,
         alert_sink: job.alert_sink,
@@ -289,8 +291,10 @@ impl Coordinator {
                 let stages = until_done(&what, &self.progress, || load_frames(store, path)).await?;
                 self.restore_stages(path, stages).await?;
             }
+            // What an earlier life of a rule kept that waits for its past is part of that past.
+            let known = self.states.iter().enumerate().filter(|(state, _)| !self.is_awaited(*state));
             let by_fingerprint: HashMap<String, usize> =
-                self.states.iter().enumerate().map(|(state, plan)| (plan.fingerprint.clone(), state)).collect();
+                known.map(|(state, plan)| (plan.fingerprint.clone(), state)).collect();
             for path in &past.state_objects {
                 let store = self.chain.store.as_ref();
                 let what = format!("reading `{path}`");
@@ -352,6 +356,10 @@ impl Coordinator {
             }
         }
         for rule in 0..self.rules.len() {
+            if self.waits(rule) {
+                self.final_program.hold(rule);
+                continue;
+            }
             let began_us = self.began_before_us(rule);
             if began_us != BEFORE_TIME {
                 self.final_program.begin_at(rule, began_us);
@@ -367,8 +375,8 @@ impl Coordinator {
                 return Err(bad(format!("`{name}` is no name of a stage")));
             };
             // Rules of one text have one fingerprint, and keep the same.
-            let of_text = |rule: &usize| self.rules[*rule].fingerprint == fingerprint;
-            for rule in (0..self.rules.len()).filter(of_text).collect::<Vec<_>>() {
+            let is_of = |rule: &usize| self.rules[*rule].fingerprint == fingerprint && !self.waits(*rule);
+            for rule in (0..self.rules.len()).filter(is_of).collect::<Vec<_>>() {
                 let state = StageState { rule, taken_us, part, batch: batch.clone() };
                 self.final_program.restore_stage(&state).map_err(bad)?;
                 self.relieve().await?;
@@ -379,8 +387,9 @@ impl Coordinator {
 
     /// Before any state comes in: what was final is not taken in again. Rules that are all new leave alone the windows that
     /// began before them; a new rule that shares the state of an older one finds these windows whole, and gives them too.
-    fn ignored_until_us(&self, state: usize) -> i64 {
-        let ignored = self.rules_here(state).map(|rule| self.began_before_us(rule)).min().unwrap_or(BEFORE_TIME);
+    pub(super) fn ignored_until_us(&self, state: usize) -> i64 {
+        let rules = self.rules_here(state).filter(|rule| !self.waits(*rule));
+        let ignored = rules.map(|rule| self.began_before_us(rule)).min().unwrap_or(BEFORE_TIME);
         self.final_until_us(state).max(ignored)
     }
 

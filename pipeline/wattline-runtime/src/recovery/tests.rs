@@ -119,6 +119,7 @@ fn record() -> AlertRecord {
         source: Some(Source { topic: "meter-readings".into(), partition: 3, offset: 1_199, index: 0 }),
         runbook: Some("https://runbooks.example/voltage".into()),
         corrected: false,
+        backfilled: false,
     }
 }
 

@@ -369,24 +369,44 @@ fn check_alerts(world: &World, accepted: &BTreeMap<Identity, Accepted>, heavy: V
     let mut expected: Vec<(String, String)> =
         expected.into_iter().map(|(id, status)| (id, status.to_owned())).collect();
     expected.sort();
-    let (mut in_table, mut corrected) = (Vec::new(), Vec::new());
-    for batch in world.rows(ALERTS) {
-        let (ids, statuses) = (rules::text(&batch, "alert_id"), rules::text(&batch, "status"));
-        let rules = rules::text(&batch, "rule_id");
-        for k in 0..batch.num_rows() {
-            let rows = if rules.value(k) == "tidied" { &mut corrected } else { &mut in_table };
-            rows.push((ids.value(k).to_owned(), statuses.value(k).to_owned()));
-        }
-    }
+    let (mut in_table, mut told) = alerts_in_table(world);
     in_table.sort();
     assert_eq!(in_table, expected, "{context}: table of alerts");
-    in_table.extend(corrected);
-    in_table.sort();
+    told.sort();
     let published = world.look(|memory| memory.published.clone());
     let mut published: Vec<(String, String)> =
         published.into_iter().map(|(id, status)| (id, status.to_owned())).collect();
     published.sort();
-    assert_eq!(published, in_table, "{context}: published alerts");
+    assert_eq!(published, told, "{context}: published alerts");
+}
+
+/// Id and status.
+type AlertLine = (String, String);
+
+/// The alerts of the rules that are judged here, and those of all rules that must be published.
+fn alerts_in_table(world: &World) -> (Vec<AlertLine>, Vec<AlertLine>) {
+    let (mut in_table, mut told) = (Vec::new(), Vec::new());
+    let mut past: BTreeMap<String, BTreeMap<i64, AlertLine>> = BTreeMap::new();
+    for batch in world.rows(ALERTS) {
+        let (ids, statuses) = (rules::text(&batch, "alert_id"), rules::text(&batch, "status"));
+        let (rule_ids, fingerprints) = (rules::text(&batch, "rule_id"), rules::text(&batch, "fingerprint"));
+        let backfilled = batch.column_by_name("backfilled").expect("a column of the table").as_boolean();
+        for (k, revision) in rules::longs(&batch, "revision").iter().enumerate() {
+            let (rule, row) = (rule_ids.value(k), (ids.value(k).to_owned(), statuses.value(k).to_owned()));
+            if rule != "tidied" && !rule.starts_with(rules::BEFORE) {
+                in_table.push(row.clone());
+            }
+            if !backfilled.value(k) {
+                told.push(row);
+            } else if rule != "spike" {
+                // Of a condition the newest record of its past is told, if it is open then.
+                past.entry(fingerprints.value(k).to_owned()).or_default().insert(*revision, row);
+            }
+        }
+    }
+    let newest = past.into_values().filter_map(|mut of_alert| of_alert.pop_last());
+    told.extend(newest.map(|(_, row)| row).filter(|(_, status)| status != "resolved"));
+    (in_table, told)
 }
 
 fn alert_row(key: &str, event_us: i64, firing: Option<bool>, source: Option<Source>) -> AlertRow {

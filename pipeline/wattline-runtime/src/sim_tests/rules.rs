@@ -15,12 +15,15 @@
 //! | `failures` | table | rule errors per rule and short window | 0 s |
 //! | `brittle` | table | each dead letter, until it fails on the one with the number [`BREAKS_AT`] | 0 s |
 //!
+//! Some of them can come later, and are then given their past ([`LATE_COMERS`]): before that, a rule of another name and
+//! fingerprint is in the place of each.
+//!
 //! `sums` fails on some of its final rows ([`is_unlucky`]), and goes on.
 //!
 //! State is a batch of (window start, key, sum, count). Like the real program, a merge ignores windows that were taken
 //! out; `running` shares the state of `sums`, keeps what it has seen, and goes through it again after a restore.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -42,7 +45,7 @@ use crate::port::{
 };
 use crate::stream_schema;
 use crate::table::{TableSpec, system_streams, timestamp_type};
-use crate::{CorrectionPlan, RulePlan, StatePlan, corrected_schema};
+use crate::{BackfillPlan, CorrectionPlan, RulePlan, StatePlan, corrected_schema};
 
 pub(super) const BIG: usize = 0;
 pub(super) const SPIKE: usize = 1;
@@ -57,6 +60,11 @@ pub(super) const LETTERS: usize = 9;
 pub(super) const FAILURES: usize = 10;
 pub(super) const BRITTLE: usize = 11;
 pub(super) const RULES: usize = 12;
+/// Rules that come later, of each kind: without state, with a state of their own, with one that they share, with stages, and
+/// corrected by late events.
+pub(super) const LATE_COMERS: [usize; 7] = [BIG, SPIKE, HEAVY, RUNNING, MENDED, EVERY, TIDIED];
+/// What the name of a rule begins with that is in the place of another.
+pub(super) const BEFORE: &str = "before_";
 pub(super) const BREAKS_AT: i64 = 4;
 pub(super) const BROKEN: &str = "the fifth letter is too much";
 pub(super) const DELAYS_MS: [i64; RULES] = [20_000, 20_000, 5_000, 30_000, 5_000, 5_000, 2_000, 0, 0, 0, 0, 0];
@@ -104,6 +112,32 @@ pub(super) fn alert_rule(id: &str) -> AlertRule {
     }
 }
 
+/// The rules as they are before some have come, or after.
+pub(super) fn plans_with(late_comers: bool) -> Vec<RulePlan> {
+    let mut plans = plans();
+    for rule in LATE_COMERS {
+        let plan = &mut plans[rule];
+        if late_comers {
+            plan.backfill = Some(BackfillPlan {
+                depth_us: 86_400_000_000,
+                columns: vec![vec!["key".into(), "value".into()]],
+                states: (0..STATES.len()).collect(),
+            });
+            continue;
+        }
+        let name = format!("{BEFORE}{}", plan.id);
+        plan.fingerprint = format!("fingerprint of {name}");
+        if let Some(table) = &mut plan.table {
+            table.name.clone_from(&name);
+        }
+        if let Some(alert) = &mut plan.alert {
+            alert.rule.id.clone_from(&name);
+        }
+        plan.id = name;
+    }
+    plans
+}
+
 pub(super) fn plans() -> Vec<RulePlan> {
     let plan = |rule: usize, id: &str, span_us: Option<i64>, table: Option<TableSpec>, alert| RulePlan {
         id: id.into(),
@@ -121,6 +155,7 @@ pub(super) fn plans() -> Vec<RulePlan> {
             reach_us: span_us.unwrap_or(0),
             columns: vec![vec!["key".into(), "value".into()]],
         }),
+        backfill: None,
     };
     let alert = |id: &str, event_time: &str| {
         let (rule, event_time) = (alert_rule(id), event_time.into());
@@ -414,6 +449,7 @@ pub(super) struct Merged {
     only: Option<usize>,
     /// Rules that are given out in another slot.
     elsewhere: Vec<usize>,
+    held: BTreeSet<usize>,
 }
 
 impl Default for Merged {
@@ -426,6 +462,7 @@ impl Default for Merged {
             given_us,
             only: None,
             elsewhere: Vec::new(),
+            held: BTreeSet::new(),
         }
     }
 }
@@ -449,8 +486,9 @@ impl Merged {
         self.taken_us[state] = watermark_us;
         let is_final = |pane: &Pane, _total: &mut Total| pane.0 + width_us(state) <= watermark_us;
         let closed: Vec<(Pane, Total)> = self.panes[state].extract_if(.., is_final).collect();
-        let (only, elsewhere) = (self.only, self.elsewhere.clone());
-        let runs = |rule: &&usize| only.is_none_or(|only| only == **rule) && !elsewhere.contains(rule);
+        let (only, elsewhere, held) = (self.only, self.elsewhere.clone(), self.held.clone());
+        let is_held = |rule: &usize| elsewhere.contains(rule) || held.contains(rule);
+        let runs = |rule: &&usize| only.is_none_or(|only| only == **rule) && !is_held(rule);
         for rule in rules_of(STATES[state]).iter().filter(runs) {
             let given: Vec<(Pane, Total)> = match *rule {
                 RUNNING => closed.iter().map(|(pane, total)| (pane.clone(), self.run(&pane.1, *total))).collect(),
@@ -529,6 +567,23 @@ impl FinalProgram for Merged {
 
     fn leave_out(&mut self, rule: usize, watermark_us: i64) {
         self.given_us[rule] = self.given_us[rule].max(watermark_us);
+    }
+
+    fn hold(&mut self, rule: usize) {
+        self.held.insert(rule);
+    }
+
+    fn renew(&mut self, state: usize, watermark_us: i64) {
+        self.panes[state].clear();
+        self.taken_us[state] = watermark_us;
+    }
+
+    fn go_on(&mut self, rule: usize, given_us: i64) {
+        assert!(self.held.remove(&rule), "only what was held goes on");
+        self.given_us[rule] = given_us;
+        if rule == RUNNING {
+            self.running.clear();
+        }
     }
 
     fn taken_us(&self, state: usize) -> i64 {

@@ -14,12 +14,13 @@ use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use wattline_core::alert::AlertRecord;
 use wattline_core::error::{Kind, Retry};
 use wattline_core::manifest::AddedFile;
 
 use super::rules::longs;
-use crate::port::{AlertSink, Archive, ExchangeSink, FileTag, Put, SlotMessage, Store, TableRange, TakeBatch};
+use crate::port::{AlertSink, Archive, Batches, ExchangeSink, FileTag, Put, SlotMessage, Store, TableRange};
 use crate::snapshot::{ChainEnd, CutChain, app_id, reincarnated};
 use crate::table::TableSpec;
 use crate::{Error, Result};
@@ -272,8 +273,9 @@ impl Archive for Life {
         .await
     }
 
-    async fn read_range(&self, range: &TableRange<'_>, take: TakeBatch<'_>) -> Result<()> {
+    async fn read_range(&self, range: &TableRange<'_>) -> Result<Batches> {
         let rows = self.operate(range.table, |memory| Ok(memory.rows(range.table))).await?;
+        let mut batches = Vec::new();
         for batch in rows {
             let times = longs(&batch, range.time);
             let mask: BooleanArray =
@@ -281,9 +283,9 @@ impl Archive for Life {
             let columns: Vec<usize> =
                 range.columns.iter().map(|name| batch.schema().index_of(name).expect("a column")).collect();
             let rows = filter_record_batch(&batch, &mask).and_then(|rows| rows.project(&columns));
-            take(rows.expect("rows of the table"))?;
+            batches.push(Ok(rows.expect("rows of the table")));
         }
-        Ok(())
+        Ok(futures::stream::iter(batches).boxed())
     }
 
     async fn maintain(&self, _table: &str) -> Result<()> {

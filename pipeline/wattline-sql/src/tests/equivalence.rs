@@ -101,10 +101,10 @@ pub(super) fn in_batch(set: &RuleSet, streams: &BTreeMap<String, Vec<RecordBatch
 }
 
 /// The time that the slowest lane of each stream has reached.
-struct Reached(BTreeMap<&'static str, i64>);
+pub(super) struct Reached(BTreeMap<&'static str, i64>);
 
 impl Reached {
-    fn of(lanes: &[Lane], reached_us: &[i64]) -> Self {
+    pub(super) fn of(lanes: &[Lane], reached_us: &[i64]) -> Self {
         let mut slowest = BTreeMap::new();
         for (lane, reached_us) in lanes.iter().zip(reached_us) {
             let slowest_us = slowest.entry(lane.stream).or_insert(*reached_us);
@@ -114,13 +114,13 @@ impl Reached {
     }
 
     /// The watermark of a rule.
-    fn watermark(&self, rule: &CompiledRule) -> i64 {
+    pub(super) fn watermark(&self, rule: &CompiledRule) -> i64 {
         let reached_us = rule.streams.iter().map(|stream| self.0[stream.as_str()]).min().expect("a stream");
         if reached_us == END_OF_TIME { reached_us } else { reached_us.saturating_sub(rule.delay_ms * 1_000) }
     }
 
     /// The watermark of each state.
-    fn watermarks(&self, set: &RuleSet) -> Vec<i64> {
+    pub(super) fn watermarks(&self, set: &RuleSet) -> Vec<i64> {
         set.states().iter().map(|state| self.watermark(&set.rules()[state.rules[0]])).collect()
     }
 }

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use wattline_connect::archive::{AddFile, Archive, FileNaming, MaintainPolicy, TableSpec};
 use wattline_connect::store::{self, ObjectRoot};
 use wattline_core::manifest::AddedFile;
-use wattline_runtime::port::{self, FileTag, Put, TableRange, TakeBatch};
+use wattline_runtime::port::{self, Batches, FileTag, Put, TableRange};
 use wattline_runtime::{Result, table};
 
 use super::port_error;
@@ -67,13 +67,9 @@ impl port::Archive for Tables {
         self.archive.commit(table, &adds, &[], app_id, version).await.map(|_committed| ()).map_err(port_error)
     }
 
-    async fn read_range(&self, range: &TableRange<'_>, take: TakeBatch<'_>) -> Result<()> {
+    async fn read_range(&self, range: &TableRange<'_>) -> Result<Batches> {
         let rows = self.archive.read_range(range.table, range.columns, range.time, range.between_us).await;
-        let mut rows = std::pin::pin!(rows.map_err(port_error)?);
-        while let Some(batch) = rows.next().await {
-            take(batch.map_err(port_error)?)?;
-        }
-        Ok(())
+        Ok(rows.map_err(port_error)?.map(|batch| batch.map_err(port_error)).boxed())
     }
 
     async fn maintain(&self, table: &str) -> Result<()> {

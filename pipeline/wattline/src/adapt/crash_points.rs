@@ -28,7 +28,7 @@ use wattline_core::manifest::{AddedFile, Manifest};
 use wattline_core::record::{LaneId, RecordBlock};
 use wattline_runtime::clock::{Clock, SystemClock};
 use wattline_runtime::port::{
-    AlertSink, Archive, FileTag, Position, Put, Source, SourceEvent, Store, TableRange, TakeBatch,
+    AlertSink, Archive, Batches, FileTag, Position, Put, Source, SourceEvent, Store, TableRange,
 };
 use wattline_runtime::table::TableSpec;
 use wattline_runtime::{Job, Result};
@@ -327,8 +327,8 @@ impl Archive for Steps<Arc<dyn Archive>> {
         self.points.around_step("delta-commit", self.of.commit(table, files, app_id, version)).await
     }
 
-    async fn read_range(&self, range: &TableRange<'_>, take: TakeBatch<'_>) -> Result<()> {
-        self.points.around_step("read-range", self.of.read_range(range, take)).await
+    async fn read_range(&self, range: &TableRange<'_>) -> Result<Batches> {
+        self.points.around_step("read-range", self.of.read_range(range)).await
     }
 
     async fn maintain(&self, table: &str) -> Result<()> {

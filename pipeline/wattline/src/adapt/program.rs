@@ -73,6 +73,18 @@ impl port::FinalProgram for Merged {
         self.0.leave_out(rule, watermark_us);
     }
 
+    fn hold(&mut self, rule: usize) {
+        self.0.hold(rule);
+    }
+
+    fn renew(&mut self, state: usize, watermark_us: i64) {
+        self.0.renew(state, watermark_us);
+    }
+
+    fn go_on(&mut self, rule: usize, given_us: i64) {
+        self.0.go_on(rule, given_us);
+    }
+
     fn taken_us(&self, state: usize) -> i64 {
         self.0.taken_us(state)
     }

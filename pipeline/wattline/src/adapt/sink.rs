@@ -189,6 +189,7 @@ mod tests {
             source: None,
             runbook: None,
             corrected: false,
+            backfilled: false,
         }
     }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use wattline_core::time::HumanDuration;
 use wattline_sql::diagnostic::code;
-use wattline_sql::{Diagnostic, RuleKind, UserFunctions, rule_of};
+use wattline_sql::{Diagnostic, RuleHeader, RuleKind, UserFunctions, rule_of};
 
 use crate::cli::{CheckArgs, OutputFormat};
 use crate::project::Project;
@@ -15,9 +16,10 @@ pub(super) fn run(args: &CheckArgs, functions: &UserFunctions) -> Result<ExitCod
     let (diagnostics, texts, told) = match project::load(&args.config.config, functions) {
         Ok(project) => {
             let told = format!(
-                "{}{}{}, {}, {}: ",
+                "{}{}{}{}, {}, {}: ",
                 left_out(&project.left_out),
                 replaced(&project.replaced),
+                backfilled(&project),
                 counted(project.streams.len(), "stream"),
                 counted(project.rules.rules().len(), "rule"),
                 counted(project.rules.views().len(), "view")
@@ -87,6 +89,16 @@ fn left_out(by_table: &BTreeMap<String, Vec<String>>) -> String {
 /// Files of the job that are read in place of shipped rules.
 fn replaced(by_path: &BTreeMap<String, String>) -> String {
     by_path.iter().map(|(own, shipped)| format!("{own} takes the place of {shipped}\n")).collect()
+}
+
+/// Rules that are given their past when a job first runs them.
+fn backfilled(project: &Project) -> String {
+    let headers = project.rules.rules().iter().map(|rule| &rule.header);
+    let line = |header: &RuleHeader| {
+        let depth = HumanDuration(header.backfill_ms?);
+        Some(format!("{} is given {depth} of the archive, in a job with a past that does not know it yet\n", header.id))
+    };
+    headers.filter_map(line).collect()
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -229,6 +229,8 @@ fn facts(
         add("keeps", Some(kept(rule)));
         let late = if header.late == LatePolicy::Update { "corrects what is out" } else { "is in the raw table only" };
         add("what comes later", Some(late.to_owned()));
+        let depth = header.backfill_ms.map(|ms| format!("{} of the archive", HumanDuration(ms)));
+        add("is given, when new", depth);
     }
     Ok(facts)
 }
