@@ -214,55 +214,6 @@ fn a_position_that_the_log_does_not_have_is_reported_and_never_replaced() {
 }
 
 #[test]
-fn a_log_that_is_not_the_one_read_before_is_reported_though_it_has_the_position() {
-    let broker = broker(&[("a", 1)]);
-    produce(&broker, "a", (0..10).map(|n| n.to_string()));
-    let mut source = connect(config(&broker, &["a"]));
-    let (lane, mut known) = (LaneId::new("a", 0), None);
-    drive(
-        &mut source,
-        |_| Some(Position::Offset(4)),
-        |_, event| match event {
-            SourceEvent::Log { log, .. } => {
-                known = Some(log.clone());
-                false
-            }
-            SourceEvent::CaughtUp { .. } => true,
-            _ => false,
-        },
-    );
-    let known = known.expect("a topic has an id, which is told before its records");
-    let cluster = known.split_once('/').expect("a cluster and an id").0;
-    source.start(&lane, Position::Offset(4), Some(&format!("{cluster}/another"))).expect("assigned");
-    drive(
-        &mut source,
-        |_| None,
-        |_, event| match event {
-            SourceEvent::OffsetLost { wanted, first, end, is_another, .. } => {
-                assert_eq!((*wanted, *first, *end, *is_another), (4, 0, 10, true));
-                true
-            }
-            SourceEvent::Records(block) => panic!("records from {:?}", block.offsets.first()),
-            _ => false,
-        },
-    );
-    source.start(&lane, Position::Offset(4), Some(&known)).expect("assigned");
-    let mut read = Read::new();
-    drive(
-        &mut source,
-        |_| None,
-        |_, event| {
-            assert!(!matches!(event, SourceEvent::Log { .. }), "what was said before is not said again");
-            collect(event, &mut read);
-            count(&read) == 6
-        },
-    );
-    // Moved from another cluster with its offsets.
-    source.start(&lane, Position::Offset(4), Some("elsewhere/another")).expect("assigned");
-    drive(&mut source, |_| None, |_, event| matches!(event, SourceEvent::Log { log, .. } if *log == known));
-}
-
-#[test]
 fn an_offset_lost_in_mid_run_is_located_anew() {
     let broker = broker(&[("a", 1)]);
     produce(&broker, "a", (0..10).map(|n| n.to_string()));
