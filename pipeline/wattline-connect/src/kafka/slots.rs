@@ -12,7 +12,7 @@
 //! The group is cooperative: slots that stay are not disturbed when others move.
 
 use std::fmt;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub enum SlotEvent {
 
 /// Says that slots were stopped, when it is dropped.
 #[derive(Debug)]
-pub struct Left(#[expect(dead_code, reason = "its end is what is waited for")] Sender<()>);
+pub struct Left(#[expect(dead_code, reason = "its end is what is waited for")] SyncSender<()>);
 
 /// How to join the group.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ pub struct SlotGroupConfig {
 
 struct Context {
     /// Where events go.
-    events: Mutex<tokio::sync::mpsc::UnboundedSender<SlotEvent>>,
+    events: Mutex<tokio::sync::mpsc::Sender<SlotEvent>>,
 }
 
 impl Context {
@@ -72,8 +72,13 @@ impl Context {
 
 impl Context {
     fn tell(&self, event: SlotEvent) {
-        // Nobody listens any more: the process ends.
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).send(event).unwrap_or_default();
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let told = match event {
+            // A flood of complaints says nothing new.
+            SlotEvent::Trouble(_) => events.try_send(event).is_ok(),
+            event => events.blocking_send(event).is_ok(),
+        };
+        tracing::trace!(told, "the group of slots has something to say");
     }
 }
 
@@ -105,7 +110,7 @@ impl ConsumerContext for Context {
             if consumer.assignment_lost() {
                 self.tell(SlotEvent::Lost(slots));
             } else if !slots.is_empty() {
-                let (left, wait): (Sender<()>, Receiver<()>) = channel();
+                let (left, wait): (SyncSender<()>, Receiver<()>) = sync_channel(0);
                 self.tell(SlotEvent::Leave(slots, Left(left)));
                 // It ends with an error when the other side is dropped, which is what is waited for.
                 wait.recv_timeout(LEAVE_MAX).unwrap_or_default();
@@ -145,9 +150,11 @@ impl fmt::Debug for SlotGroup {
 impl SlotGroup {
     /// Joins; what the group says goes to `events` while [`serve`](Self::serve) is called.
     ///
+    /// Neither this nor `serve` may be called by an async task: they wait until somebody takes what the group says.
+    ///
     /// # Errors
     /// A refused property, or [`Error::Kafka`].
-    pub fn join(config: &SlotGroupConfig, events: tokio::sync::mpsc::UnboundedSender<SlotEvent>) -> Result<Self> {
+    pub fn join(config: &SlotGroupConfig, events: tokio::sync::mpsc::Sender<SlotEvent>) -> Result<Self> {
         let defaults = [
             ("client.id", "wattline"),
             // A process that died without a word gives its slots up after this.

@@ -168,9 +168,15 @@ impl Exchange {
 
 /// The messages of one link, before it has its number.
 pub(super) struct Outgoing {
-    /// By receiver, rows and what closes the telling.
-    parts: Vec<(u32, Vec<(String, RecordBatch)>, Close)>,
+    parts: Vec<OutgoingPart>,
     positions: Positions,
+}
+
+/// What is told to one slot.
+struct OutgoingPart {
+    to: u32,
+    rows: Vec<(String, RecordBatch)>,
+    close: Close,
 }
 
 impl Coordinator {
@@ -258,7 +264,8 @@ impl Coordinator {
 
     /// Takes out what this link is to tell, if it tells something.
     pub(super) fn outgoing(&mut self, sections: &[LaneSection], checkpoint: bool) -> Option<Outgoing> {
-        if !self.has_to_tell() && !(checkpoint && self.has_archived(sections)) {
+        let is_due = self.has_to_tell() || (checkpoint && self.has_archived(sections));
+        if !is_due {
             return None;
         }
         let positions = self.own_positions(self.exchange.as_ref()?, sections);
@@ -291,7 +298,8 @@ impl Coordinator {
                     .map(|(rule, late)| (fingerprint(rule), late))
                     .collect(),
             };
-            parts.push((to, exchange.outbox.get(&to).cloned().unwrap_or_default(), close));
+            let rows = exchange.outbox.remove(&to).unwrap_or_default();
+            parts.push(OutgoingPart { to, rows, close });
         }
         exchange.outbox.clear();
         Some(Outgoing { parts, positions })
@@ -322,7 +330,7 @@ impl Coordinator {
         exchange.told_positions = Some(outgoing.positions);
         let body = tokio::task::spawn_blocking(move || {
             let mut messages = Vec::new();
-            for (to, rows, close) in outgoing.parts {
+            for OutgoingPart { to, rows, close } in outgoing.parts {
                 let mut groups = in_groups(rows, most);
                 let last = groups.len() - 1;
                 for (part, rows) in groups.drain(..).enumerate() {
@@ -395,9 +403,8 @@ impl Coordinator {
             Judgement::Take => sender.note(&head),
         }
         self.take_told_rows(message.offset, rows, was_out)?;
-        match head.close {
-            Some(close) => self.take_close(head.from, &close, was_out),
-            None => {}
+        if let Some(close) = head.close {
+            self.take_close(head.from, &close, was_out);
         }
         Ok(())
     }

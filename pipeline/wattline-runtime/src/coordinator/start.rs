@@ -29,6 +29,7 @@ use crate::events;
 use crate::intake::{CorrectedRule, Replay, StreamIntake, stream_schema};
 use crate::intake_thread::{Intake, Route, SourceCommand};
 use crate::port::{Position, RuleFailure, Source, StageState, StateDelta};
+use crate::progress::Progress;
 use crate::recovery::{Past, load_frames, read_past};
 use crate::retry::until_done;
 use crate::table;
@@ -48,22 +49,13 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     let progress_of_rules = progress_of_rules(&job.rules, &job.streams, &past, fresh, place);
     let exchange = job.exchange.take().map(|plan| Exchange::new(plan, &job.rules, &job.states, &past, fresh));
     let told_us = exchange.as_ref().map(|_| told_of_states(&job.states, &progress_of_rules));
+    let chain = chain_after(&past, &job, slot.clone(), &progress);
     let (workers, threads) =
         start_workers(&job.streams, &job.rules, job.decoders.as_ref(), job.lane_programs, told_us, &progress)?;
     let (notify, notices) = mpsc::channel(NOTICES);
     let mut coordinator = Coordinator {
         system: SystemLane::all(&slot, job.streams.len(), &job.rules, &past, fresh),
-        chain: Chain {
-            store: job.store,
-            progress: Arc::clone(&progress),
-            clock: Arc::clone(&job.clock),
-            job: job.settings.job.clone(),
-            slot,
-            incarnation: past.incarnation.clone().unwrap_or_else(|| job.settings.nonce.clone()),
-            nonce: job.settings.nonce.clone(),
-            next: past.last_link + 1,
-            held: BTreeMap::new(),
-        },
+        chain,
         rules_revision: rules_revision(&job.rules),
         references: job.references,
         reference_tables: ReferenceTables::new(job.reference_tables),
@@ -115,6 +107,21 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     Ok(coordinator)
 }
 
+/// The end of the chain of a slot, to be gone on with.
+fn chain_after(past: &Past, job: &Job, slot: String, progress: &Arc<Progress>) -> Chain {
+    Chain {
+        store: Arc::clone(&job.store),
+        progress: Arc::clone(progress),
+        clock: Arc::clone(&job.clock),
+        job: job.settings.job.clone(),
+        slot,
+        incarnation: past.incarnation.clone().unwrap_or_else(|| job.settings.nonce.clone()),
+        nonce: job.settings.nonce.clone(),
+        next: past.last_link + 1,
+        held: BTreeMap::new(),
+    }
+}
+
 /// Sources whose job may not start. To close one can take its time, with a broker that is to be told: not on a thread of the tasks.
 struct Unstarted(Vec<Box<dyn Source>>);
 
@@ -152,7 +159,7 @@ fn start_workers(
     decoders: &super::DecoderFactory,
     programs: Vec<Box<dyn crate::port::LaneProgram>>,
     told_us: Option<Arc<[i64]>>,
-    progress: &Arc<crate::progress::Progress>,
+    progress: &Arc<Progress>,
 ) -> Result<StartedWorkers> {
     let intakes: Arc<[StreamIntake]> =
         (0..streams.len()).map(|stream| intake_of(stream, &streams[stream], rules)).collect();

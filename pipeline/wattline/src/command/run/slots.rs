@@ -23,6 +23,8 @@ const REST_AFTER_FENCE: Duration = Duration::from_secs(15);
 
 /// How often it is looked whether a slot is to be begun.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Words of the group that may wait.
+const GROUP_EVENTS: usize = 16;
 /// How long the group may take to be left.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
@@ -108,12 +110,12 @@ fn sum_of(counters: &Counters) -> Progress {
 }
 
 /// Joins the group on a thread of its own, which leaves it when nobody listens any more.
-async fn join_group(project: &Project) -> Result<(mpsc::UnboundedReceiver<SlotEvent>, JoinHandle<()>)> {
+async fn join_group(project: &Project) -> Result<(mpsc::Receiver<SlotEvent>, JoinHandle<()>)> {
     let exchange = job::exchange_config(&project.config)?;
     let group_id = project.config.kafka.as_ref().and_then(|kafka| kafka.group_id.clone());
     let group_id = group_id.unwrap_or_else(|| format!("wattline-{}", project.config.job.get_ref()));
     let config = SlotGroupConfig { exchange, group_id: format!("{group_id}-slots") };
-    let (tell, events) = mpsc::unbounded_channel();
+    let (tell, events) = mpsc::channel(GROUP_EVENTS);
     let group = tokio::task::spawn_blocking(move || -> Result<SlotGroup> {
         ensure_topic(&config.exchange)?;
         Ok(SlotGroup::join(&config, tell)?)
@@ -134,7 +136,7 @@ async fn join_group(project: &Project) -> Result<(mpsc::UnboundedReceiver<SlotEv
 impl Host {
     async fn serve(
         &mut self,
-        events: &mut mpsc::UnboundedReceiver<SlotEvent>,
+        events: &mut mpsc::Receiver<SlotEvent>,
         reloads: &mut Reloads,
         stop: &watch::Receiver<bool>,
     ) -> Result<()> {
@@ -208,6 +210,7 @@ impl Host {
         let tasks = tokio::runtime::Handle::current();
         // A slot merges and commits on a thread of its own.
         self.outcomes.push(tokio::task::spawn_blocking(move || {
+            #[expect(clippy::disallowed_methods, reason = "the thread has nothing else to do, and no task waits on it")]
             tasks.block_on(async {
                 let job = match job::build(&project, options).await {
                     Ok(job) => how.around(job),
