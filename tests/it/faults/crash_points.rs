@@ -83,14 +83,17 @@ fn deaths_of_a_run() -> Result<Vec<Death>> {
     Ok(deaths)
 }
 
-/// At each moment of a process that recovers, until it has committed something itself.
+/// At each moment of a process that recovers, until it has committed something of the lanes that it took. On a slow machine it may put
+/// rows that waited into a link before.
 fn deaths_of_a_recovery(place: Place<'_>, job: &str) -> Result<Vec<Death>> {
     let subject = die_in_a_new_job(job, place, DEATH_BEFORE_RECOVERY)?;
     let mut running = subject.start(&["--moments", "moments"])?;
     ensure!(running.wait(DEATH_LIMIT)?.success(), "the recovery failed:\n{}", running.log_tail());
     let moments = fs::read_to_string(subject.folder.path().join("moments"))?;
-    let until_commit = moments.lines().take_while(|moment| !moment.starts_with("manifest-"));
-    let counted = counted(&until_commit.map(str::to_owned).collect::<Vec<_>>())?;
+    let moments: Vec<String> = moments.lines().map(str::to_owned).collect();
+    let sealed = moments.iter().position(|moment| moment.starts_with("seal.")).context("it takes lanes")?;
+    let committed = moments[sealed..].iter().position(|moment| moment.starts_with("manifest-"));
+    let counted = counted(&moments[..committed.map_or(moments.len(), |at| sealed + at)])?;
     has_steps(&counted, &STEPS_OF_RECOVERY)?;
     let death = |name: &String| Death { first: DEATH_BEFORE_RECOVERY.to_owned(), then: Some(format!("{name}#1")) };
     Ok(counted.keys().map(death).collect())

@@ -171,6 +171,9 @@ pub struct KafkaSource {
     member: Option<SlotMember>,
     instance_id: Option<String>,
     share: Option<Share>,
+    /// The group counts this process in. In between, what is committed would be that of a member that is no more: the broker takes such
+    /// a static member for one whose place another process has taken.
+    is_counted_in: bool,
     /// In a job of several slots: when to look for partitions again.
     look_again_at: Instant,
     /// The first lanes that the group gives are still to come, and may be those of a process that read something else.
@@ -223,6 +226,7 @@ impl KafkaSource {
             member: config.member,
             doubts_first: instance_id.is_some(),
             instance_id,
+            is_counted_in: config.share.is_some(),
             share: config.share,
             look_again_at: Instant::now(),
             until_end: config.until_end,
@@ -308,7 +312,7 @@ impl KafkaSource {
     /// # Errors
     /// [`Error::Kafka`] if the client does not take the request.
     pub fn commit(&self, positions: &[(LaneId, i64)], metadata: &str) -> Result<()> {
-        if positions.is_empty() {
+        if positions.is_empty() || !self.is_counted_in {
             return Ok(());
         }
         let mut list = TopicPartitionList::new();
@@ -388,10 +392,12 @@ impl KafkaSource {
                         subscribe(&self.consumer, &self.partitions)?;
                         continue;
                     }
+                    self.is_counted_in = true;
                     self.lanes.assign(&lanes);
                     events.push(SourceEvent::Assigned(lanes));
                 }
                 Notice::Revoked(mut lanes) => {
+                    self.is_counted_in = false;
                     // Of those that nobody was told of, nobody need be told that they are gone.
                     lanes.retain(|lane| self.lanes.get(lane).is_some());
                     self.lanes.revoke(&lanes);
