@@ -74,6 +74,17 @@ pub fn ensure_topic(config: &ExchangeConfig) -> Result<()> {
     Ok(())
 }
 
+/// Whether the topic holds anything that was told; not so where it cannot be asked for, as in the moment after it was made.
+pub fn has_messages(config: &ExchangeConfig) -> bool {
+    let client = config.client(&[], &[]).ok();
+    let consumer: Option<BaseConsumer<SourceContext>> =
+        client.and_then(|client| client.create_with_context(SourceContext::default()).ok());
+    let Some(consumer) = consumer else { return false };
+    let slots = 0..i32::try_from(config.slots).unwrap_or(i32::MAX);
+    let mut bounds = slots.map(|slot| consumer.fetch_watermarks(&config.topic, slot, config.connect_timeout));
+    bounds.any(|bounds| bounds.is_ok_and(|(first, end)| end > first))
+}
+
 fn create_topic(config: &ExchangeConfig, partitions: i32) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = config.client(&[], &[])?.create().map_err(refused_config)?;
     let topic = NewTopic::new(&config.topic, partitions, TopicReplication::Fixed(REPLICAS_OF_BROKER))
