@@ -73,7 +73,7 @@ pub enum Error {
     },
     /// What slots told this one is gone, and nobody can tell it again.
     #[error(
-        "messages of the other slots are gone: the inbox {lane} must continue at offset {wanted}, and {found}. What they held of windows is told once; restore the archive from a backup that the topic still reaches back to, or go on under a new job name with an archive of its own"
+        "lane {lane} must continue at offset {wanted}, and {found}: what the other slots told this one is gone, and it is told once; restore the archive from a backup whose messages the topic still has, or go on under a new job name with an archive of its own"
     )]
     InboxLost {
         /// The lane of the inbox.

@@ -124,7 +124,8 @@ async fn refuse_another_jobs_topic(project: &Project) -> Result<()> {
     let store = JobStore(root.child(JOBS_FOLDER).child(project.config.job.get_ref()));
     if verify::slots(&store).await?.is_empty() {
         anyhow::bail!(
-            "topic `{topic}` holds messages, and the archive `{}` has no job `{}` that has told them: they are of another archive. Delete              the topic if that one is no more, or name the job otherwise",
+            "topic `{topic}` holds messages, and the archive `{}` has no job `{}` that has told them: they are of another archive. Delete \
+             the topic if that one is no more, or name the job otherwise",
             root.location(),
             project.config.job.get_ref()
         );
