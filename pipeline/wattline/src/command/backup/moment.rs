@@ -156,8 +156,8 @@ async fn copy_amendments(root: &ObjectRoot, run: &Run, newest: &BTreeMap<String,
     let mut entries = Vec::new();
     for (job, newest) in newest {
         let folder = format!("{JOBS_FOLDER}/{job}/");
-        let number = |object: &ObjectInfo| Amendment::number_of(object.path.strip_prefix(&folder)?);
         let objects = root.list(&format!("{folder}{}", AMENDMENTS.trim_end_matches('/'))).await?;
+        let number = |object: &ObjectInfo| Amendment::number_of(object.path.strip_prefix(&folder)?);
         let of_moment = objects.into_iter().filter(|object| number(object).is_some_and(|n| n <= *newest));
         let objects: Vec<ToCopy> = of_moment.map(|object| ToCopy { object, is_named_once: false }).collect();
         let (copied, gone) = run.copy(root, &objects, &|_, _| {}).await?;
