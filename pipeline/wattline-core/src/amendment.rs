@@ -8,7 +8,8 @@
 //! It is made as an epoch is made: one object, created only if its number is free, says all that is to be; the rest repeats
 //! itself without harm, as each table remembers the number that it has. Number n + 1 is put only after n is in its tables, so the
 //! newest alone may be unfinished, and whoever amends next finishes it first. The numbers are a chain of their own: no job reads
-//! them, none of a job's links knows of them. Objects are kept, since a number that was free again could be taken twice.
+//! them, none of a job's links knows of them. Objects are kept, since a number that was free again could be taken twice; a backup holds
+//! those of its moment, so that a restored archive knows which numbers its tables have, and an unfinished one can be finished there.
 //!
 //! | a crash … | leaves | and the next run |
 //! |---|---|---|

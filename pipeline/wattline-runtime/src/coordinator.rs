@@ -60,7 +60,7 @@ mod watermarks;
 pub use backfill::{BackfillPlan, backfilled_schema};
 pub use correction::{CorrectionPlan, INSERT, RETRACT, corrected_schema, with_change};
 pub use exchange::ExchangePlan;
-pub(crate) use exchange::{INBOX, InboxMessage, read_messages};
+pub(crate) use exchange::{INBOX, INBOX_STREAM, InboxMessage, read_messages};
 
 use epoch::Uncommitted;
 pub(crate) use epoch::held_bytes;
@@ -424,7 +424,7 @@ impl Coordinator {
                 }
                 Ok(())
             }
-            SourceNotice::Failed(error) => Err(error),
+            SourceNotice::Failed(error) => Err(self.of_inbox(error)),
         }
     }
 
@@ -614,6 +614,7 @@ impl Coordinator {
             return Err(error);
         }
         let now_ms = self.clock.now_ms();
+        let exchange = self.exchange.as_ref();
         let mut gone = Vec::new();
         for lane in report.lanes {
             let Some(status) = self.lanes.get_mut(&lane.lane) else { continue };
@@ -628,6 +629,10 @@ impl Coordinator {
                 advances.iter_mut().for_each(|advance| advance.offset = advance.offset.max(first));
             }
             status.processed = lane.next_offset.unwrap_or(status.processed);
+            let from = status.replay.published.max(lane.first_offset.unwrap_or_default());
+            if status.processed > from && exchange.is_some_and(|of| of.had_ended(status.stream)) {
+                return Err(Error::InputHadEnded { lane: section.lane.clone(), from });
+            }
             section.published = section.published.max(status.processed);
             section.reached_us = lane.reached_us;
             section.ended = lane.ended;

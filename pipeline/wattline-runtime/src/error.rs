@@ -71,6 +71,28 @@ pub enum Error {
         /// What the source has instead, as part of a sentence.
         found: String,
     },
+    /// What slots told this one is gone, and nobody can tell it again.
+    #[error(
+        "lane {lane} must continue at offset {wanted}, and {found}: what the other slots told this one is gone, and it is told once; restore the archive from a backup whose messages the topic still has, or go on under a new job name with an archive of its own"
+    )]
+    InboxLost {
+        /// The lane of the inbox.
+        lane: LaneId,
+        /// The offset that the manifest names.
+        wanted: i64,
+        /// What the topic has instead, as part of a sentence.
+        found: String,
+    },
+    /// The input had ended, results are given up to the end of time, and there is more.
+    #[error(
+        "the input of this job had ended, and lane {lane} has records from offset {from} on: a job of several slots gives no results behind the end of its input. Go on under a new job name with an archive of its own, without `--until-end` where more is to come"
+    )]
+    InputHadEnded {
+        /// The lane.
+        lane: LaneId,
+        /// Where its input had ended.
+        from: i64,
+    },
     /// Arrow refused a batch that this crate built.
     #[error("building a batch for `{what}` failed")]
     Arrow {
@@ -99,11 +121,13 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Port { kind, .. } => *kind,
+            Self::InputHadEnded { .. } => Kind::Invalid,
             Self::Fenced { .. } => Kind::Fenced,
             Self::BadManifest { .. }
             | Self::BadObject { .. }
             | Self::OffsetLost { .. }
-            | Self::OffsetsUsedAgain { .. } => Kind::Data,
+            | Self::OffsetsUsedAgain { .. }
+            | Self::InboxLost { .. } => Kind::Data,
             Self::Arrow { .. } | Self::State { .. } | Self::ThreadGone { .. } => Kind::Internal,
         }
     }
@@ -117,6 +141,8 @@ impl Error {
             | Self::BadObject { .. }
             | Self::OffsetLost { .. }
             | Self::OffsetsUsedAgain { .. }
+            | Self::InboxLost { .. }
+            | Self::InputHadEnded { .. }
             | Self::Arrow { .. }
             | Self::State { .. }
             | Self::ThreadGone { .. } => Retry::Never,

@@ -20,6 +20,7 @@ use wattline_core::record::LaneId;
 use wattline_core::system_log::SystemSection;
 use wattline_core::time::END_OF_TIME;
 
+use crate::coordinator::INBOX_STREAM;
 use crate::error::{Error, Result};
 use crate::frames;
 use crate::intake::Replay;
@@ -64,8 +65,8 @@ pub(crate) struct Past {
     pub(crate) senders: Vec<Sender>,
     /// The last link that told the slots something.
     pub(crate) told: u64,
-    /// The object with what the last epoch told.
-    pub(crate) outbox: Option<String>,
+    /// The objects with what was told from the checkpoint on, oldest first.
+    pub(crate) outboxes: Vec<String>,
 }
 
 /// Reads a manifest.
@@ -149,7 +150,7 @@ pub(crate) async fn read_past(store: &dyn Store, chain: &str) -> Result<Past> {
         past.system.clone_from(&epoch.system);
         if let Some(exchange) = &epoch.exchange {
             past.told = exchange.told;
-            past.outbox.clone_from(&exchange.outbox);
+            past.outboxes.extend(exchange.outbox.clone());
         }
         past.last_epoch = Some(manifest);
     }
@@ -205,7 +206,10 @@ impl Past {
             let has_stopped = rule.quarantined.iter().any(|q| q.lane.is_none());
             has_stopped || (rule.final_until_us == END_OF_TIME && rule.late.is_empty())
         };
-        let ended = |section: &LaneSection| section.ended && section.state == section.published;
+        // What slots tell each other has no end.
+        let ended = |section: &LaneSection| {
+            section.stream == INBOX_STREAM || (section.ended && section.state == section.published)
+        };
         !self.lanes.is_empty()
             && self.lanes.values().all(|(section, _)| ended(section))
             && self.rules.values().all(is_done)

@@ -312,7 +312,7 @@ pub(crate) fn note_objects(objects: &mut Vec<String>, n: u64, epoch: &Epoch) {
         objects.extend(epoch.alert_state_object.clone());
     }
     objects.extend(epoch.rows_object.clone());
-    // What a link tells is there until the next one is.
+    // What a link tells was sent before the next one was put.
     objects.retain(|path| !path.starts_with(OUTBOX));
     objects.extend(epoch.exchange.iter().flat_map(|of| of.outbox.clone()));
 }

@@ -166,6 +166,39 @@ fn dead_letters_are_redeemed_once_wherever_the_command_dies() -> Result<()> {
 }
 
 #[test]
+fn amendments_come_back_with_a_backup_and_an_unfinished_one_is_finished() -> Result<()> {
+    let folder = ended_job("redeem-backup")?;
+    let died = folder.wattline(&[&REDEEM[..], &["--crash-at", "amend-rows.after#1"]].concat())?;
+    ensure!(died.status.code().is_none(), "it ended with {} and not at the moment", died.status);
+    let backups = folder.path().join("backups").display().to_string();
+    folder.answer(&["archive", "backup", &backups])?;
+    // What the archive goes on with is not in the backup.
+    folder.answer(&REDEEM)?;
+    folder.answer(&RESTATE)?;
+    folder.answer(&["archive", "backup", &backups])?;
+    let restored = |at: &str| -> Result<Scratch> {
+        let scratch = Scratch::new("redeem-restored")?;
+        folder.answer(&in_archive(&["archive", "restore", &backups, "--at", at], scratch.path())?)?;
+        folder.answer(&in_archive(&["archive", "verify"], scratch.path())?)?;
+        Ok(scratch)
+    };
+    let first = restored("1")?;
+    assert_eq!(lines_of(&folder, first.path(), "SELECT count(*) FROM dead_letters")?, ["5"]);
+    folder.answer(&in_archive(&REDEEM, first.path())?)?;
+    assert_eq!(lines_of(&folder, first.path(), COUNTS)?, ["a,6", "b,6", "c,3", "d,1"]);
+    // The numbers go on where those of the backup end, and each table takes them.
+    folder.answer(&in_archive(&RESTATE, first.path())?)?;
+    let second = restored("2")?;
+    for rule in ["hourly_current", "plain_current"] {
+        let expected = lines_of(&folder, &folder.archive(), &hours(rule))?;
+        assert_eq!(lines_of(&folder, first.path(), &hours(rule))?, expected, "{rule}");
+        assert_eq!(lines_of(&folder, second.path(), &hours(rule))?, expected, "{rule}");
+    }
+    folder.answer(&in_archive(&["archive", "verify"], first.path())?)?;
+    Ok(())
+}
+
+#[test]
 fn a_record_of_a_csv_file_is_decoded_by_the_header_of_its_file() -> Result<()> {
     let folder = JobFolder::new("redeem-csv")?;
     let input = "amount,shop,at\n1.50,north,2026-03-02T08:00:00Z\n2.505,north,2026-03-02T08:10:00Z\n";

@@ -28,6 +28,11 @@ fn traffic(test: &str, readings: u64) -> Traffic {
     )
 }
 
+/// Moments at which a process with all slots dies, one after the other: between what a link tells and the inboxes that it is for.
+const DEATHS: [&str; 4] = ["outbox.after#4", "exchange.before#5", "exchange.after#7", "manifest-of-tick.after#3"];
+/// What a shell says of a process that ended by SIGABRT.
+const ABORTED: i32 = 128 + 6;
+
 /// Links that each slot has put.
 fn links(folder: &JobFolder) -> Vec<usize> {
     let of_slot = |slot: usize| {
@@ -96,4 +101,24 @@ fn share(folder: &JobFolder) -> Result<()> {
     let status = first.terminate(MOMENT_LIMIT)?;
     ensure!(status.success(), "ended with {status}:\n{}", first.log_tail());
     Ok(())
+}
+
+#[test]
+fn slots_that_die_between_link_and_inboxes_tell_all_of_it_once() -> Result<()> {
+    let broker = TestBroker::shared();
+    let traffic = traffic("slots-deaths", 20_000);
+    traffic.create_topics(broker)?;
+    let folder = JobFolder::new("slots-deaths")?;
+    traffic.configure(&folder, &broker.bootstrap(), SETTINGS)?;
+    let made = traffic.produce(&broker.bootstrap(), |_sent| {})?;
+    for moment in DEATHS {
+        let mut running = folder.start(&["run", "--crash-at", moment])?;
+        let status = running.wait(MOMENT_LIMIT).with_context(|| format!("`{moment}` was not come to"))?;
+        ensure!(status.code() == Some(ABORTED), "`{moment}`: ended with {status}:\n{}", running.log_tail());
+    }
+    folder.run_until_end(RUN_LIMIT)?;
+    records_are_accounted_for(&folder, &traffic, &made)?;
+    rules_said_what_they_must(&folder, &traffic)?;
+    alerts_are_published_once(&folder, broker, &traffic)?;
+    folder.answer(&["archive", "verify"]).map(drop)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
@@ -72,6 +72,17 @@ pub fn ensure_topic(config: &ExchangeConfig) -> Result<()> {
         return Err(Error::SlotsChanged { topic: config.topic.clone(), partitions: found, slots: config.slots });
     }
     Ok(())
+}
+
+/// Whether the topic holds anything that was told; not so where it cannot be asked for, as in the moment after it was made.
+pub fn has_messages(config: &ExchangeConfig) -> bool {
+    let client = config.client(&[], &[]).ok();
+    let consumer: Option<BaseConsumer<SourceContext>> =
+        client.and_then(|client| client.create_with_context(SourceContext::default()).ok());
+    let Some(consumer) = consumer else { return false };
+    let slots = 0..i32::try_from(config.slots).unwrap_or(i32::MAX);
+    let mut bounds = slots.map(|slot| consumer.fetch_watermarks(&config.topic, slot, config.connect_timeout));
+    bounds.any(|bounds| bounds.is_ok_and(|(first, end)| end > first))
 }
 
 fn create_topic(config: &ExchangeConfig, partitions: i32) -> Result<()> {

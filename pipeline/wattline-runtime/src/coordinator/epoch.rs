@@ -247,7 +247,6 @@ impl Coordinator {
         epoch.exchange = self.exchange_section(&epoch.lanes, checkpoint).await?;
         // It says what was told.
         epoch.rules = self.known_progress();
-        let sent = self.outbox_to_delete(&epoch);
         let n = self.chain.commit(epoch.clone()).await?;
         self.after_commit(n, checkpoint, &epoch);
         // Only now are the buffers free: a link names the files with the rows, or they are few.
@@ -256,9 +255,6 @@ impl Coordinator {
         let files = epoch.adds.values().map(Vec::len).sum();
         let told = epoch.alerts.len();
         self.roll_forward(n, &epoch, false).await?;
-        if let Some(path) = sent {
-            self.delete(&path).await;
-        }
         if checkpoint {
             self.clean_up(n, &epoch).await;
         }
@@ -511,6 +507,7 @@ impl Coordinator {
         self.state_objects.clone_from(&epoch.state_objects);
         self.alert_state_object.clone_from(&epoch.alert_state_object);
         self.rows_objects.extend(epoch.rows_object.clone());
+        obsolete.extend(self.outboxes_to_delete(epoch));
         obsolete.retain(|path| {
             !epoch.state_objects.contains(path)
                 && epoch.alert_state_object.as_ref() != Some(path)

@@ -82,23 +82,21 @@ pub(super) struct Exchange {
     least_us: Vec<i64>,
     /// Sources that have said which lanes they have.
     heard: BTreeSet<usize>,
-    /// The object with the messages of the last link.
-    outbox_object: Option<String>,
+    /// The objects with the messages of the links from the checkpoint on.
+    outbox_objects: Vec<String>,
+    /// Streams whose rules had come to the end of the input before this process: nothing can be added to their results.
+    ended_streams: BTreeSet<usize>,
 }
 
 impl Exchange {
-    pub(super) fn new(plan: ExchangePlan, rules: &[RulePlan], states: &[StatePlan], past: &Past, fresh: bool) -> Self {
+    pub(super) fn new(plan: ExchangePlan, rules: &[RulePlan], states: &[StatePlan], past: &Past) -> Self {
         let of = plan.place.of;
         let homes: Vec<u32> = rules.iter().map(|rule| home_of(&rule.id, of)).collect();
         let homes_of = |state: &StatePlan| state.rules.iter().map(|rule| homes[*rule]).collect();
+        let has_ended =
+            |rule: &RulePlan| past.rules.get(&rule.fingerprint).is_some_and(|of| of.final_until_us == END_OF_TIME);
         let known = |slot: u32| past.senders.iter().find(|sender| sender.slot == slot).cloned();
-        let mut senders: Vec<Sender> = (0..of).map(|slot| known(slot).unwrap_or_else(|| Sender::new(slot))).collect();
-        if fresh {
-            // They had come to the end, and begin anew like this one.
-            for sender in &mut senders {
-                (sender.positions, sender.rules) = (Positions::default(), BTreeMap::new());
-            }
-        }
+        let senders = (0..of).map(|slot| known(slot).unwrap_or_else(|| Sender::new(slot))).collect();
         Self {
             homes_of_states: states.iter().map(homes_of).collect(),
             awaits_files: rules_that_await_files(rules, states, |rule| homes[rule] == plan.place.slot),
@@ -109,13 +107,19 @@ impl Exchange {
             told_positions: None,
             least_us: Vec::new(),
             heard: BTreeSet::new(),
-            outbox_object: past.outbox.clone(),
+            outbox_objects: past.outboxes.clone(),
+            ended_streams: rules.iter().filter(|rule| has_ended(rule)).flat_map(|rule| rule.streams.clone()).collect(),
             plan,
         }
     }
 
     pub(super) fn slot(&self) -> u32 {
         self.plan.place.slot
+    }
+
+    /// Whether there is no more to come of a stream.
+    pub(super) fn had_ended(&self, stream: usize) -> bool {
+        self.ended_streams.contains(&stream)
     }
 
     pub(super) fn is_inbox(&self, lane: &LaneId) -> bool {
@@ -201,10 +205,11 @@ impl Coordinator {
         let Some(exchange) = &mut self.exchange else { return self.take_rows(rows) };
         let (alerts, own): (Vec<_>, Vec<_>) = rows.into_iter().partition(|of| self.rules[of.rule].alert.is_some());
         for RuleRows { rule, batch, identity } in alerts.iter().filter(|of| of.batch.num_rows() > 0) {
-            let (home, fingerprint) = (exchange.homes[*rule], &self.rules[*rule].fingerprint);
-            exchange.push(home, format!("rows/{}/{fingerprint}", u8::from(identity.is_some())), batch);
+            // Rules of one text have one fingerprint, and alerts of their own.
+            let (home, RulePlan { id, fingerprint, .. }) = (exchange.homes[*rule], &self.rules[*rule]);
+            exchange.push(home, format!("rows/{fingerprint}/{id}"), batch);
             if let Some(identity) = identity {
-                exchange.push(home, format!("identity/{fingerprint}"), identity);
+                exchange.push(home, format!("identity/{fingerprint}/{id}"), identity);
             }
         }
         self.take_rows(own)
@@ -366,15 +371,35 @@ impl Coordinator {
         let messages = read_messages(path, &body)?;
         let sink = &exchange.plan.sink;
         until_done("telling the other slots", &self.progress, || sink.send(&messages)).await?;
-        exchange.outbox_object = Some(path.clone());
+        if !exchange.outbox_objects.contains(path) {
+            exchange.outbox_objects.push(path.clone());
+        }
         Ok(())
     }
 
-    /// The object of the link before, which was sent before this one was put.
-    pub(super) fn outbox_to_delete(&mut self, epoch: &manifest::Epoch) -> Option<String> {
+    /// The objects of the links before this checkpoint, which were sent before it was put. They stay until then as others do: a
+    /// backup copies what its moment needs, and that takes longer than a tick.
+    pub(super) fn outboxes_to_delete(&mut self, epoch: &manifest::Epoch) -> Vec<String> {
+        let Some(exchange) = &mut self.exchange else { return Vec::new() };
         let now = epoch.exchange.as_ref().and_then(|of| of.outbox.as_ref());
-        let before = self.exchange.as_mut()?.outbox_object.take()?;
-        (Some(&before) != now).then_some(before)
+        let all = std::mem::take(&mut exchange.outbox_objects);
+        let (kept, sent): (Vec<String>, Vec<String>) = all.into_iter().partition(|path| Some(path) == now);
+        exchange.outbox_objects = kept;
+        sent
+    }
+
+    /// What it means that the inbox cannot be read on; of a lane of a stream the error says it itself.
+    pub(super) fn of_inbox(&self, error: Error) -> Error {
+        let is_inbox = |lane: &LaneId| self.exchange.as_ref().is_some_and(|exchange| exchange.is_inbox(lane));
+        match error {
+            Error::OffsetLost { lane, wanted, first } if is_inbox(&lane) => {
+                Error::InboxLost { lane, wanted, found: format!("the topic begins at {first}") }
+            }
+            Error::OffsetsUsedAgain { lane, wanted, found } if is_inbox(&lane) => {
+                Error::InboxLost { lane, wanted, found }
+            }
+            error => error,
+        }
     }
 
     /// Takes in what the inbox brought. What `was_out` has come of it is out: of that, only state is taken.
@@ -425,13 +450,15 @@ impl Coordinator {
                     self.uncommitted.letter_bytes += bytes;
                     self.uncommitted.deltas.push(delta);
                 }
-                ["rows", _, fingerprint] => {
-                    let Some(rule) = self.rules.iter().position(|of| of.fingerprint == fingerprint) else { continue };
+                ["rows", fingerprint, id] => {
+                    let is_it = |of: &RulePlan| of.fingerprint == fingerprint && of.id == id;
+                    let Some(rule) = self.rules.iter().position(is_it) else { continue };
                     of_alerts.push(RuleRows { rule, batch, identity: None });
                 }
-                ["identity", fingerprint] => {
-                    if let Some(rows) = of_alerts.last_mut().filter(|of| self.rules[of.rule].fingerprint == fingerprint)
-                    {
+                // It comes right after its rows.
+                ["identity", fingerprint, id] => {
+                    let is_it = |of: &RulePlan| of.fingerprint == fingerprint && of.id == id;
+                    if let Some(rows) = of_alerts.last_mut().filter(|of| is_it(&self.rules[of.rule])) {
                         rows.identity = Some(batch);
                     }
                 }

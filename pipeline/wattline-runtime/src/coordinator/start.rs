@@ -44,10 +44,11 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     ensure_tables(&job).await?;
     let (slot, progress) = (job.settings.slot.clone(), Arc::clone(&job.progress));
     let mut past = until_done("reading the chain", &progress, || read_past(job.store.as_ref(), &slot)).await?;
-    let fresh = past.had_ended();
+    // Slots cannot begin anew one by one: see `InputHadEnded`.
+    let fresh = job.exchange.is_none() && past.had_ended();
     let place = job.exchange.as_ref().map(|exchange| exchange.place);
     let progress_of_rules = progress_of_rules(&job.rules, &job.streams, &past, fresh, place);
-    let exchange = job.exchange.take().map(|plan| Exchange::new(plan, &job.rules, &job.states, &past, fresh));
+    let exchange = job.exchange.take().map(|plan| Exchange::new(plan, &job.rules, &job.states, &past));
     let told_us = exchange.as_ref().map(|_| told_of_states(&job.states, &progress_of_rules));
     let chain = chain_after(&past, &job, slot.clone(), &progress);
     let (workers, threads) =

@@ -1,6 +1,6 @@
 //! A process that dies at a named moment of a commit or of a recovery, to show that the next one goes on from there.
 //!
-//! Every call to the store, the tables and the alert topic that makes, or reads, what the next process goes on from is a step, with a moment
+//! Every call to the store, the tables, the alert topic and the inboxes of slots that makes, or reads, what the next process goes on from is a step, with a moment
 //! before it and one after it: `manifest-of-tick.before`, `delta-commit.after`. With `run --crash-at manifest-of-tick.after#3` the process is gone when it
 //! is there for the third time, as if its power had failed: nothing is flushed and nothing is closed. With `--moments FILE` a run writes
 //! down the moments that it comes to, so that a test can go through all of them and learns of new ones by itself. With `--pace MS` the sources
@@ -28,10 +28,11 @@ use wattline_core::manifest::{AddedFile, Manifest};
 use wattline_core::record::{LaneId, RecordBlock};
 use wattline_runtime::clock::{Clock, SystemClock};
 use wattline_runtime::port::{
-    AlertSink, Archive, Batches, FileTag, Position, Put, Source, SourceEvent, Store, TableRange,
+    AlertSink, Archive, Batches, ExchangeSink, FileTag, Position, Put, SlotMessage, Source, SourceEvent, Store,
+    TableRange,
 };
 use wattline_runtime::table::TableSpec;
-use wattline_runtime::{Job, Result};
+use wattline_runtime::{ExchangePlan, Job, Result};
 
 use super::set_clock::SetClock;
 
@@ -105,8 +106,14 @@ impl CrashPoints {
             store: Arc::new(Steps { of: job.store, points: Arc::clone(self) }),
             archive: Arc::new(Steps { of: job.archive, points: Arc::clone(self) }),
             alert_sink: job.alert_sink.map(|of| Arc::new(Steps { of, points: Arc::clone(self) }) as Arc<dyn AlertSink>),
+            exchange: job.exchange.map(|plan| self.around_exchange(plan)),
             ..job
         }
+    }
+
+    fn around_exchange(self: &Arc<Self>, plan: ExchangePlan) -> ExchangePlan {
+        let of = Arc::clone(&plan.sink);
+        ExchangePlan { sink: Arc::new(Steps { of, points: Arc::clone(self) }), ..plan }
     }
 
     /// For the moments within a transaction of alerts.
@@ -281,6 +288,7 @@ fn step_of_put(path: &str, body: &[u8]) -> &'static str {
         "stages" => "stages",
         "rows" => "rows",
         "alert-state" => "alert-state",
+        "outbox" => "outbox",
         _ => "object",
     }
 }
@@ -344,5 +352,17 @@ impl AlertSink for Steps<Arc<dyn AlertSink>> {
 
     async fn last_marker(&self) -> Result<Option<String>> {
         self.points.around_step("read-marker", self.of.last_marker()).await
+    }
+}
+
+/// The first message of a link goes by itself: a process may die when some slots know of the link and others do not.
+#[async_trait]
+impl ExchangeSink for Steps<Arc<dyn ExchangeSink>> {
+    async fn send(&self, messages: &[SlotMessage]) -> Result<()> {
+        let (first, rest) = messages.split_at(messages.len().min(1));
+        for some in [first, rest].into_iter().filter(|some| !some.is_empty()) {
+            self.points.around_step("exchange", self.of.send(some)).await?;
+        }
+        Ok(())
     }
 }

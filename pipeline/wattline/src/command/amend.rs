@@ -97,15 +97,19 @@ impl Amendments {
 
     /// The newest amendment, if there is any.
     pub(super) async fn newest(&self) -> Result<Option<Amendment>> {
-        let objects = self.root.list(AMENDMENTS.trim_end_matches('/')).await?;
-        let newest = objects.iter().filter_map(|object| Amendment::number_of(&object.path)).max();
-        match newest {
+        match self.newest_number().await? {
             Some(n) => Ok(Some(self.read(n).await?)),
             None => Ok(None),
         }
     }
 
-    async fn read(&self, n: u64) -> Result<Amendment> {
+    async fn newest_number(&self) -> Result<Option<u64>> {
+        let objects = self.root.list(AMENDMENTS.trim_end_matches('/')).await?;
+        Ok(objects.iter().filter_map(|object| Amendment::number_of(&object.path)).max())
+    }
+
+    /// An amendment by its number.
+    pub(super) async fn read(&self, n: u64) -> Result<Amendment> {
         let path = Amendment::path(n);
         let place = || format!("{}/{path}", self.root.location());
         let body = self.root.get(&path).await?.with_context(|| format!("`{}` is gone", place()))?;
@@ -235,7 +239,8 @@ impl Amendments {
         Ok(())
     }
 
-    async fn are_there(&self, table: &str, files: &[AddedFile]) -> Result<bool> {
+    /// Whether its files of a table are all there: of one that was never finished they may be gone.
+    pub(super) async fn are_there(&self, table: &str, files: &[AddedFile]) -> Result<bool> {
         let folder = self.archive.root().child(table);
         for file in files {
             if folder.get_range(&file.path, 0..1).await?.is_none() {
@@ -248,6 +253,17 @@ impl Amendments {
 
 fn txn_of(amendment: &Amendment) -> i64 {
     i64::try_from(amendment.n).unwrap_or(i64::MAX)
+}
+
+/// The number of the newest amendment of each job of an archive that has any.
+pub(super) async fn newest_numbers(archive: &Archive) -> Result<BTreeMap<String, u64>> {
+    let mut newest = BTreeMap::new();
+    for job in archive.root().child(JOBS_FOLDER).folders().await? {
+        if let Some(n) = Amendments::of(archive, &job, Steps::default()).newest_number().await? {
+            newest.insert(job, n);
+        }
+    }
+    Ok(newest)
 }
 
 /// The newest amendment of each job of an archive, and whether it is not finished.

@@ -293,7 +293,10 @@ fn refuse_if_open(standing: &Standing, rule: &CompiledRule, period: &Period) -> 
         if standing.had_ended || has_stopped {
             continue;
         }
-        let is_corrected = rule.reach_us.is_some() || progress.correction.is_some() || !progress.late.is_empty();
+        // A slot tells the home of the rule of its late events when they are in closed files.
+        let is_still_told = progress.shared.as_ref().is_some_and(|shared| !shared.late.is_empty());
+        let is_late = is_still_told || !progress.late.is_empty();
+        let is_corrected = rule.reach_us.is_some() || progress.correction.is_some() || is_late;
         if is_corrected && period.to_us > progress.active_from_us {
             let begun = match progress.active_from_us {
                 BEFORE_TIME => "from its first event on".to_owned(),

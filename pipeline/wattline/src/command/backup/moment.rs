@@ -4,22 +4,27 @@
 //! all were asked, these links were the newest ones at one moment. Up to then every link but the newest of each chain was brought
 //! out, and no table had anything of a later link: this is what a crash leaves, and what recovery goes on from.
 //!
+//! Amendments (`replay --write`, `--dead-letters`) are chains beside the job's and are treated alike: the newest of each job at that
+//! moment is pinned, and what of it is in no table yet waits with its files for whoever amends the restored archive next.
+//!
 //! The objects with stored state are copied at once, the newest first, since the job replaces those soonest. If one is gone, the job
 //! has made a checkpoint meanwhile: another moment is chosen. What was copied is not copied again, and old parts of the state stay
 //! as they are from checkpoint to checkpoint, so each try has less to do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt};
 use wattline_connect::archive::{Archive, ChainPin};
 use wattline_connect::backup::{Entry, Run, SnapshotChain, ToCopy};
-use wattline_connect::store::ObjectRoot;
+use wattline_connect::store::{ObjectInfo, ObjectRoot};
+use wattline_core::amendment::{AMENDMENTS, Amendment};
 use wattline_core::chain_check::chain_place;
 use wattline_runtime::clock::{Clock, SystemClock};
 use wattline_runtime::snapshot::{ChainEnd, newest_link, read_end};
 
 use crate::adapt::archive::{JOBS_FOLDER, add_file};
+use crate::command::amend::{Amendments, Steps, newest_numbers};
 use crate::command::verify::{SlotOf, slots_of};
 
 /// Moments that are tried.
@@ -32,18 +37,25 @@ const INFOS_AT_ONCE: usize = 16;
 pub(super) struct Moment {
     pub(super) pinned_ms: i64,
     pub(super) ends: Vec<ChainEnd>,
+    /// The newest amendment of each job.
+    amendments: Vec<ChainPin>,
 }
+
+/// The numbers of the newest links, in the order of the slots, and of the newest amendments, by job.
+type Newest = (Vec<u64>, BTreeMap<String, u64>);
 
 /// Chooses a moment, and copies links, lanes and stored objects as of it.
 pub(super) async fn choose_and_copy(archive: &Archive, run: &Run) -> Result<(Moment, Vec<Entry>)> {
     for _ in 0..MOMENTS_MAX {
         let slots = slots_of(archive).await?;
-        let links = links_of_one_moment(&slots).await?;
+        let (links, amended) = newest_of_one_moment(archive, &slots).await?;
         let pinned_ms = SystemClock.now_ms();
         let Some(ends) = read_ends(&slots, &links).await? else { continue };
         refuse_strangers(run, &ends)?;
-        if let Some(entries) = copy_ends(archive.root(), run, &ends).await? {
-            return Ok((Moment { pinned_ms, ends }, entries));
+        if let Some(mut entries) = copy_ends(archive.root(), run, &ends).await? {
+            entries.extend(copy_amendments(archive.root(), run, &amended).await?);
+            let amendments = pins_of_amendments(archive, &amended).await?;
+            return Ok((Moment { pinned_ms, ends, amendments }, entries));
         }
     }
     bail!(
@@ -53,16 +65,18 @@ pub(super) async fn choose_and_copy(archive: &Archive, run: &Run) -> Result<(Mom
     )
 }
 
-/// The newest link of each chain, all at the same time.
-async fn links_of_one_moment(slots: &[SlotOf]) -> Result<Vec<u64>> {
-    let mut links: Vec<Option<u64>> = vec![None; slots.len()];
+/// The newest link of each chain and the newest amendment of each job, all at the same time.
+async fn newest_of_one_moment(archive: &Archive, slots: &[SlotOf]) -> Result<Newest> {
+    let mut before: Option<Newest> = None;
     for _ in 0..LOOKS_MAX {
-        let looks = slots.iter().zip(&links).map(|(of, known)| newest_link(&of.store, &of.slot, *known));
-        let newest = futures::future::try_join_all(looks).await?;
-        let seen: Vec<Option<u64>> = newest.iter().copied().map(Some).collect();
-        if std::mem::replace(&mut links, seen.clone()) == seen {
+        let known = |slot: usize| before.as_ref().map(|(links, _)| links[slot]);
+        let looks = slots.iter().enumerate().map(|(slot, of)| newest_link(&of.store, &of.slot, known(slot)));
+        let links = futures::future::try_join_all(looks).await?;
+        let newest = (links, newest_numbers(archive).await?);
+        if before.as_ref() == Some(&newest) {
             return Ok(newest);
         }
+        before = Some(newest);
     }
     bail!("the chains of this archive move on faster than they can be looked at: run the backup nearer to the archive")
 }
@@ -137,6 +151,43 @@ async fn copy_ends(root: &ObjectRoot, run: &Run, ends: &[ChainEnd]) -> Result<Op
     Ok(Some(entries))
 }
 
+/// Copies the amendments up to the newest ones of the moment: their numbers may not be used again.
+async fn copy_amendments(root: &ObjectRoot, run: &Run, newest: &BTreeMap<String, u64>) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for (job, newest) in newest {
+        let folder = format!("{JOBS_FOLDER}/{job}/");
+        let objects = root.list(&format!("{folder}{}", AMENDMENTS.trim_end_matches('/'))).await?;
+        let number = |object: &ObjectInfo| Amendment::number_of(object.path.strip_prefix(&folder)?);
+        let of_moment = objects.into_iter().filter(|object| number(object).is_some_and(|n| n <= *newest));
+        let objects: Vec<ToCopy> = of_moment.map(|object| ToCopy { object, is_named_once: false }).collect();
+        let (copied, gone) = run.copy(root, &objects, &|_, _| {}).await?;
+        if let Some(path) = gone.into_iter().next() {
+            let detail = "was deleted while the backup ran".to_owned();
+            return Err(wattline_connect::Error::ArchiveDamaged { path, detail }.into());
+        }
+        entries.extend(copied);
+    }
+    Ok(entries)
+}
+
+/// How far the amendments are, for the tables. One whose files are gone brings nothing into the tables that lack it.
+async fn pins_of_amendments(archive: &Archive, newest: &BTreeMap<String, u64>) -> Result<Vec<ChainPin>> {
+    let mut pins = Vec::new();
+    for (job, n) in newest {
+        let amendments = Amendments::of(archive, job, Steps::default());
+        let amendment = amendments.read(*n).await?;
+        let (app_id, epoch) = (amendment.app_id(), i64::try_from(*n).unwrap_or(i64::MAX));
+        let mut adds = BTreeMap::new();
+        for (table, files) in amendment.adds {
+            if amendments.are_there(&table, &files).await? {
+                adds.insert(table, files.into_iter().map(add_file).collect());
+            }
+        }
+        pins.push(ChainPin { app_id, epoch, adds });
+    }
+    Ok(pins)
+}
+
 impl Moment {
     /// How far the chains are, for the tables.
     pub(super) fn pins(&self) -> Vec<ChainPin> {
@@ -149,7 +200,7 @@ impl Moment {
                 .map(|(table, files)| (table.clone(), files.iter().cloned().map(add_file).collect()))
                 .collect(),
         };
-        self.ends.iter().map(pin).collect()
+        self.ends.iter().map(pin).chain(self.amendments.iter().cloned()).collect()
     }
 
     /// The chains as the snapshot tells them.

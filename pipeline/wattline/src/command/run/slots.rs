@@ -5,17 +5,20 @@
 //! itself; if the group goes on giving it to this process, it is begun again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use wattline_connect::kafka::exchange::ensure_topic;
+use wattline_connect::kafka::exchange::{ensure_topic, has_messages};
 use wattline_connect::kafka::slots::{SlotEvent, SlotGroup, SlotGroupConfig};
 use wattline_core::error::Kind;
+use wattline_runtime::verify;
 
 use super::*;
+use crate::adapt::archive::{JOBS_FOLDER, JobStore};
 
 /// Before a slot is begun again that another process took, though the group gives it to this one: by then one of the two has heard
 /// from the group.
@@ -58,8 +61,8 @@ struct Host {
     /// Slots to be begun, and when.
     due: BTreeMap<u32, Instant>,
     counters: Counters,
-    /// Some slot has run: what goes wrong from now on is waited for.
-    has_run: bool,
+    /// Some slot has come so far that it runs: what keeps others from that is waited for from now on.
+    has_run: Arc<AtomicBool>,
     /// The bounded input of all slots has ended.
     ended: bool,
 }
@@ -72,6 +75,7 @@ pub(super) async fn run(
     stop: watch::Receiver<bool>,
 ) -> Result<ExitCode> {
     let started = Instant::now();
+    refuse_another_jobs_topic(&project).await?;
     let (mut events, group) = join_group(&project).await?;
     let counters = Counters::default();
     let _beside = Beside(vec![
@@ -89,7 +93,7 @@ pub(super) async fn run(
         taken: BTreeSet::new(),
         due: BTreeMap::new(),
         counters,
-        has_run: false,
+        has_run: Arc::default(),
         ended: false,
     };
     let outcome = host.serve(&mut events, &mut reloads, &stop).await;
@@ -102,6 +106,31 @@ pub(super) async fn run(
     outcome?;
     report::print(&told(&summary, &sum_of(&host.counters), started.elapsed()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What an earlier job of this name has told must not be taken for what this one tells. A link comes before what it tells, so the
+/// chains are looked for after the messages.
+async fn refuse_another_jobs_topic(project: &Project) -> Result<()> {
+    let exchange = job::exchange_config(&project.config)?;
+    let topic = exchange.topic.clone();
+    let has_messages = tokio::task::spawn_blocking(move || -> Result<bool> {
+        ensure_topic(&exchange)?;
+        Ok(has_messages(&exchange))
+    });
+    if !has_messages.await.context("looking at the exchange")?? {
+        return Ok(());
+    }
+    let root = job::archive_root(&project.config, &project.folder)?;
+    let store = JobStore(root.child(JOBS_FOLDER).child(project.config.job.get_ref()));
+    if verify::slots(&store).await?.is_empty() {
+        anyhow::bail!(
+            "topic `{topic}` holds messages, and the archive `{}` has no job `{}` that has told them: they are of another archive. Delete \
+             the topic if that one is no more, or name the job otherwise",
+            root.location(),
+            project.config.job.get_ref()
+        );
+    }
+    Ok(())
 }
 
 fn sum_of(counters: &Counters) -> Progress {
@@ -207,7 +236,7 @@ impl Host {
         let place = Place { slot, of: self.project.config.run.slots };
         let (project, how) = (Arc::clone(&self.project), self.how.clone());
         let options = how.options(Some(place), &progress, shutdown.clone());
-        let tasks = tokio::runtime::Handle::current();
+        let (tasks, has_run) = (tokio::runtime::Handle::current(), Arc::clone(&self.has_run));
         // A slot merges and commits on a thread of its own.
         self.outcomes.push(tokio::task::spawn_blocking(move || {
             #[expect(clippy::disallowed_methods, reason = "the thread has nothing else to do, and no task waits on it")]
@@ -218,7 +247,10 @@ impl Host {
                 };
                 tokio::select! {
                     running = Box::pin(wattline_runtime::start(job)) => match running {
-                        Ok(running) => (slot, Outcome::Ran(running.serve().await)),
+                        Ok(running) => {
+                            has_run.store(true, Ordering::Relaxed);
+                            (slot, Outcome::Ran(running.serve().await))
+                        }
                         Err(error) => (slot, Outcome::Ran(Err(error))),
                     },
                     () = told_to_stop(&shutdown) => (slot, Outcome::NotBegun(anyhow::anyhow!("stopped before it had begun"))),
@@ -240,9 +272,15 @@ impl Host {
         self.drain(|slot| slots.contains(&slot)).await
     }
 
+    /// Each slot commits what it has read, whatever becomes of the others.
     async fn stop_all(&mut self) {
-        // What went wrong in the end is in the log; the next process begins with what is committed.
-        self.drain(|_| true).await.unwrap_or_default();
+        while !self.outcomes.is_empty() {
+            if let Err(error) = self.drain(|_| true).await {
+                tracing::error!(
+                    "a slot did not stop in order, and goes on from its last link with its next start: {error:#}"
+                );
+            }
+        }
     }
 
     async fn drain(&mut self, which: impl Fn(u32) -> bool) -> Result<()> {
@@ -259,12 +297,19 @@ impl Host {
     fn take_outcome(&mut self, (slot, outcome): Finished) -> Result<()> {
         let Some(of) = self.running.remove(&slot) else { return Ok(()) };
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        counters.iter_mut().filter(|(_, progress, _)| Arc::ptr_eq(progress, &of.progress)).for_each(|of| of.2 = false);
+        match &outcome {
+            // It has counted nothing.
+            Outcome::NotBegun(_) => counters.retain(|(_, progress, _)| !Arc::ptr_eq(progress, &of.progress)),
+            Outcome::Ran(_) => counters
+                .iter_mut()
+                .filter(|(_, progress, _)| Arc::ptr_eq(progress, &of.progress))
+                .for_each(|of| of.2 = false),
+        }
         drop(counters);
         let was_told = *of.end.borrow();
         match outcome {
             Outcome::Ran(Ok(summary)) => {
-                (self.has_run, self.ended) = (true, self.ended || summary.ended);
+                self.ended |= summary.ended;
                 tracing::info!(slot, "{}", if summary.ended { "the input has ended" } else { "stopped" });
             }
             Outcome::Ran(Err(error)) if error.kind() == Kind::Fenced => {
@@ -273,7 +318,7 @@ impl Host {
             }
             Outcome::Ran(Err(error)) => return Err(anyhow::Error::from(error).context(format!("slot {slot}"))),
             Outcome::NotBegun(_) if was_told => {}
-            Outcome::NotBegun(error) if self.has_run => {
+            Outcome::NotBegun(error) if self.has_run.load(Ordering::Relaxed) => {
                 tracing::warn!(slot, "the slot cannot begin and keeps trying: {error:#}");
                 self.due.insert(slot, Instant::now() + REST);
             }
