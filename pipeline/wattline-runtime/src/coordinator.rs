@@ -486,23 +486,6 @@ impl Coordinator {
         (0..self.streams.len()).all(|stream| self.lanes.values().any(|status| status.stream == stream))
     }
 
-    /// All lanes of this slot have ended: tells the others so, and goes on until all have nothing more to tell. The streams of the
-    /// system end one after the other, as a rule over one may fail and add to the next.
-    async fn all_slots_ended(&mut self) -> Result<bool> {
-        if self.exchange.is_none() {
-            return Ok(true);
-        }
-        let own = self.streams.len();
-        self.tick(true, false).await?;
-        for (which, end) in (own..own + self.system.len()).enumerate() {
-            if !self.have_all_ended(0..end) {
-                return Ok(false);
-            }
-            self.system[which].end();
-        }
-        Ok(self.have_all_ended(0..own + self.system.len()))
-    }
-
     /// Stops the sources, cuts a last epoch, commits it; at the end of bounded input every window closes.
     async fn drain(&mut self, ended: bool) -> Result<()> {
         self.stop_sources();
@@ -576,7 +559,8 @@ impl Coordinator {
             self.end_system_streams().await?;
         }
         self.note_gauges();
-        let tells = !self.uncommitted.alerts.is_empty() || !self.uncommitted.adds.is_empty() || self.has_to_tell();
+        let tells =
+            !self.uncommitted.alerts.is_empty() || !self.uncommitted.adds.is_empty() || self.has_to_tell(checkpoint);
         let may_tell = tells && !ended && !self.has_crossed_gaps();
         let due = if checkpoint { tells || self.worth_a_checkpoint(&raw) } else { may_tell };
         if due {

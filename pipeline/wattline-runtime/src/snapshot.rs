@@ -134,9 +134,11 @@ pub fn reincarnated(path: &str, body: &[u8], incarnation: &str, chains: &[CutCha
         && let Some(exchange) = &mut epoch.exchange
     {
         for sender in &mut exchange.senders {
-            let Some(chain) = chains.iter().find(|chain| chain.slot == sender.slot.to_string()) else { continue };
-            sender.incarnation.clone_from(&chain.incarnation);
-            sender.cut = Some(Cut { last_link: chain.last_link, incarnation: incarnation.to_owned() });
+            // A slot without a chain had told nothing yet.
+            let chain = chains.iter().find(|chain| chain.slot == sender.slot.to_string());
+            sender.incarnation = chain.map(|chain| chain.incarnation.clone()).unwrap_or_default();
+            let last_link = chain.map_or(0, |chain| chain.last_link);
+            sender.cut = Some(Cut { last_link, incarnation: incarnation.to_owned() });
         }
     }
     let text = serde_json::to_vec(&manifest);

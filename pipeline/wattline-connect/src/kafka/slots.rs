@@ -170,14 +170,15 @@ impl SlotGroup {
             Reserved::new("group.protocol", "classic", shared),
         ];
         let ExchangeConfig { bootstrap_servers, properties, topic, .. } = &config.exchange;
-        let properties: Properties = properties.clone();
+        // All processes have one configuration: of two with one name, each would push the other out.
+        let mut properties: Properties = properties.clone();
+        properties.remove(INSTANCE_ID);
         let client = client_config(bootstrap_servers, &defaults, &properties, &reserved)?;
         let context = Context { events: Mutex::new(events) };
         let consumer: BaseConsumer<Context> = client.create_with_context(context).map_err(refused_config)?;
         consumer
             .subscribe(&[topic])
             .map_err(|source| Error::Kafka { doing: format!("subscribing to `{topic}`"), source })?;
-        tracing::debug!(group = config.group_id, instance = properties.get(INSTANCE_ID), "joining the group of slots");
         Ok(Self { consumer })
     }
 

@@ -78,6 +78,8 @@ pub(super) struct Exchange {
     /// The last link that told something, and what it said of the slot.
     told: u64,
     told_positions: Option<Positions>,
+    /// How many records the lanes had taken in then.
+    told_records: i64,
     /// By stream, the time that this slot's lanes had reached when they last handed over what was final.
     least_us: Vec<i64>,
     /// Sources that have said which lanes they have.
@@ -105,6 +107,7 @@ impl Exchange {
             outbox: BTreeMap::new(),
             told: past.told,
             told_positions: None,
+            told_records: 0,
             least_us: Vec::new(),
             heard: BTreeSet::new(),
             outbox_objects: past.outboxes.clone(),
@@ -256,20 +259,34 @@ impl Coordinator {
     }
 
     /// Whether the next link has something to tell.
-    pub(super) fn has_to_tell(&self) -> bool {
+    ///
+    /// How far a slot has come is told with each tick in which its lanes brought something; a slot where all is silent tells it with its
+    /// checkpoints.
+    pub(super) fn has_to_tell(&self, checkpoint: bool) -> bool {
         let Some(exchange) = &self.exchange else { return false };
         // What the lanes handed over is told with the link that says so of them.
         if !exchange.outbox.is_empty() {
             return true;
         }
         let Some(told) = &exchange.told_positions else { return self.all_sources_heard() };
-        let mut reached = exchange.least_us.iter().enumerate();
-        reached.any(|(stream, least_us)| *least_us > told.least_us(&self.name_of_stream(stream)))
+        let own = self.streams.len();
+        let matters = |stream: usize| stream.checked_sub(own).is_none_or(|which| self.system[which].is_read());
+        let has_come_on = |(stream, least_us): (usize, &i64)| {
+            let is_told = *least_us <= told.least_us(&self.name_of_stream(stream));
+            !is_told && (*least_us == END_OF_TIME || matters(stream))
+        };
+        let is_silent = exchange.told_records == self.records_taken();
+        (checkpoint || !is_silent) && exchange.least_us.iter().enumerate().any(has_come_on)
+    }
+
+    /// How many records the lanes of this slot have taken in, by their offsets.
+    fn records_taken(&self) -> i64 {
+        self.lanes.values().filter(|status| status.stream != INBOX).map(|status| status.processed).sum()
     }
 
     /// Takes out what this link is to tell, if it tells something.
     pub(super) fn outgoing(&mut self, sections: &[LaneSection], checkpoint: bool) -> Option<Outgoing> {
-        let is_due = self.has_to_tell() || (checkpoint && self.has_archived(sections));
+        let is_due = self.has_to_tell(checkpoint) || (checkpoint && self.has_archived(sections));
         if !is_due {
             return None;
         }
@@ -281,7 +298,9 @@ impl Coordinator {
             }
         }
         let late = if checkpoint { self.take_late() } else { Vec::new() };
+        let records = self.records_taken();
         let exchange = self.exchange.as_mut()?;
+        exchange.told_records = records;
         let introduces = exchange.told_positions.is_none();
         let mut parts = Vec::new();
         for to in 0..exchange.plan.place.of {
@@ -514,6 +533,23 @@ impl Coordinator {
             }
             (None, Some(_)) | (Some(_), None) => {}
         }
+    }
+
+    /// All lanes of this slot have ended: tells the others so, and goes on until all have nothing more to tell. The streams of the
+    /// system end one after the other, as a rule over one may fail and add to the next.
+    pub(super) async fn all_slots_ended(&mut self) -> Result<bool> {
+        if self.exchange.is_none() {
+            return Ok(true);
+        }
+        let own = self.streams.len();
+        self.tick(true, false).await?;
+        for (which, end) in (own..own + self.system.len()).enumerate() {
+            if !self.have_all_ended(0..end) {
+                return Ok(false);
+            }
+            self.system[which].end();
+        }
+        Ok(self.have_all_ended(0..own + self.system.len()))
     }
 
     /// Whether all slots have come to the end in these streams.

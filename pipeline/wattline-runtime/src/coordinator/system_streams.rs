@@ -53,6 +53,11 @@ impl SystemLane {
         self.log.reached_us()
     }
 
+    /// Whether a rule reads it.
+    pub(super) fn is_read(&self) -> bool {
+        self.is_read
+    }
+
     /// Nothing comes any more.
     pub(super) fn end(&mut self) {
         self.log.end();
