@@ -17,6 +17,7 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use super::backfill::Backfills;
 use super::clock_set::ClockWatch;
+use super::early::EarlyRules;
 use super::exchange::{self, Exchange, INBOX, INBOX_STREAM};
 use super::references::{FRESHNESS, ReferenceTables};
 use super::system_streams::SystemLane;
@@ -50,8 +51,11 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     let exchange = job.exchange.take().map(|plan| Exchange::new(plan, &job.rules, &job.states, &past, fresh));
     let told_us = exchange.as_ref().map(|_| told_of_states(&job.states, &progress_of_rules));
     let chain = chain_after(&past, &job, slot.clone(), &progress);
+    // In a job of several slots rows come to the home of their rule by links.
+    let early = Arc::new(EarlyRules::of(&job.rules, exchange.is_none(), job.alert_sink.is_some()));
+    let for_rules = (told_us, &early);
     let (workers, threads) =
-        start_workers(&job.streams, &job.rules, job.decoders.as_ref(), job.lane_programs, told_us, &progress)?;
+        start_workers(&job.streams, &job.rules, job.decoders.as_ref(), job.lane_programs, for_rules, &progress)?;
     let (notify, notices) = mpsc::channel(NOTICES);
     let mut coordinator = Coordinator {
         system: SystemLane::all(&slot, job.streams.len(), &job.rules, &past, fresh),
@@ -78,6 +82,8 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         dormant: BTreeMap::new(),
         waiting: past.take_waiting(),
         uncommitted: Uncommitted::default(),
+        early,
+        early_failed: false,
         exchange,
         checkpoint_n: past.checkpoint,
         state_objects: past.state_objects.clone(),
@@ -158,7 +164,7 @@ fn start_workers(
     rules: &[RulePlan],
     decoders: &super::DecoderFactory,
     programs: Vec<Box<dyn crate::port::LaneProgram>>,
-    told_us: Option<Arc<[i64]>>,
+    (told_us, early): (Option<Arc<[i64]>>, &Arc<EarlyRules>),
     progress: &Arc<Progress>,
 ) -> Result<StartedWorkers> {
     let intakes: Arc<[StreamIntake]> =
@@ -177,6 +183,7 @@ fn start_workers(
             lanes: BTreeMap::new(),
             quarantined: Default::default(),
             pending: crate::worker::WorkerReport::default(),
+            early: Arc::clone(early),
             state_bytes: 0,
             rows_since_look: 0,
         };
