@@ -16,6 +16,7 @@ mod gaps;
 mod inputs;
 pub(crate) mod job;
 mod late;
+mod low_latency;
 mod memory;
 mod mistakes;
 mod oracle;

@@ -34,6 +34,8 @@ pub struct AlertPlan {
     /// Whether late events correct its alerts. Then floating-point columns are no part of what an occurrence is known by:
     /// computed again, they may differ in the last digit.
     pub corrected: bool,
+    /// Whether its alerts are told before they are committed. Each is then known by its event alone.
+    pub early: bool,
 }
 
 /// Rows of one alert rule, made ready for folding: each with its event time.
@@ -466,6 +468,7 @@ mod tests {
             event_time: "window_end".into(),
             is_condition: true,
             corrected: false,
+            early: false,
         }
     }
 

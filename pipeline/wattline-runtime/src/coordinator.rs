@@ -47,6 +47,7 @@ use crate::worker::{LaneNumber, WorkerMessage, WorkerReport};
 mod backfill;
 mod clock_set;
 mod correction;
+mod early;
 mod epoch;
 mod exchange;
 mod gaps;
@@ -59,6 +60,7 @@ mod watermarks;
 
 pub use backfill::{BackfillPlan, backfilled_schema};
 pub use correction::{CorrectionPlan, INSERT, RETRACT, corrected_schema, with_change};
+pub(crate) use early::EarlyRules;
 pub use exchange::ExchangePlan;
 pub(crate) use exchange::{INBOX, INBOX_STREAM, InboxMessage, read_messages};
 
@@ -357,6 +359,10 @@ struct Coordinator {
     /// Lanes of the system streams, by their number less that of the job's own streams.
     system: Vec<SystemLane>,
     uncommitted: Uncommitted,
+    /// Rules whose alerts are told before they are committed.
+    early: Arc<EarlyRules>,
+    /// That failed since the last link: until the next one alerts go with their links only.
+    early_failed: bool,
     /// The other slots, in a job of several.
     exchange: Option<exchange::Exchange>,
     checkpoint_n: u64,
@@ -404,6 +410,7 @@ impl Coordinator {
                     Some(notice) => self.take_notice(notice).await?,
                     None => return Err(Error::ThreadGone { thread: "source".into() }),
                 },
+                () = self.early.come() => self.tell_early().await?,
                 _ = look.tick() => {
                     self.tick_if_due().await?;
                     if self.all_ended() && self.all_slots_ended().await? {
@@ -558,6 +565,7 @@ impl Coordinator {
         if ended && checkpoint && self.exchange.is_none() {
             self.end_system_streams().await?;
         }
+        self.publish_early().await;
         self.note_gauges();
         let tells =
             !self.uncommitted.alerts.is_empty() || !self.uncommitted.adds.is_empty() || self.has_to_tell(checkpoint);
@@ -640,16 +648,6 @@ impl Coordinator {
         report.deltas.into_iter().try_for_each(|delta| self.take_delta(delta, true))?;
         self.take_lane_rows(report.rows)?;
         self.take_inbox(&report.inbox)
-    }
-
-    fn take_inbox(&mut self, messages: &[InboxMessage]) -> Result<()> {
-        let inbox = self.lanes.values().find(|status| status.stream == INBOX);
-        let published = inbox.map_or(0, |status| status.replay.published);
-        for message in messages {
-            self.take_message(message, published)?;
-            self.progress.buffered_bytes.fetch_sub(message.payload.len() as u64, Ordering::Relaxed);
-        }
-        Ok(())
     }
 
     /// Takes partial state in, unless nobody will ask for it.
@@ -756,9 +754,9 @@ impl Coordinator {
                 candidates.push(Candidates::new(plan, rows)?);
             }
         }
-        for record in fold_in_order(&candidates, &mut self.lifecycle)? {
-            self.note_alert(record);
-        }
+        let records = fold_in_order(&candidates, &mut self.lifecycle)?;
+        self.set_early_aside(&records);
+        records.into_iter().for_each(|record| self.note_alert(record));
         Ok(())
     }
 

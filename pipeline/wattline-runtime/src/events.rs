@@ -219,6 +219,22 @@ impl CleanupFailed<'_> {
     }
 }
 
+/// Alerts could not be published before their epoch is committed.
+pub(crate) struct EarlyAlertsFailed<'a> {
+    pub(crate) alerts: usize,
+    pub(crate) error: &'a Error,
+}
+
+impl EarlyAlertsFailed<'_> {
+    pub(crate) fn emit(&self) {
+        warn!(
+            alerts = self.alerts,
+            error = %chain(self.error),
+            "alerts could not be published at once: they follow when their tick is committed, and some may be there twice"
+        );
+    }
+}
+
 /// The past of a rule begins to be computed.
 pub(crate) struct BackfillBegun<'a> {
     pub(crate) rule: &'a str,

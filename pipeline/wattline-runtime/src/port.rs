@@ -463,6 +463,8 @@ pub trait ExchangeSink: Send + Sync + fmt::Debug {
 pub trait AlertSink: Send + Sync + fmt::Debug {
     /// Publishes the alerts of epoch `n` at once or not at all; `marker` is remembered with them.
     async fn publish(&self, records: &[AlertRecord], marker: &str, n: u64) -> Result<()>;
-    /// The marker of the last publication.
+    /// Publishes alerts before their epoch is committed, each for itself. After a failure some of them may be out.
+    async fn publish_early(&self, records: &[AlertRecord]) -> Result<()>;
+    /// The marker of the last publication with one.
     async fn last_marker(&self) -> Result<Option<String>>;
 }

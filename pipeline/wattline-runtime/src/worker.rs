@@ -17,7 +17,7 @@ use wattline_core::lane::IdleAdvance;
 use wattline_core::late::LateStretches;
 use wattline_core::record::{LaneId, RecordBlock};
 
-use crate::coordinator::{INBOX, InboxMessage, held_bytes};
+use crate::coordinator::{EarlyRules, INBOX, InboxMessage, held_bytes};
 use crate::error::{Error, Result};
 use crate::intake::{BlockPlace, Lane, Replay, StreamIntake};
 use crate::port::{Decoded, Decoder, LaneProgram, RuleFailure, RuleOutput, RuleRows, StateDelta};
@@ -140,6 +140,8 @@ pub(crate) struct Worker {
     /// Rules that were stopped in a lane.
     pub(crate) quarantined: BTreeSet<(usize, LaneNumber)>,
     pub(crate) pending: WorkerReport,
+    /// Rules whose rows do not wait for the next tick.
+    pub(crate) early: Arc<EarlyRules>,
     /// What this worker has added to the gauge of partial state.
     pub(crate) state_bytes: u64,
     /// Rows since it was last looked how much memory the partial state has: to look means to ask every window.
@@ -378,6 +380,7 @@ impl Worker {
             if new > 0 {
                 stream.count_too_late(&admitted.batch.slice(old, new), &self.progress);
                 let output = self.program.push(number, number_of_stream, &admitted.batch.slice(old, new));
+                self.early.note(&output.rows);
                 self.pending.rows.extend(output.rows);
                 self.note_failures(number, &id, output.failures);
             }

@@ -7,6 +7,7 @@ use wattline_core::time::HumanDuration;
 
 use crate::operators::{AggregateSpec, Keep, Operator, OverFunction, OverSpec, RefJoinKind};
 use crate::planner::{Hold, Node};
+use crate::rule_file::Delivery;
 use crate::rule_set::{CompiledRule, RuleSet};
 
 /// The text of `wattline explain <rule>`; `None` if there is no such rule.
@@ -37,6 +38,9 @@ fn write_all(text: &mut String, set: &RuleSet, rule: &CompiledRule) -> std::fmt:
             text,
             "  backfill   {depth} of the archive, if it is new to a job with a past; marked, and told only of alerts that are open"
         )?;
+    }
+    if header.delivery == Delivery::LowLatency {
+        writeln!(text, "  delivery   before its tick is committed: at least once, with the same id")?;
     }
     writeln!(text, "  keeps      {}", kept(rule))?;
     writeln!(text, "  plan id    {}", rule.fingerprint)?;

@@ -45,7 +45,7 @@ pub use error::Error;
 pub use final_program::{Dump, FinalProgram, StageDump};
 pub use lane_program::LaneProgram;
 pub use program::{FinalOutput, LaneOutput, RuleFailure, RuleRows, StageState, StateDelta};
-pub use rule_file::{LatePolicy, Param, ParamValue, RuleFile, RuleHeader, RuleKind, RuleSeverity, rule_of};
+pub use rule_file::{Delivery, LatePolicy, Param, ParamValue, RuleFile, RuleHeader, RuleKind, RuleSeverity, rule_of};
 pub use rule_set::{CompiledRule, RuleSet};
 pub use shared_state::SharedState;
 pub use test_run::{GivenRows, TestOutcome, run_rule_test};

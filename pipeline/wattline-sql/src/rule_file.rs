@@ -16,7 +16,7 @@ use crate::logical::{parse, tables_of};
 
 const OPEN: &str = "/*---";
 const CLOSE: &str = "---*/";
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "id",
     "kind",
     "title",
@@ -36,6 +36,7 @@ const KEYS: [&str; 23] = [
     "delay",
     "late",
     "backfill",
+    "delivery",
     "params",
     "resolve_after",
     "renotify",
@@ -114,6 +115,15 @@ pub enum LatePolicy {
     Update,
 }
 
+/// How the alerts of a rule get to their topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    /// Once, after the tick that they belong to was committed.
+    ExactlyOnce,
+    /// At least once and always with the same id, as soon as their events are judged.
+    LowLatency,
+}
+
 /// The value of a parameter, as SQL will see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ParamValue {
@@ -185,6 +195,8 @@ pub struct RuleHeader {
     pub late: LatePolicy,
     /// How much of the archive the rule is given when it is new to a job with a past, milliseconds of event time.
     pub backfill_ms: Option<i64>,
+    /// How its alerts get to their topic.
+    pub delivery: Delivery,
     /// Values of `$name`.
     pub params: BTreeMap<String, Param>,
     /// Good rows in a row before an open alert resolves.
@@ -271,6 +283,7 @@ impl<'a> HeaderReader<'a> {
             delay_ms: self.duration("delay"),
             late: self.late(),
             backfill_ms: self.backfill(),
+            delivery: self.delivery(kind),
             params: self.params(),
             resolve_after: self.resolve_after(),
             renotify_ms: self.duration("renotify"),
@@ -376,6 +389,22 @@ impl<'a> HeaderReader<'a> {
             _ => {
                 self.wrong("late", value, "write \"ignore\" or \"update\"");
                 LatePolicy::Ignore
+            }
+        }
+    }
+
+    fn delivery(&mut self, kind: RuleKind) -> Delivery {
+        let Some(value) = self.value("delivery") else { return Delivery::ExactlyOnce };
+        match value.get_ref().as_str() {
+            Some("exactly_once" | "low_latency") if kind != RuleKind::Alert => {
+                self.wrong("delivery", value, "remove it: only rules with `kind = \"alert\"` are published");
+                Delivery::ExactlyOnce
+            }
+            Some("exactly_once") => Delivery::ExactlyOnce,
+            Some("low_latency") => Delivery::LowLatency,
+            _ => {
+                self.wrong("delivery", value, "write \"exactly_once\" or \"low_latency\"");
+                Delivery::ExactlyOnce
             }
         }
     }
@@ -531,13 +560,14 @@ mod tests {
     fn a_full_header_is_read() {
         let header = parse_header(&file(
             "/*---\nid = \"pq_voltage\"\nkind = \"alert\"\ntitle = \"Voltage\"\nseverity = \"critical\"\n\
-             entity = [\"meter_id\", \"phase\"]\ndelay = \"2 minutes\"\nbackfill = \"30 days\"\nrenotify = \"1 day\"\nresolve_after = 3\n\
+             entity = [\"meter_id\", \"phase\"]\ndelay = \"2 minutes\"\nbackfill = \"30 days\"\ndelivery = \"low_latency\"\nrenotify = \"1 day\"\nresolve_after = 3\n\
              params = { upper_pct = 7.0, lower_pct = -10, name = \"x\", on = true, tier = { decimal = \"0.5469\" } }\n\
              ---*/\nSELECT 1",
         ))
         .expect("valid");
         assert_eq!((header.delay_ms, header.backfill_ms), (Some(120_000), Some(2_592_000_000)));
         assert_eq!(header.renotify_ms, Some(86_400_000));
+        assert_eq!(header.delivery, Delivery::LowLatency);
         assert_eq!(header.resolve_after, 3);
         assert_eq!(header.entity, ["meter_id", "phase"]);
         let values: Vec<_> = header.params.iter().map(|(name, param)| format!("{name}={}", param.value)).collect();
@@ -560,6 +590,20 @@ mod tests {
             ]
         );
         assert_eq!(mistakes[0].help.as_deref(), Some("write `severity`"));
+    }
+
+    #[test]
+    fn only_alerts_are_delivered_and_in_two_ways() {
+        let of = |kind: &str, delivery: &str| {
+            let header = format!("id = \"pq_voltage\"\nkind = \"{kind}\"\nentity = \"m\"\ndelivery = \"{delivery}\"");
+            parse_header(&file(&format!("/*---\n{header}\n---*/\nSELECT 1")))
+        };
+        assert_eq!(of("alert", "exactly_once").expect("valid").delivery, Delivery::ExactlyOnce);
+        for (kind, delivery) in [("alert", "at_most_once"), ("table", "low_latency"), ("view", "exactly_once")] {
+            let mistakes = of(kind, delivery).expect_err("refused");
+            let [mistake] = &mistakes[..] else { panic!("{mistakes:?}") };
+            assert_eq!(mistake.code, code::HEADER_VALUE, "{kind}, {delivery}");
+        }
     }
 
     #[test]

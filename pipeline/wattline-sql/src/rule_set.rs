@@ -27,7 +27,7 @@ use crate::logical::{
 };
 use crate::output::{OutputColumns, find_columns, project_for_archive};
 use crate::planner::{Feed, Hold, Node, Problem, References, StreamPlan, analyze, lower};
-use crate::rule_file::{LatePolicy, RuleFile, RuleHeader, RuleKind, parse_header, rule_of};
+use crate::rule_file::{Delivery, LatePolicy, RuleFile, RuleHeader, RuleKind, parse_header, rule_of};
 use crate::shared_state::SharedState;
 
 /// A rule that gives rows: kind alert or table.
@@ -543,6 +543,7 @@ fn compile_rule(
     match (columns, lower(session, projected.clone(), in_order, references)) {
         (Ok(columns), Ok(plan)) => {
             let reach_us = reach_us(header, &plan).map_err(|refusal| refused(vec![refusal]))?;
+            check_delivery(header, &plan, columns.firing.is_some()).map_err(|refusal| refused(vec![refusal]))?;
             Ok(assemble(file, header.clone(), projected, plan, columns, (*delay_ms, reach_us)))
         }
         (columns, plan) => {
@@ -588,6 +589,26 @@ fn reach_us(header: &RuleHeader, plan: &StreamPlan) -> Result<Option<i64>, Refus
             "remove `late = \"update\"`, or compute the rule within time windows (TUMBLE, HOP, RANGE frames)",
         )
     })
+}
+
+/// What is told before it is committed may have to be told again, and must then be the same alert: one that is known by its event
+/// alone. What a condition or a window says also depends on which events of other lanes had come by then.
+fn check_delivery(header: &RuleHeader, plan: &StreamPlan, is_condition: bool) -> Result<(), Refusal> {
+    let stands_for_itself =
+        matches!((&plan.root, &plan.feeds[..]), (Node::Feed(_), [Feed { hold: Hold::Nothing, .. }]));
+    let why = match (header.delivery, is_condition, stands_for_itself) {
+        (Delivery::ExactlyOnce, ..) | (Delivery::LowLatency, false, true) => return Ok(()),
+        (Delivery::LowLatency, true, _) => {
+            "it has a column `firing`, and what it says of an entity depends on all rows before"
+        }
+        (Delivery::LowLatency, false, false) => "its rows are not final before others have come",
+    };
+    Err(Refusal::new(
+        code::DELIVERY,
+        Anchor::Query,
+        format!("the alerts of the rule cannot be told before they are committed: {why}"),
+        "remove `delivery = \"low_latency\"`, or select single events with WHERE, without `firing`, windows and joins of streams",
+    ))
 }
 
 fn assemble(

@@ -11,6 +11,7 @@ use wattline_connect::archive::{Archive, MaintainPolicy};
 use wattline_connect::backup::{Restoring, unfinished_restore};
 use wattline_connect::files::{FileSource, FileSourceConfig};
 use wattline_connect::kafka::alerts::{AlertPublisher, AlertPublisherConfig, OnPublishStep};
+use wattline_connect::kafka::early_alerts::EarlyPublisher;
 use wattline_connect::kafka::exchange::{ExchangeConfig, ExchangeSender, ensure_topic};
 use wattline_connect::kafka::source::{KafkaSource, KafkaSourceConfig, Share, SlotMember};
 use wattline_connect::store::ObjectRoot;
@@ -27,7 +28,7 @@ use wattline_runtime::{
     BackfillPlan, CorrectionPlan, ExchangePlan, Job, JobSettings, LaneMatch, Programs, RulePlan, StatePlan, StreamPlan,
     backfilled_schema, corrected_schema,
 };
-use wattline_sql::{CompiledRule, RuleKind, RuleSet, RuleSeverity, SharedState};
+use wattline_sql::{CompiledRule, Delivery, RuleKind, RuleSet, RuleSeverity, SharedState};
 
 use crate::adapt::archive::{JOBS_FOLDER, JobStore, Tables};
 use crate::adapt::decoder::StreamDecoder;
@@ -448,19 +449,20 @@ async fn connect_alerts(
     let Some(topic) = config.alerts.as_ref().and_then(|alerts| alerts.topic.clone()) else { return Ok(None) };
     let Some(kafka) = config.kafka.clone() else { bail!("[alerts] names a topic, but there is no section [kafka]") };
     let job = config.job.get_ref().clone();
-    let publisher = tokio::task::spawn_blocking({
+    let (publisher, early) = tokio::task::spawn_blocking({
         let job = job.clone();
-        move || -> Result<AlertPublisher> {
+        move || -> Result<(AlertPublisher, EarlyPublisher)> {
             let mut publisher = AlertPublisherConfig::new(&kafka.bootstrap_servers, topic, &job, &slot);
             publisher.properties = kafka_properties(&kafka)?;
             publisher.connect_timeout = kafka.connect_timeout.duration();
             publisher.on_step = on_step;
-            Ok(AlertPublisher::connect(publisher)?)
+            let early = EarlyPublisher::new(publisher.clone());
+            Ok((AlertPublisher::connect(publisher)?, early))
         }
     })
     .await
     .context("connecting the alert topic")??;
-    Ok(Some(Arc::new(AlertTopic::new(publisher, &job))))
+    Ok(Some(Arc::new(AlertTopic::new(publisher, early, &job))))
 }
 
 /// What the runtime must know of the compiled rules.
@@ -562,5 +564,6 @@ fn alert_plan(rule: &CompiledRule) -> AlertPlan {
         event_time: column_name(rule, rule.event_time_column),
         is_condition: rule.firing_column.is_some(),
         corrected: rule.reach_us.is_some(),
+        early: header.delivery == Delivery::LowLatency,
     }
 }

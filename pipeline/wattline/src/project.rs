@@ -18,7 +18,9 @@ use wattline_runtime::port::Position;
 use wattline_runtime::stream_schema;
 use wattline_runtime::table::{AUDIT_TABLES, SystemStream, system_streams, system_tables};
 use wattline_sql::diagnostic::code;
-use wattline_sql::{Catalog, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream, UserFunctions, rule_of};
+use wattline_sql::{
+    Catalog, Delivery, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream, UserFunctions, rule_of,
+};
 
 use crate::adapt::source::name_of_life;
 use crate::assets::{self, BUILTIN};
@@ -273,6 +275,7 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
     loader.check_kept_streams(&rules, &streams);
     loader.check_late_streams(&rules);
     loader.check_backfills(&rules, &streams, config.run.slots);
+    loader.check_deliveries(&rules);
     if !loader.diagnostics.is_empty() {
         return Err(loader.refused());
     }
@@ -472,6 +475,20 @@ impl Loader {
             };
             let message = format!("the past of rule `{}` cannot be computed: {why}", rule.header.id);
             self.mistake("WL-1145", &rule.path, rule.header.span_of("backfill"), message, Some(help));
+        }
+    }
+
+    /// What a job says of itself is dated anew after a crash: an alert that was told early would get another id.
+    fn check_deliveries(&mut self, rules: &RuleSet) {
+        for rule in rules.rules().iter().filter(|rule| rule.header.delivery == Delivery::LowLatency) {
+            let stream = system_streams().into_iter().find(|stream| rule.streams.iter().any(|of| of == stream.name));
+            let Some(stream) = stream else { continue };
+            let message = format!(
+                "rule `{}` reads `{}`, whose rows have no lasting identity before they are committed",
+                rule.header.id, stream.name
+            );
+            let help = "remove `delivery`".to_owned();
+            self.mistake("WL-1146", &rule.path, rule.header.span_of("delivery"), message, Some(help));
         }
     }
 

@@ -219,6 +219,7 @@ fn alert_plan(rule: &CompiledRule) -> AlertPlan {
         event_time: name(rule.event_time_column),
         is_condition: rule.firing_column.is_some(),
         corrected: false,
+        early: false,
     }
 }
 

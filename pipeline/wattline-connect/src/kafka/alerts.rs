@@ -137,6 +137,14 @@ impl AlertMessage {
         let headers: usize = self.headers.iter().map(|(key, value)| key.len() + value.len()).sum();
         self.key.len() + headers + self.payload.len()
     }
+
+    pub(super) fn record_headers(&self) -> OwnedHeaders {
+        let mut headers = OwnedHeaders::new_with_capacity(self.headers.len());
+        for (key, value) in &self.headers {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        headers
+    }
 }
 
 /// What is known after a transaction.
@@ -323,10 +331,7 @@ impl AlertPublisher {
         message: &AlertMessage,
         deadline: Instant,
     ) -> std::result::Result<(), Failure> {
-        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
-        for (key, value) in &message.headers {
-            headers = headers.insert(Header { key, value: Some(value) });
-        }
+        let headers = message.record_headers();
         let mut record =
             BaseRecord::to(&self.config.topic).key(&message.key).payload(&message.payload).headers(headers);
         loop {

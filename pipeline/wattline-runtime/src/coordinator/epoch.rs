@@ -1,6 +1,6 @@
 //! Committing: from what was gathered since the last link to the next link.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -79,6 +79,10 @@ struct StateRows {
 pub(super) struct Uncommitted {
     pub(super) results: Vec<(String, RecordBatch)>,
     pub(super) alerts: Vec<AlertRecord>,
+    /// Those of them that are to be told before the link and have not been tried.
+    pub(super) early: Vec<AlertRecord>,
+    /// Ids of those that were told.
+    pub(super) told: BTreeSet<String>,
     /// Refused since the last tick.
     pub(super) dead_letters: Vec<DeadLetter>,
     /// Memory that letters held when they were taken in, since the last checkpoint.
@@ -204,6 +208,7 @@ impl Coordinator {
         let started = Instant::now();
         let tag = self.next_tag();
         let alerts = std::mem::take(&mut self.uncommitted.alerts);
+        let told_early = std::mem::take(&mut self.uncommitted.told);
         let published_now = self.gather_rows(&alerts)?;
         let mut epoch = Epoch {
             checkpoint: if checkpoint { self.chain.next } else { self.checkpoint_n },
@@ -254,7 +259,8 @@ impl Coordinator {
         self.progress.buffered_bytes.fetch_sub(raw_bytes + letter_bytes, Ordering::Relaxed);
         let files = epoch.adds.values().map(Vec::len).sum();
         let told = epoch.alerts.len();
-        self.roll_forward(n, &epoch, false).await?;
+        self.roll_forward(n, &epoch, &told_early, false).await?;
+        self.early_failed = false;
         if checkpoint {
             self.clean_up(n, &epoch).await;
         }

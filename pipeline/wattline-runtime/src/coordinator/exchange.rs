@@ -421,8 +421,19 @@ impl Coordinator {
         }
     }
 
+    /// Takes in what a worker has of the inbox.
+    pub(super) fn take_inbox(&mut self, messages: &[InboxMessage]) -> Result<()> {
+        let inbox = self.lanes.values().find(|status| status.stream == INBOX);
+        let published = inbox.map_or(0, |status| status.replay.published);
+        for message in messages {
+            self.take_message(message, published)?;
+            self.progress.buffered_bytes.fetch_sub(message.payload.len() as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Takes in what the inbox brought. What `was_out` has come of it is out: of that, only state is taken.
-    pub(super) fn take_message(&mut self, message: &InboxMessage, published: i64) -> Result<()> {
+    fn take_message(&mut self, message: &InboxMessage, published: i64) -> Result<()> {
         let was_out = message.offset < published;
         let (head, rows) = read_message(message.offset, &message.payload)?;
         let Some(exchange) = &mut self.exchange else { return Ok(()) };

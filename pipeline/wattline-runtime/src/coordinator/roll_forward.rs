@@ -3,13 +3,15 @@
 //! Delta commits carry (chain, n) as their transaction; the alert topic remembers a marker with `n`. A process
 //! that starts after a crash calls the same function for the last epoch and cannot do harm by doing it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use wattline_core::alert::AlertRecord;
 use wattline_core::manifest::{Epoch, Manifest};
 use wattline_core::record::LaneId;
 
 use super::Coordinator;
+use super::early::not_told;
 use crate::error::Result;
 use crate::events;
 use crate::intake_thread::SourceCommand;
@@ -20,8 +22,14 @@ use crate::retry::until_done;
 const OLD_LINKS_PER_CHECKPOINT: usize = 64;
 
 impl Coordinator {
-    /// Brings out what epoch `n` promises. `tried` says that its alerts may be out already.
-    pub(super) async fn roll_forward(&mut self, n: u64, epoch: &Epoch, mut tried: bool) -> Result<()> {
+    /// Brings out what epoch `n` promises. `tried` says that its alerts may be out already; those with the ids of `told_early` are.
+    pub(super) async fn roll_forward(
+        &mut self,
+        n: u64,
+        epoch: &Epoch,
+        told_early: &BTreeSet<String>,
+        mut tried: bool,
+    ) -> Result<()> {
         if let Some(path) = &epoch.rows_object
             && !self.rows_objects.contains(path)
         {
@@ -36,6 +44,9 @@ impl Coordinator {
         }
         if let Some(sink) = self.alert_sink.clone().filter(|_| !epoch.alerts.is_empty()) {
             let marker = self.chain.marker(n);
+            // Even if none is left: the marker says of all of them that they are out.
+            let left = not_told(&epoch.alerts, told_early);
+            let alerts: &[AlertRecord] = &left;
             let (sink, marker) = (sink.as_ref(), marker.as_str());
             until_done("publishing alerts", &self.progress, || {
                 let ask_first = std::mem::replace(&mut tried, true);
@@ -43,7 +54,7 @@ impl Coordinator {
                     if ask_first && sink.last_marker().await?.as_deref() == Some(marker) {
                         return Ok(());
                     }
-                    sink.publish(&epoch.alerts, marker, n).await
+                    sink.publish(alerts, marker, n).await
                 }
             })
             .await?;
@@ -56,7 +67,7 @@ impl Coordinator {
     /// Brings out what the last epoch before a start promised, as far as it is not out yet.
     pub(super) async fn roll_forward_past(&mut self, manifest: &Manifest) -> Result<()> {
         match manifest.epoch() {
-            Some(epoch) => self.roll_forward(manifest.n, epoch, true).await,
+            Some(epoch) => self.roll_forward(manifest.n, epoch, &BTreeSet::new(), true).await,
             None => Ok(()),
         }
     }

@@ -9,7 +9,6 @@ use crossbeam_channel::bounded;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use wattline_core::alert::AlertState;
-use wattline_core::exchange::Place;
 use wattline_core::gap::OnGap;
 use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
 use wattline_core::record::LaneId;
@@ -17,6 +16,7 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use super::backfill::Backfills;
 use super::clock_set::ClockWatch;
+use super::early::EarlyRules;
 use super::exchange::{self, Exchange, INBOX, INBOX_STREAM};
 use super::references::{FRESHNESS, ReferenceTables};
 use super::system_streams::SystemLane;
@@ -46,13 +46,15 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     let mut past = until_done("reading the chain", &progress, || read_past(job.store.as_ref(), &slot)).await?;
     // Slots cannot begin anew one by one: see `InputHadEnded`.
     let fresh = job.exchange.is_none() && past.had_ended();
-    let place = job.exchange.as_ref().map(|exchange| exchange.place);
-    let progress_of_rules = progress_of_rules(&job.rules, &job.streams, &past, fresh, place);
+    let progress_of_rules = progress_of_rules(&job, &past, fresh);
     let exchange = job.exchange.take().map(|plan| Exchange::new(plan, &job.rules, &job.states, &past));
     let told_us = exchange.as_ref().map(|_| told_of_states(&job.states, &progress_of_rules));
     let chain = chain_after(&past, &job, slot.clone(), &progress);
+    // In a job of several slots rows come to the home of their rule by links.
+    let early = Arc::new(EarlyRules::of(&job.rules, exchange.is_none(), job.alert_sink.is_some()));
+    let for_rules = (told_us, &early);
     let (workers, threads) =
-        start_workers(&job.streams, &job.rules, job.decoders.as_ref(), job.lane_programs, told_us, &progress)?;
+        start_workers(&job.streams, &job.rules, &*job.decoders, job.lane_programs, for_rules, &progress)?;
     let (notify, notices) = mpsc::channel(NOTICES);
     let mut coordinator = Coordinator {
         system: SystemLane::all(&slot, job.streams.len(), &job.rules, &past, fresh),
@@ -79,6 +81,8 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         dormant: BTreeMap::new(),
         waiting: past.take_waiting(),
         uncommitted: Uncommitted::default(),
+        early,
+        early_failed: false,
         exchange,
         checkpoint_n: past.checkpoint,
         state_objects: past.state_objects.clone(),
@@ -159,7 +163,7 @@ fn start_workers(
     rules: &[RulePlan],
     decoders: &super::DecoderFactory,
     programs: Vec<Box<dyn crate::port::LaneProgram>>,
-    told_us: Option<Arc<[i64]>>,
+    (told_us, early): (Option<Arc<[i64]>>, &Arc<EarlyRules>),
     progress: &Arc<Progress>,
 ) -> Result<StartedWorkers> {
     let intakes: Arc<[StreamIntake]> =
@@ -178,6 +182,7 @@ fn start_workers(
             lanes: BTreeMap::new(),
             quarantined: Default::default(),
             pending: crate::worker::WorkerReport::default(),
+            early: Arc::clone(early),
             state_bytes: 0,
             rows_since_look: 0,
         };
@@ -213,13 +218,9 @@ fn rules_revision(rules: &[RulePlan]) -> String {
 }
 
 /// Where each rule continues; a rule that the past does not know begins where its streams stand.
-fn progress_of_rules(
-    rules: &[RulePlan],
-    streams: &[StreamPlan],
-    past: &Past,
-    fresh: bool,
-    place: Option<Place>,
-) -> Vec<RuleProgress> {
+fn progress_of_rules(job: &Job, past: &Past, fresh: bool) -> Vec<RuleProgress> {
+    let Job { rules, streams, .. } = job;
+    let place = job.exchange.as_ref().map(|exchange| exchange.place);
     let system = table::system_streams().map(|stream| stream.name);
     let name = |stream: usize| match streams.get(stream) {
         Some(plan) => plan.name.as_str(),

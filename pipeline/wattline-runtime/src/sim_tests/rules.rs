@@ -159,7 +159,8 @@ pub(super) fn plans() -> Vec<RulePlan> {
     };
     let alert = |id: &str, event_time: &str| {
         let (rule, event_time) = (alert_rule(id), event_time.into());
-        Some(AlertPlan { rule, entity: vec!["key".into()], event_time, is_condition: true, corrected: id == "tidied" })
+        let (entity, corrected) = (vec!["key".into()], id == "tidied");
+        Some(AlertPlan { rule, entity, event_time, is_condition: true, corrected, early: false })
     };
     let letters = stream_schema(&system_streams()[0].schema);
     vec![

@@ -307,6 +307,14 @@ impl AlertSink for Life {
         .await
     }
 
+    async fn publish_early(&self, records: &[AlertRecord]) -> Result<()> {
+        self.operate("early alerts", |memory| {
+            memory.published.extend(records.iter().map(|record| (record.id(), record.status.as_str())));
+            Ok(())
+        })
+        .await
+    }
+
     async fn last_marker(&self) -> Result<Option<String>> {
         self.operate("marker", |memory| Ok(memory.markers.get(&self.slot).cloned())).await
     }

@@ -70,6 +70,25 @@ fn what_beginners_forget_is_told_in_their_words() {
 }
 
 #[test]
+fn only_alerts_that_are_known_by_their_event_are_told_early() {
+    let early = format!("{ALERT}\ndelivery = \"low_latency\"");
+    let of = |select: &str| {
+        let found = mistakes(&[rule("r", &early, select)]);
+        found.into_iter().map(|mistake| mistake.code).collect::<Vec<_>>()
+    };
+    assert!(of("SELECT meter_id, ts, u_a_v AS measured FROM meter_readings WHERE u_a_v > 250").is_empty());
+    assert_eq!(of("SELECT meter_id, ts, u_a_v > 250 AS firing FROM meter_readings"), [code::DELIVERY]);
+    let window = format!(
+        "SELECT meter_id, window_end, max(u_a_v) AS m FROM {WINDOW} GROUP BY meter_id, window_start, window_end"
+    );
+    assert_eq!(of(&window), [code::DELIVERY]);
+    let rule = rule("r", &early, "SELECT meter_id, ts FROM meter_readings WHERE u_a_v > 250");
+    assert!(
+        explain::explain(&compile(&[rule]), "r").is_some_and(|text| text.contains("at least once, with the same id"))
+    );
+}
+
+#[test]
 fn syntax_errors_have_their_place() {
     check(TABLE, "SELECT ts FORM meter_readings WHERE", code::SQL_SYNTAX, "meter_readings");
     check(TABLE, "SELECT ts FROM meter_readings; SELECT 1", code::SQL_NOT_ONE_QUERY, "SELECT 1");

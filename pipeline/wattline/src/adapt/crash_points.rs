@@ -350,6 +350,10 @@ impl AlertSink for Steps<Arc<dyn AlertSink>> {
         self.points.around_step("alerts", self.of.publish(records, marker, n)).await
     }
 
+    async fn publish_early(&self, records: &[AlertRecord]) -> Result<()> {
+        self.points.around_step("early-alerts", self.of.publish_early(records)).await
+    }
+
     async fn last_marker(&self) -> Result<Option<String>> {
         self.points.around_step("read-marker", self.of.last_marker()).await
     }

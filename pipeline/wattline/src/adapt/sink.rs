@@ -6,11 +6,15 @@
 //! Which message the broker refuses first depends on how messages came into batches, so another process may leave out the evidence
 //! of a few more or a few less when it tries the same epoch again. It does so only if nothing of the epoch is out, and what
 //! identifies an alert is the same: nobody ever sees both.
+//!
+//! Alerts of a rule with `delivery = "low_latency"` go out by a publisher of their own. One that is too large for the topic fails
+//! there, and goes with the transaction, as all that were to go out with it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use wattline_connect::kafka::alerts::{AlertMessage, AlertPublisher, Outcome};
+use wattline_connect::kafka::early_alerts::EarlyPublisher;
 use wattline_core::alert::AlertRecord;
 use wattline_core::error::{Kind, Retry};
 use wattline_runtime::{Error, Result, alerting, port};
@@ -20,6 +24,7 @@ use super::port_error;
 /// Publishes alerts in transactions; the client blocks, so it works on threads for blocking calls.
 pub(crate) struct AlertTopic {
     publisher: Arc<Mutex<AlertPublisher>>,
+    early: Arc<Mutex<EarlyPublisher>>,
     job: String,
 }
 
@@ -30,8 +35,9 @@ impl std::fmt::Debug for AlertTopic {
 }
 
 impl AlertTopic {
-    pub(crate) fn new(publisher: AlertPublisher, job: &str) -> Self {
-        Self { publisher: Arc::new(Mutex::new(publisher)), job: job.to_owned() }
+    pub(crate) fn new(publisher: AlertPublisher, early: EarlyPublisher, job: &str) -> Self {
+        let (publisher, early) = (Arc::new(Mutex::new(publisher)), Arc::new(Mutex::new(early)));
+        Self { publisher, early, job: job.to_owned() }
     }
 
     async fn call<T: Send + 'static>(
@@ -39,17 +45,16 @@ impl AlertTopic {
         call: impl FnOnce(&mut AlertPublisher) -> wattline_connect::Result<T> + Send + 'static,
     ) -> Result<T> {
         let publisher = Arc::clone(&self.publisher);
-        let joined =
-            tokio::task::spawn_blocking(move || call(&mut publisher.lock().unwrap_or_else(PoisonError::into_inner)));
-        match joined.await {
-            Ok(outcome) => outcome.map_err(port_error),
-            Err(panicked) => Err(Error::Port {
-                what: "the alert publisher panicked".to_owned(),
-                kind: Kind::Internal,
-                retry: Retry::Never,
-                source: Box::new(panicked),
-            }),
-        }
+        off_tasks(move || call(&mut publisher.lock().unwrap_or_else(PoisonError::into_inner))).await
+    }
+
+    fn messages(&self, records: &[AlertRecord]) -> Vec<AlertMessage> {
+        let message = |record: &AlertRecord| AlertMessage {
+            key: record.fingerprint.clone(),
+            headers: alerting::headers(record, &self.job),
+            payload: alerting::payload(record),
+        };
+        records.iter().map(message).collect()
     }
 
     /// Gives the messages back, and which of them is too large if one is: then nothing is out.
@@ -72,6 +77,21 @@ impl AlertTopic {
             }
         })
         .await
+    }
+}
+
+/// Makes a call that blocks.
+async fn off_tasks<T: Send + 'static>(
+    call: impl FnOnce() -> wattline_connect::Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(outcome) => outcome.map_err(port_error),
+        Err(panicked) => Err(Error::Port {
+            what: "the alert publisher panicked".to_owned(),
+            kind: Kind::Internal,
+            retry: Retry::Never,
+            source: Box::new(panicked),
+        }),
     }
 }
 
@@ -124,14 +144,7 @@ fn leave_evidence_out(
 #[async_trait]
 impl port::AlertSink for AlertTopic {
     async fn publish(&self, records: &[AlertRecord], marker: &str, n: u64) -> Result<()> {
-        let mut messages: Vec<AlertMessage> = records
-            .iter()
-            .map(|record| AlertMessage {
-                key: record.fingerprint.clone(),
-                headers: alerting::headers(record, &self.job),
-                payload: alerting::payload(record),
-            })
-            .collect();
+        let mut messages = self.messages(records);
         let mut bound_bytes = usize::MAX;
         loop {
             let tried = self.try_publish(messages, marker, n).await?;
@@ -142,6 +155,11 @@ impl port::AlertSink for AlertTopic {
                 return Err(port_error(wattline_connect::Error::AlertTooLarge { topic, key, bytes }));
             }
         }
+    }
+
+    async fn publish_early(&self, records: &[AlertRecord]) -> Result<()> {
+        let (messages, publisher) = (self.messages(records), Arc::clone(&self.early));
+        off_tasks(move || publisher.lock().unwrap_or_else(PoisonError::into_inner).publish(&messages)).await
     }
 
     async fn last_marker(&self) -> Result<Option<String>> {
@@ -197,7 +215,8 @@ mod tests {
         broker.create_topic("alerts", 1).expect("topic");
         let mut config = AlertPublisherConfig::new(broker.bootstrap_servers(), "alerts", "job", "0");
         config.properties.insert("message.max.bytes".to_owned(), LIMIT.to_string());
-        AlertTopic::new(AlertPublisher::connect(config).expect("publisher"), "job")
+        let early = EarlyPublisher::new(config.clone());
+        AlertTopic::new(AlertPublisher::connect(config).expect("publisher"), early, "job")
     }
 
     #[tokio::test]
@@ -208,6 +227,16 @@ mod tests {
         sink.publish(&records, "job/i/0/1", 1).await.expect("published");
         let error = sink.publish(&[record("d", 10, LIMIT)], "job/i/0/2", 2).await.expect_err("no evidence helps");
         assert!(error.to_string().contains("key `d`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn early_alerts_go_out_without_a_transaction_unless_one_is_too_large() {
+        let broker = EmbeddedBroker::start().expect("embedded broker");
+        let sink = topic(&broker);
+        sink.publish_early(&[record("a", 10, 10), record("b", 10, 10)]).await.expect("published");
+        assert_eq!(sink.last_marker().await.expect("read"), None, "nothing is remembered of them");
+        sink.publish_early(&[record("c", LIMIT, 10)]).await.expect_err("it is too large");
+        sink.publish_early(&[record("d", 10, 10)]).await.expect("the next ones are published");
     }
 
     #[test]

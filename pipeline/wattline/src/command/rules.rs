@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use wattline_core::time::HumanDuration;
 use wattline_runtime::alerting::rfc3339;
 use wattline_sql::explain::kept;
-use wattline_sql::{CompiledRule, LatePolicy, RuleFile, RuleHeader, RuleKind, UserFunctions, rule_of};
+use wattline_sql::{CompiledRule, Delivery, LatePolicy, RuleFile, RuleHeader, RuleKind, UserFunctions, rule_of};
 
 use crate::assets::BUILTIN;
 use crate::cli::{OutputFormat, RulesCommand, RulesListArgs, RulesOf, RulesPagesArgs, RulesShowArgs};
@@ -205,6 +205,9 @@ fn facts(
             "resolves",
             Some(format!("after {} good rows in a row", header.resolve_after)).filter(|_| header.resolve_after > 1),
         );
+        let early =
+            (header.delivery == Delivery::LowLatency).then(|| "before its tick is committed, at least once".to_owned());
+        add("told", early);
         add("told again", header.renotify_ms.map(|ms| format!("every {}", HumanDuration(ms))));
     }
     add("standard", standard_of(header));
