@@ -15,6 +15,7 @@ mod kills;
 mod ledger;
 mod poison;
 mod schema_change;
+mod slots;
 mod slow_sinks;
 mod store_faults;
 mod subject;

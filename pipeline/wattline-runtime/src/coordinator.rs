@@ -578,6 +578,7 @@ impl Coordinator {
             self.change_over(reloaded).await?;
         }
         if checkpoint {
+            self.note_awaited_slots();
             self.last_checkpoint = Instant::now();
         }
         Ok(())

@@ -53,6 +53,23 @@ impl Resumed {
     }
 }
 
+/// Rules give nothing, as not all slots run them.
+pub(crate) struct SlotsAwaited<'a> {
+    pub(crate) rules: &'a [&'a str],
+    pub(crate) slots: &'a [u32],
+}
+
+impl SlotsAwaited<'_> {
+    pub(crate) fn emit(&self) {
+        let shown = self.rules.iter().take(8).copied().collect::<Vec<_>>().join(", ");
+        warn!(
+            slots = ?self.slots,
+            rules = self.rules.len(),
+            "rules give nothing until these slots run them too ({shown}): start a process for each, and give all the same rules"
+        );
+    }
+}
+
 /// A reference table is not what it was when the job stopped.
 pub(crate) struct ReferenceChanged<'a> {
     pub(crate) table: &'a str,

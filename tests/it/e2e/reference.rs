@@ -30,8 +30,8 @@ const READINGS: &str = r#"{"meter_id":"M1","ts":"2026-03-02T00:01:00Z","u_a_v":2
 {"meter_id":"M1","ts":"2126-03-02T00:11:00Z","u_a_v":220}
 "#;
 
-/// The two blocks of SQL of the page.
-fn examples() -> Result<[String; 2]> {
+/// The blocks of SQL of the page.
+fn examples() -> Result<[String; 3]> {
     let page = fs::read_to_string(tree::root()?.join("docs/rules.md"))?;
     let blocks = page.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next());
     let blocks: Vec<String> = blocks.map(str::to_owned).collect();
@@ -47,9 +47,10 @@ fn the_examples_run_and_say_what_they_are_there_for() -> Result<()> {
     folder.write("wattline.toml", JOB)?;
     folder.write("meters.csv", "meter_id,nominal_v\nM1,220\n")?;
     folder.write("readings.ndjson", READINGS)?;
-    let [overvoltage, clocks_ahead] = examples()?;
+    let [overvoltage, clocks_ahead, mean_voltage] = examples()?;
     folder.write("sql/overvoltage.sql", &overvoltage)?;
     folder.write("sql/clocks_ahead.sql", &clocks_ahead)?;
+    folder.write("sql/mean_voltage.sql", &mean_voltage)?;
     folder.answer(&["check"])?;
     folder.run_until_end(RUN_LIMIT)?;
     let of_rule = |rule: &str| {
@@ -61,5 +62,7 @@ fn the_examples_run_and_say_what_they_are_there_for() -> Result<()> {
     assert_eq!(of_rule("overvoltage")?, [told("open", 240.0), told("resolved", 220.0)]);
     let ahead = of_rule("clocks_ahead")?;
     ensure!(ahead.len() == 1 && ahead[0]["status"] == "open" && ahead[0]["measured"] == 1.0, "{ahead:?}");
+    // A job that is new has no past to give.
+    ensure!(folder.count("SELECT count(*) AS n FROM mean_voltage WHERE _backfilled_at IS NULL")? > 0);
     Ok(())
 }

@@ -106,7 +106,7 @@ fn share(folder: &JobFolder) -> Result<()> {
 #[test]
 fn slots_that_die_between_link_and_inboxes_tell_all_of_it_once() -> Result<()> {
     let broker = TestBroker::shared();
-    let traffic = traffic("slots-deaths", 20_000);
+    let traffic = traffic("slots-deaths", 60_000);
     traffic.create_topics(broker)?;
     let folder = JobFolder::new("slots-deaths")?;
     traffic.configure(&folder, &broker.bootstrap(), SETTINGS)?;

@@ -106,6 +106,8 @@ pub(super) struct Setup<'a> {
     /// Further lines of the configuration, of the stream and of Kafka's client.
     pub(super) stream: &'a str,
     pub(super) properties: &'a str,
+    /// And of how it is run.
+    pub(super) run: &'a str,
     /// How long its sources rest after what they bring.
     pub(super) pace_ms: u32,
 }
@@ -114,7 +116,7 @@ impl<'a> Setup<'a> {
     /// The files, the shared broker, and nothing else.
     pub(super) fn at(place: Place<'a>) -> Self {
         let bootstrap = TestBroker::shared().bootstrap();
-        Self { place, bootstrap, topic: None, stream: "", properties: "", pace_ms: 25 }
+        Self { place, bootstrap, topic: None, stream: "", properties: "", run: "", pace_ms: 25 }
     }
 }
 
@@ -178,7 +180,7 @@ impl Subject {
             let text = format!("/*---\nid = \"{name}\"\n{header}\ndelay = \"1 minute\"\n---*/\n{sql}\n");
             folder.write(&format!("sql/{name}.sql"), &text)?;
         }
-        let Setup { place, bootstrap, topic, stream, properties, pace_ms } = setup;
+        let Setup { place, bootstrap, topic, stream, properties, run, pace_ms } = setup;
         let archive = match place {
             Place::Folder => "url = \"archive\"".to_owned(),
             Place::S3(server) => server.archive_settings(job),
@@ -193,7 +195,7 @@ impl Subject {
             &format!(
                 "job = \"{job}\"\n[kafka]\nbootstrap_servers = \"{bootstrap}\"\n[kafka.properties]\n{properties}\n\
                  [alerts]\ntopic = \"{ALERTS}\"\n\
-                 [run]\ntick = \"10 ms\"\ncheckpoint = \"100 ms\"\nworkers = 2\nfile_age = \"200 ms\"\ncorrection = \"200 ms\"\n\
+                 [run]\ntick = \"10 ms\"\ncheckpoint = \"100 ms\"\nworkers = 2\nfile_age = \"200 ms\"\ncorrection = \"200 ms\"\n{run}\n\
                  [streams.visits]\nschema = \"visits.avsc\"\n{input}\n{stream}\n[rules]\npaths = [\"sql\"]\n\
                  [archive]\n{archive}\n"
             ),

@@ -29,6 +29,7 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use super::{Coordinator, RulePlan, StatePlan, held_bytes};
 use crate::error::{Error, Result};
+use crate::events;
 use crate::frames;
 use crate::port::{ExchangeSink, RuleRows, SlotMessage, StateDelta};
 use crate::recovery::Past;
@@ -80,6 +81,8 @@ pub(super) struct Exchange {
     told_positions: Option<Positions>,
     /// How many records the lanes had taken in then.
     told_records: i64,
+    /// How many rules waited for slots when it was said last.
+    told_awaited: usize,
     /// By stream, the time that this slot's lanes had reached when they last handed over what was final.
     least_us: Vec<i64>,
     /// Sources that have said which lanes they have.
@@ -108,6 +111,7 @@ impl Exchange {
             told: past.told,
             told_positions: None,
             told_records: 0,
+            told_awaited: 0,
             least_us: Vec::new(),
             heard: BTreeSet::new(),
             outbox_objects: past.outboxes.clone(),
@@ -575,6 +579,19 @@ impl Coordinator {
             Some(plan) => plan.name.clone(),
             None => table::system_streams()[stream - self.streams.len()].name.to_owned(),
         }
+    }
+
+    /// Says which rules wait for slots; at a checkpoint, so that it is not said of what begins at once.
+    pub(super) fn note_awaited_slots(&mut self) {
+        let shared = |rule: &usize| self.progress_of_rules[*rule].shared.as_ref();
+        let waiting: Vec<usize> = (0..self.rules.len()).filter(|rule| self.awaits_slots(*rule)).collect();
+        let told = self.exchange.as_mut().map(|exchange| std::mem::replace(&mut exchange.told_awaited, waiting.len()));
+        if waiting.is_empty() || told == Some(waiting.len()) {
+            return;
+        }
+        let rules: Vec<&str> = waiting.iter().map(|rule| self.rules[*rule].id.as_str()).collect();
+        let slots: BTreeSet<u32> = waiting.iter().filter_map(shared).flat_map(|of| of.awaits.iter().copied()).collect();
+        events::SlotsAwaited { rules: &rules, slots: &slots.into_iter().collect::<Vec<_>>() }.emit();
     }
 
     /// Whether every source has said which lanes it has.

@@ -19,6 +19,12 @@ pub(super) async fn run(args: ApplyArgs, functions: &UserFunctions) -> Result<Ex
         Err(code) => return Ok(code),
     };
     report::diagnostics(&project.warnings, &project.texts);
+    if project.config.run.slots > 1 {
+        bail!(
+            "a job of several slots takes other rules process by process: put the files in place on every machine, then send each \
+             process SIGHUP, or start them again one after the other"
+        );
+    }
     let desk = Desk::of(&project.folder, &project.config);
     let request = uuid::Uuid::new_v4().simple().to_string();
     let asked = Instant::now();
