@@ -24,7 +24,7 @@
 //! While a lane reads again after a crash, it has not rolled what was published, and the rule waits for that too.
 //!
 //! Results of the past are marked (`_backfilled_at`), alerts as well, and of these only those that are open in the end are
-//! published ([`History`](wattline_core::alert::History)). What began before the begin of the past is left alone, as a rule
+//! published ([`History`]). What began before the begin of the past is left alone, as a rule
 //! without a past leaves alone what began before it. A state that the rule shares with an older one stays as it is, as it
 //! holds the same. Late events count in the past of a rule that they correct; those that come after the first pass, or to
 //! what is not final yet, correct it when it has joined. Rules of one text have one fingerprint: they are given their past
