@@ -273,7 +273,7 @@ fn next_steps(folder: &Path) -> String {
     format!(
         "\nThe Parquet files lie in {folder}/archive, one folder a table. Look at them with what you have:\n\
          \n  {exe} query -c {config} \"SELECT rule_id, status, count(*) FROM alerts GROUP BY 1, 2 ORDER BY 1, 2\"\
-         \n  {exe} archive -h   # list, files, verify, vacuum\
+         \n  {exe} archive -h   # list, files, verify, vacuum, backup, restore\
          \n  duckdb -c \"SELECT meter_id, max(u_a_v) FROM read_parquet($({exe} archive files meter_readings -c {config} --format json | tr '\"' \"'\")) GROUP BY 1 ORDER BY 2 DESC LIMIT 5\"\
          \n  python3 -c \"import polars; print(polars.scan_delta('{folder}/archive/alerts').select('entity_id', 'explanation').collect())\"\n\
          \nYour own: {exe} init my-project\n"
