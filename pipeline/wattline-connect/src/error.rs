@@ -75,7 +75,7 @@ pub enum Error {
     /// The topic by which slots reach each other has another number of partitions than the job has slots.
     #[error(
         "topic `{topic}` has {partitions} partitions and the job {slots} slots: how many slots a job has cannot change, as its state \
-         is divided by them; set `slots = {partitions}` again, or start a new job"
+         is divided by them; write the number again that the job began with, and if it is the topic that has changed, start a new job"
     )]
     SlotsChanged {
         /// The topic.

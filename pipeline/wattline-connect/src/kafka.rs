@@ -15,6 +15,7 @@ pub mod admin;
 pub mod alerts;
 pub(crate) mod context;
 pub mod contract;
+mod delivery;
 pub mod early_alerts;
 pub mod exchange;
 mod fetch;

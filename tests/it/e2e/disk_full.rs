@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::job::JobFolder;
+use super::memory::{PER_DAY, SCHEMA};
 use crate::child_process::{ChildProcess, wait_until};
 
 const MOMENT_LIMIT: Duration = Duration::from_secs(60);
@@ -19,19 +20,6 @@ const FULL_FOR: Duration = Duration::from_secs(1);
 const FULL_FOR_STATE: u32 = 2_048;
 /// Less than a file of events has, more than a link or a commit.
 const FULL_FOR_EVENTS: u32 = 128;
-
-const SCHEMA: &str = r#"{"type":"record","name":"readings","event_time":"at","key":["device"],"fields":[
-    {"name":"device","type":"string"},
-    {"name":"at","type":{"type":"long","logicalType":"timestamp-micros"}},
-    {"name":"value","type":"long"}]}"#;
-
-const PER_DAY: &str = "/*---
-id = \"per_day\"
-kind = \"table\"
----*/
-SELECT device, window_start, window_end, count(*) AS readings, sum(value) AS total
-FROM TUMBLE(readings, at, INTERVAL '1 day') GROUP BY device, window_start, window_end
-";
 
 /// A job over a file with a reading of each device; gives the sum of their values.
 fn job(purpose: &str, devices: u64, keep: bool) -> Result<(JobFolder, u64)> {

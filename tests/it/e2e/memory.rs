@@ -26,12 +26,12 @@ paths = [\"sql\"]
 url = \"archive\"
 ";
 
-const SCHEMA: &str = r#"{"type":"record","name":"readings","event_time":"at","key":["device"],"fields":[
+pub(super) const SCHEMA: &str = r#"{"type":"record","name":"readings","event_time":"at","key":["device"],"fields":[
     {"name":"device","type":"string"},
     {"name":"at","type":{"type":"long","logicalType":"timestamp-micros"}},
     {"name":"value","type":"long"}]}"#;
 
-const PER_DAY: &str = "/*---
+pub(super) const PER_DAY: &str = "/*---
 id = \"per_day\"
 kind = \"table\"
 ---*/

@@ -28,14 +28,13 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::context::{FailedDelivery, ProducerReports, SourceContext};
+use super::delivery::{SERVE, enqueue};
 use super::topics::Cluster;
 use super::{INSTANCE_ID, Properties, Reserved, client_config, refused_config};
 use crate::error::{Error, Result};
 
 /// A rollback that takes longer is left to the broker, which does it when a new producer takes the slot over.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
-/// One serving of delivery reports; a delivery is noticed within this.
-const SERVE: Duration = Duration::from_millis(2);
 /// The library never puts a message into a batch that it would make larger than this, except as the first one.
 const BATCH_SIZE: &str = "batch.size";
 /// Size of a batch unless the properties say otherwise: the library's own.
@@ -332,27 +331,17 @@ impl AlertPublisher {
         deadline: Instant,
     ) -> std::result::Result<(), Failure> {
         let headers = message.record_headers();
-        let mut record =
-            BaseRecord::to(&self.config.topic).key(&message.key).payload(&message.payload).headers(headers);
-        loop {
-            match producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
-                {
-                    record = back;
-                    producer.poll(SERVE);
-                }
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                    return Err(Failure::Abort(Error::AlertTooLarge {
-                        topic: self.config.topic.clone(),
-                        key: message.key.clone(),
-                        bytes: message.payload.len(),
-                    }));
-                }
-                Err((error, _)) => return Err(self.not_taken(producer, &error)),
+        let record = BaseRecord::to(&self.config.topic).key(&message.key).payload(&message.payload).headers(headers);
+        enqueue(producer, record, deadline).map_err(|error| match error {
+            KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                Failure::Abort(Error::AlertTooLarge {
+                    topic: self.config.topic.clone(),
+                    key: message.key.clone(),
+                    bytes: message.payload.len(),
+                })
             }
-        }
+            error => self.not_taken(producer, &error),
+        })
     }
 
     /// Why the client takes no message: mostly because an earlier one was refused, which that one's report tells.

@@ -8,18 +8,17 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, BaseRecord};
 
 use super::alerts::{AlertMessage, AlertPublisherConfig};
 use super::context::ProducerReports;
+use super::delivery::{await_delivered, enqueue};
 use super::{INSTANCE_ID, Reserved, client_config, refused_config};
 use crate::error::{Error, Result};
 
 /// How long alerts may be on their way; all else of the job waits for them.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(2);
-/// One serving of delivery reports.
-const SERVE: Duration = Duration::from_millis(2);
 
 /// Publishes single alerts.
 pub struct EarlyPublisher {
@@ -52,16 +51,7 @@ impl EarlyPublisher {
         for message in messages {
             self.enqueue(&producer, message, deadline)?;
         }
-        let reports = producer.client().context();
-        while producer.in_flight_count() > 0 && !reports.has_failed_delivery() && Instant::now() < deadline {
-            producer.poll(SERVE);
-        }
-        if let Some(failed) = reports.take_failed_delivery() {
-            return Err(self.undelivered(failed.error));
-        }
-        if producer.in_flight_count() > 0 {
-            return Err(self.undelivered(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
-        }
+        await_delivered(&producer, deadline).map_err(|source| self.undelivered(source))?;
         // After a failure it is dropped with all that is on its way.
         self.producer = Some(producer);
         Ok(())
@@ -89,20 +79,8 @@ impl EarlyPublisher {
         deadline: Instant,
     ) -> Result<()> {
         let headers = message.record_headers();
-        let mut record =
-            BaseRecord::to(&self.config.topic).key(&message.key).payload(&message.payload).headers(headers);
-        loop {
-            match producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
-                {
-                    record = back;
-                    producer.poll(SERVE);
-                }
-                Err((source, _)) => return Err(self.undelivered(source)),
-            }
-        }
+        let record = BaseRecord::to(&self.config.topic).key(&message.key).payload(&message.payload).headers(headers);
+        enqueue(producer, record, deadline).map_err(|source| self.undelivered(source))
     }
 
     fn undelivered(&self, source: KafkaError) -> Error {

@@ -11,9 +11,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord};
 
 use super::context::{ProducerReports, SourceContext};
+use super::delivery::{await_delivered, enqueue};
 use super::topics::Cluster;
 use super::{Properties, Reserved, client_config, refused_config};
 use crate::error::{Error, Result};
@@ -22,8 +23,6 @@ use crate::error::{Error, Result};
 const MESSAGE_BYTES_MAX: &str = "16000000";
 /// How long messages wait for a slot that nobody runs, milliseconds: a week.
 const RETENTION_MS: &str = "604800000";
-/// One serving of delivery reports.
-const SERVE: Duration = Duration::from_millis(2);
 /// The broker as a whole decides how many replicas a topic has.
 const REPLICAS_OF_BROKER: i32 = -1;
 
@@ -138,16 +137,7 @@ impl ExchangeSender {
         for (slot, payload) in messages {
             self.enqueue(&producer, slot, payload, deadline)?;
         }
-        let reports = producer.client().context();
-        while producer.in_flight_count() > 0 && !reports.has_failed_delivery() && Instant::now() < deadline {
-            producer.poll(SERVE);
-        }
-        if let Some(failed) = reports.take_failed_delivery() {
-            return Err(self.undelivered(failed.error));
-        }
-        if producer.in_flight_count() > 0 {
-            return Err(self.undelivered(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
-        }
+        await_delivered(&producer, deadline).map_err(|source| self.undelivered(source))?;
         // After a failure it is dropped with all that is on its way: what comes then must not overtake it.
         self.producer = Some(producer);
         Ok(())
@@ -173,20 +163,9 @@ impl ExchangeSender {
         payload: &[u8],
         deadline: Instant,
     ) -> Result<()> {
-        let mut record: BaseRecord<'_, (), [u8]> =
+        let record: BaseRecord<'_, (), [u8]> =
             BaseRecord::to(&self.config.topic).partition(i32::try_from(slot).unwrap_or(i32::MAX)).payload(payload);
-        loop {
-            match producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
-                {
-                    record = back;
-                    producer.poll(SERVE);
-                }
-                Err((source, _)) => return Err(self.undelivered(source)),
-            }
-        }
+        enqueue(producer, record, deadline).map_err(|source| self.undelivered(source))
     }
 
     fn undelivered(&self, source: KafkaError) -> Error {
