@@ -14,6 +14,7 @@
 #[expect(dead_code, unused_imports, reason = "shared with the tests, which use more of it")]
 mod child_process;
 mod consume;
+mod hand_over;
 #[path = "../../tests/it/kafka_broker.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod kafka_broker;
@@ -21,6 +22,7 @@ mod machine;
 mod measured_child;
 mod produce;
 mod report;
+mod results;
 #[path = "../../tests/it/scratch.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod scratch;
@@ -52,7 +54,7 @@ fn main() -> Result<()> {
     broker.create_topic(TOPIC, PARTITIONS, &[])?;
     broker.create_topic(ALERTS, PARTITIONS, &[])?;
     let produced = produce::produce(&broker, TOPIC, PARTITIONS, &settings)?;
-    report::say(&format!(
+    results::say(&format!(
         "produced {} records, {:.0} MB, at {:.0}/s",
         produced.records,
         produced.bytes as f64 / 1e6,
@@ -66,7 +68,7 @@ fn main() -> Result<()> {
         let usage = measured_child::run(&program, &["run", "--until-end"], folder.path())?;
         check(&program, folder.path(), &produced)?;
         let round = Round { raw_seconds, usage };
-        report::say(&round.line(number, &produced));
+        results::say(&round.line(number, &produced));
         rounds.push(round);
     }
     report::write(&settings, &produced, &rounds)

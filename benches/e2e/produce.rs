@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use anyhow::{Result, ensure};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use wattline_sim::{Disorder, Generator};
 
+use crate::hand_over::send;
 use crate::kafka_broker::TestBroker;
 use crate::settings::{DELAY_MS, Settings};
 
@@ -51,18 +51,4 @@ pub(crate) fn produce(broker: &TestBroker, topic: &str, partitions: i32, setting
     let accepted = generator.counts().accepted();
     ensure!(producer.in_flight_count() == 0, "{} records were not acknowledged", producer.in_flight_count());
     Ok(Produced { records, accepted, bytes, seconds: started.elapsed().as_secs_f64() })
-}
-
-/// Hands over a record; waits while the client's queue is full.
-fn send(producer: &BaseProducer, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<()> {
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                record = back;
-                producer.poll(Duration::from_millis(5));
-            }
-            Err((error, _)) => bail!("cannot produce: {error}"),
-        }
-    }
 }

@@ -1,16 +1,11 @@
 //! What the rounds gave, for people and as JSON.
 
-use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::produce::Produced;
 use crate::settings::Settings;
-use crate::{PARTITIONS, Usage, machine, tree};
+use crate::{PARTITIONS, Usage, results};
 
 /// One round: the bare consumer, then the program.
 #[derive(Debug, Clone, Copy)]
@@ -58,21 +53,13 @@ impl Round {
     }
 }
 
-/// Prints a line; a reader that is gone is no reason to fail.
-pub(crate) fn say(line: &str) {
-    writeln!(std::io::stdout().lock(), "{line}").unwrap_or_default();
-}
-
 /// Prints the round with the median ratio and writes the report.
 pub(crate) fn write(settings: &Settings, produced: &Produced, rounds: &[Round]) -> Result<()> {
     let mut sorted = rounds.to_vec();
     sorted.sort_by(|a, b| a.ratio().total_cmp(&b.ratio()));
     let median = sorted.get(sorted.len() / 2).context("no round was run")?;
-    let report = json!({
-        "what": "Kafka to rules to Delta tables and alerts, end to end, next to a bare consumer of the same topic",
-        "measured_at_s": now_s()?,
-        "machine": machine::describe(),
-        "commit": machine::commit(),
+    let what = "Kafka to rules to Delta tables and alerts, end to end, next to a bare consumer of the same topic";
+    let found = json!({
         "settings": {
             "readings": settings.readings,
             "meters": settings.meters,
@@ -85,25 +72,9 @@ pub(crate) fn write(settings: &Settings, produced: &Produced, rounds: &[Round]) 
         "median": median.json(produced),
         "rounds": rounds.iter().map(|round| round.json(produced)).collect::<Vec<_>>(),
     });
-    let path = match &settings.out {
-        Some(path) => tree::root()?.join(path),
-        None => tree::target_folder()?.join("bench/e2e.json"),
-    };
-    write_file(&path, &serde_json::to_string_pretty(&report)?)?;
+    let path = results::write("e2e", settings.out.as_deref(), what, found)?;
     let number =
         rounds.iter().position(|round| round.ratio().total_cmp(&median.ratio()).is_eq()).map_or(0, |at| at + 1);
-    say(&format!("median {}\nreport: {}", median.line(number, produced), path.display()));
+    results::say(&format!("median {}\nreport: {path}", median.line(number, produced)));
     Ok(())
-}
-
-fn write_file(path: &PathBuf, text: &str) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write `{}`", path.display()))
-}
-
-#[expect(clippy::disallowed_methods, reason = "a report says when it was measured")]
-fn now_s() -> Result<u64> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
 }
