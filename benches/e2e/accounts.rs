@@ -73,13 +73,15 @@ impl Job<'_> {
     }
 
     fn records_in_topic(&self) -> Result<u64> {
+        Ok(u64::try_from(self.ends()?.iter().sum::<i64>())?)
+    }
+
+    /// Where each partition of the topic ends; all begin at 0.
+    pub(crate) fn ends(&self) -> Result<Vec<i64>> {
         let consumer: BaseConsumer = self.broker.client_config().create()?;
-        let mut records = 0;
-        for partition in 0..self.partitions {
-            let (begin, end) = consumer.fetch_watermarks(self.topic, partition, ANSWER_LIMIT)?;
-            records += u64::try_from(end - begin)?;
-        }
-        Ok(records)
+        (0..self.partitions)
+            .map(|partition| Ok(consumer.fetch_watermarks(self.topic, partition, ANSWER_LIMIT)?.1))
+            .collect()
     }
 
     /// The topic of the alerts has each revision once, as many as their table; gives their number.

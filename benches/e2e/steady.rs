@@ -32,7 +32,7 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    fn count(&mut self, kind: Kind) {
+    pub(crate) fn count(&mut self, kind: Kind) {
         self.records += 1;
         self.late += u64::from(kind == Kind::Late);
         self.broken += u64::from(kind == Kind::Broken);
@@ -48,12 +48,7 @@ pub(crate) fn produce(
     stop: &AtomicBool,
     mut make: impl FnMut(u64, u64, &mut String) -> (i32, Kind),
 ) -> Result<Sent> {
-    let producer: BaseProducer = broker
-        .client_config()
-        .set("enable.idempotence", "true")
-        .set("compression.type", "lz4")
-        .set("linger.ms", "20")
-        .create()?;
+    let producer = connect(broker)?;
     let started = Instant::now();
     let mut sent = Sent::default();
     let mut payload = String::new();
@@ -70,13 +65,26 @@ pub(crate) fn produce(
         producer.poll(Duration::ZERO);
         thread::park_timeout(PAUSE);
     }
+    flush(&producer)?;
+    Ok(sent)
+}
+
+/// A producer that neither loses nor repeats a record.
+pub(crate) fn connect(broker: &TestBroker) -> Result<BaseProducer> {
+    let mut config = broker.client_config();
+    config.set("enable.idempotence", "true").set("compression.type", "lz4").set("linger.ms", "20");
+    Ok(config.create()?)
+}
+
+/// Waits until the broker has everything.
+pub(crate) fn flush(producer: &BaseProducer) -> Result<()> {
     producer.flush(FLUSH_LIMIT)?;
     ensure!(producer.in_flight_count() == 0, "{} records were not acknowledged", producer.in_flight_count());
-    Ok(sent)
+    Ok(())
 }
 
 /// Milliseconds since the epoch.
 #[expect(clippy::disallowed_methods, reason = "events bear the time at which they are made")]
-fn now_ms() -> Result<u64> {
+pub(crate) fn now_ms() -> Result<u64> {
     Ok(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
 }

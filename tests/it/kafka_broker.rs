@@ -203,7 +203,8 @@ struct Ports {
     controller: u16,
 }
 
-/// One replica of everything, few partitions for the internal topics, and nothing removed by age: test events are years old.
+/// One replica of everything, few partitions for the internal topics, and nothing removed by age: test events are years old. Members
+/// of groups by the newer protocol, whose times are the broker's to say, are missed as soon as those of tests by the classic one.
 fn server_properties(ports: &Ports, log: &Path) -> String {
     let Ports { broker, side, side_door, controller } = ports;
     format!(
@@ -230,6 +231,10 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+group.consumer.min.session.timeout.ms=6000
+group.consumer.session.timeout.ms=6000
+group.consumer.min.heartbeat.interval.ms=1000
+group.consumer.heartbeat.interval.ms=1000
 ",
         log = log.display(),
     )
