@@ -33,6 +33,15 @@ pub type Properties = BTreeMap<String, String>;
 /// Makes a consumer a static member of its group. It is for the consumer that joins one, and for no other client.
 pub(crate) const INSTANCE_ID: &str = "group.instance.id";
 
+/// Says by which protocol the members of a group share out what there is: `classic`, or `consumer` (KIP-848).
+pub(crate) const GROUP_PROTOCOL: &str = "group.protocol";
+
+/// Whether a property says how to be a member of a group. A client that joins none goes without: the library looks at these, and
+/// refuses some beside others, whether there is a group or not.
+pub(crate) fn is_of_member(name: &str) -> bool {
+    name == INSTANCE_ID || name.starts_with(GROUP_PROTOCOL) || name == "group.remote.assignor"
+}
+
 /// A property that wattline sets and the user may not change.
 pub(crate) struct Reserved {
     pub(crate) name: &'static str,

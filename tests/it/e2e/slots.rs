@@ -15,8 +15,13 @@ use crate::kafka_broker::TestBroker;
 
 const RUN_LIMIT: Duration = Duration::from_secs(180);
 const MOMENT_LIMIT: Duration = Duration::from_secs(60);
+/// Of the job; lines of `[kafka.properties]` come after it.
 const SETTINGS: &str = "[run]\nslots = 3\ntick = \"300 ms\"\ncheckpoint = \"2 seconds\"\nfile_age = \"4 seconds\"\n\
-    [kafka.properties]\n\"session.timeout.ms\" = 6000";
+    [kafka.properties]\n";
+/// The two protocols of the group. How long it misses a silent member is said here by the one, and by the broker of the tests, which
+/// says the same, by the other.
+const CLASSIC: &str = "\"session.timeout.ms\" = 6000";
+const CONSUMER: &str = "\"group.protocol\" = \"consumer\"";
 
 fn traffic(test: &str, readings: u64) -> Traffic {
     Traffic::new(
@@ -59,11 +64,20 @@ fn all_go_on(folder: &JobFolder, running: &mut [&mut ChildProcess]) -> Result<()
 
 #[test]
 fn two_three_and_one_process_give_what_one_gives() -> Result<()> {
+    processes_give_what_one_gives("slots", 80_000, CLASSIC)
+}
+
+#[test]
+fn processes_of_a_group_of_the_newer_protocol_give_what_one_gives() -> Result<()> {
+    processes_give_what_one_gives("slots-consumer", 40_000, CONSUMER)
+}
+
+fn processes_give_what_one_gives(test: &str, readings: u64, protocol: &str) -> Result<()> {
     let broker = TestBroker::shared();
-    let traffic = traffic("slots", 80_000);
+    let traffic = traffic(test, readings);
     traffic.create_topics(broker)?;
-    let folder = JobFolder::new("slots")?;
-    traffic.configure(&folder, &broker.bootstrap(), SETTINGS)?;
+    let folder = JobFolder::new(test)?;
+    traffic.configure(&folder, &broker.bootstrap(), &format!("{SETTINGS}{protocol}"))?;
     let hurry = AtomicBool::new(false);
     let made = thread::scope(|scope| {
         let producing = scope.spawn(|| traffic.produce_slowly(&broker.bootstrap(), &hurry));
@@ -109,7 +123,7 @@ fn slots_that_die_between_link_and_inboxes_tell_all_of_it_once() -> Result<()> {
     let traffic = traffic("slots-deaths", 60_000);
     traffic.create_topics(broker)?;
     let folder = JobFolder::new("slots-deaths")?;
-    traffic.configure(&folder, &broker.bootstrap(), SETTINGS)?;
+    traffic.configure(&folder, &broker.bootstrap(), &format!("{SETTINGS}{CLASSIC}"))?;
     let made = traffic.produce(&broker.bootstrap(), |_sent| {})?;
     for moment in DEATHS {
         let mut running = folder.start(&["run", "--crash-at", moment])?;

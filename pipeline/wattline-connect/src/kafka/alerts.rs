@@ -30,7 +30,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::context::{FailedDelivery, ProducerReports, SourceContext};
 use super::delivery::{SERVE, enqueue};
 use super::topics::Cluster;
-use super::{INSTANCE_ID, Properties, Reserved, client_config, refused_config};
+use super::{Properties, Reserved, client_config, is_of_member, refused_config};
 use crate::error::{Error, Result};
 
 /// A rollback that takes longer is left to the broker, which does it when a new producer takes the slot over.
@@ -448,7 +448,7 @@ fn marker_reader(config: &AlertPublisherConfig) -> Result<BaseConsumer<SourceCon
         [Reserved::new("group.id", config.marker_group(), why), Reserved::new("enable.auto.commit", "false", why)];
     let mut properties = config.properties.clone();
     // Belong to the producer half of this publisher, and to the source.
-    properties.retain(|name, _| !name.starts_with("transaction") && name != INSTANCE_ID);
+    properties.retain(|name, _| !name.starts_with("transaction") && !is_of_member(name));
     client_config(&config.bootstrap_servers, &[("client.id", "wattline")], &properties, &reserved)?
         .create_with_context(SourceContext::default())
         .map_err(refused_config)
@@ -465,7 +465,7 @@ fn new_producer(config: &AlertPublisherConfig, batch_bytes: Option<usize>) -> Re
     let defaults =
         [("client.id", "wattline"), ("linger.ms", "0"), ("compression.type", "lz4"), ("partitioner", "murmur2_random")];
     let mut properties = config.properties.clone();
-    properties.remove(INSTANCE_ID);
+    properties.retain(|name, _| !is_of_member(name));
     if let Some(batch_bytes) = batch_bytes {
         properties.insert(BATCH_SIZE.to_owned(), batch_bytes.to_string());
     }

@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord};
 use super::alerts::{AlertMessage, AlertPublisherConfig};
 use super::context::ProducerReports;
 use super::delivery::{await_delivered, enqueue};
-use super::{INSTANCE_ID, Reserved, client_config, refused_config};
+use super::{Reserved, client_config, is_of_member, refused_config};
 use crate::error::{Error, Result};
 
 /// How long alerts may be on their way; all else of the job waits for them.
@@ -67,7 +67,7 @@ impl EarlyPublisher {
             ("partitioner", "murmur2_random"),
         ];
         let mut properties = self.config.properties.clone();
-        properties.retain(|name, _| !name.starts_with("transaction") && name != INSTANCE_ID);
+        properties.retain(|name, _| !name.starts_with("transaction") && !is_of_member(name));
         let client = client_config(&self.config.bootstrap_servers, &defaults, &properties, &reserved)?;
         client.create_with_context(ProducerReports::default()).map_err(refused_config)
     }

@@ -16,7 +16,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord};
 use super::context::{ProducerReports, SourceContext};
 use super::delivery::{await_delivered, enqueue};
 use super::topics::Cluster;
-use super::{Properties, Reserved, client_config, refused_config};
+use super::{Properties, Reserved, client_config, is_of_member, refused_config};
 use crate::error::{Error, Result};
 
 /// Largest message: a row that is larger by itself cannot be told.
@@ -46,7 +46,7 @@ pub struct ExchangeConfig {
 impl ExchangeConfig {
     fn client(&self, defaults: &[(&str, &str)], reserved: &[Reserved]) -> Result<rdkafka::ClientConfig> {
         let mut properties = self.properties.clone();
-        properties.remove(super::INSTANCE_ID);
+        properties.retain(|name, _| !is_of_member(name));
         client_config(&self.bootstrap_servers, defaults, &properties, reserved)
     }
 }

@@ -9,7 +9,9 @@
 //! Leave(slots)    stop them, then say so: until then the group waits, and nobody else begins with them
 //! Lost(slots)     the group has given them to others already
 //! ```
-//! The group is cooperative: slots that stay are not disturbed when others move.
+//! The group is cooperative: slots that stay are not disturbed when others move. It is so by the classic protocol, with the assignor
+//! that is set here, and by the newer one (`group.protocol = consumer`, KIP-848), where the broker shares out and says how long
+//! it waits for a silent member. Either tells what is to be given up before anybody else is given it.
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -25,13 +27,15 @@ use rdkafka::types::RDKafkaRespErr;
 
 use super::context::forward_log;
 use super::exchange::ExchangeConfig;
-use super::{INSTANCE_ID, Properties, Reserved, client_config, refused_config};
+use super::{GROUP_PROTOCOL, INSTANCE_ID, Properties, Reserved, client_config, refused_config};
 use crate::error::{Error, Result};
 
 /// Longest wait for the group in one place.
 const POLL_WAIT: Duration = Duration::from_millis(100);
 /// Longest that slots may take to stop before the group gives them away all the same.
 const LEAVE_MAX: Duration = Duration::from_secs(60);
+/// What members say by the classic protocol, and the broker by the newer one: there the library refuses clients that say it.
+const OF_CLASSIC: [&str; 3] = ["heartbeat.interval.ms", "partition.assignment.strategy", "session.timeout.ms"];
 
 /// What the group says.
 #[derive(Debug)]
@@ -155,21 +159,25 @@ impl SlotGroup {
     /// # Errors
     /// A refused property, or [`Error::Kafka`].
     pub fn join(config: &SlotGroupConfig, events: tokio::sync::mpsc::Sender<SlotEvent>) -> Result<Self> {
-        let defaults = [
+        let ExchangeConfig { bootstrap_servers, properties, topic, .. } = &config.exchange;
+        let mut defaults = vec![
             ("client.id", "wattline"),
-            // A process that died without a word gives its slots up after this.
-            ("session.timeout.ms", "10000"),
             // Nothing is read: this is only for what comes before the partitions are paused.
             ("queued.max.messages.kbytes", "1024"),
         ];
-        let shared = "slots move one by one";
-        let reserved = [
+        let mut reserved = vec![
             Reserved::new("group.id", &config.group_id, "the consumer group has a setting of its own"),
             Reserved::new("enable.auto.commit", "false", "offsets belong to wattline's manifests"),
-            Reserved::new("partition.assignment.strategy", "cooperative-sticky", shared),
-            Reserved::new("group.protocol", "classic", shared),
         ];
-        let ExchangeConfig { bootstrap_servers, properties, topic, .. } = &config.exchange;
+        if properties.get(GROUP_PROTOCOL).is_none_or(|protocol| protocol == "classic") {
+            // A process that died without a word gives its slots up after this.
+            defaults.push(("session.timeout.ms", "10000"));
+            let strategy = "partition.assignment.strategy";
+            reserved.push(Reserved::new(strategy, "cooperative-sticky", "slots move one by one"));
+        } else if let Some(name) = OF_CLASSIC.iter().find(|name| properties.contains_key(**name)) {
+            let reason = "with `group.protocol = consumer` the broker says it";
+            return Err(Error::ReservedProperty { name: (*name).to_owned(), reason });
+        }
         // All processes have one configuration: of two with one name, each would push the other out.
         let mut properties: Properties = properties.clone();
         properties.remove(INSTANCE_ID);
@@ -198,5 +206,39 @@ impl SlotGroup {
             return Err(Error::ClientDead { reason });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(properties: &[(&str, &str)]) -> Option<String> {
+        let exchange = ExchangeConfig {
+            bootstrap_servers: "127.0.0.1:1".to_owned(),
+            properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            topic: "slots".to_owned(),
+            slots: 2,
+            connect_timeout: Duration::from_secs(1),
+            send_timeout: Duration::from_secs(1),
+        };
+        let (events, _heard) = tokio::sync::mpsc::channel(1);
+        let joined = SlotGroup::join(&SlotGroupConfig { exchange, group_id: "group".to_owned() }, events);
+        joined.err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn either_protocol_is_taken_with_what_belongs_to_it() {
+        assert_eq!(refusal(&[("session.timeout.ms", "6000")]), None);
+        assert_eq!(refusal(&[("group.protocol", "classic"), ("heartbeat.interval.ms", "1000")]), None);
+        assert_eq!(refusal(&[("group.protocol", "consumer"), ("group.remote.assignor", "uniform")]), None);
+        for name in OF_CLASSIC {
+            let said = refusal(&[("group.protocol", "consumer"), (name, "6000")]).expect("a refusal");
+            assert!(said.contains(name) && said.contains("the broker says it"), "{said}");
+        }
+        let said = refusal(&[("partition.assignment.strategy", "range")]).expect("a refusal");
+        assert!(said.contains("slots move one by one"), "{said}");
+        let said = refusal(&[("group.protocol", "newest")]).expect("a refusal");
+        assert!(said.contains("`group.protocol`"), "{said}");
     }
 }

@@ -39,7 +39,7 @@ use super::lanes::{LaneTable, Phase, RawRecord};
 use super::member::Member;
 use super::topic_ids::{is_another, names_of_logs};
 use super::topics::Cluster;
-use super::{INSTANCE_ID, Properties, Reserved, client_config, refused_config};
+use super::{GROUP_PROTOCOL, INSTANCE_ID, Properties, Reserved, client_config, is_of_member, refused_config};
 use crate::error::{Error, Result};
 use crate::source::{ClockMs, SourceEvent, Trouble};
 
@@ -156,7 +156,12 @@ impl KafkaSourceConfig {
                 "a lost position must stop the lane; the start position has a setting of its own",
             ),
             Reserved::new("enable.partition.eof", "true", "idle lanes are recognised by it"),
-            Reserved::new("group.protocol", "classic", "taking over lanes is built on the classic group protocol"),
+            // By the newer one a static member that died blocks the one that comes back, until its session is over.
+            Reserved::new(
+                GROUP_PROTOCOL,
+                "classic",
+                "a process that is started again takes its place in the group at once, which the classic protocol alone allows",
+            ),
         ]
     }
 }
@@ -201,7 +206,9 @@ impl KafkaSource {
     pub fn connect(config: KafkaSourceConfig, clock: ClockMs) -> Result<Self> {
         let instance_id = config.instance_id();
         let mut properties = config.properties.clone();
-        properties.remove(INSTANCE_ID);
+        // Without a group of its own it need not know how the group of the slots is shared out.
+        let joins_none = config.share.is_some();
+        properties.retain(|name, _| name != INSTANCE_ID && !(joins_none && is_of_member(name)));
         let mut defaults: Vec<(&str, &str)> = DEFAULTS.to_vec();
         defaults.extend(instance_id.as_deref().map(|id| (INSTANCE_ID, id)));
         let client = client_config(&config.bootstrap_servers, &defaults, &properties, &config.reserved())?;

@@ -305,6 +305,18 @@ fn the_slot_names_the_member_unless_the_user_does() {
 }
 
 #[test]
+fn the_newer_group_protocol_is_for_slots_that_join_no_group_here() {
+    let broker = broker(&[("a", 2), ("inbox", 2)]);
+    let mut settings = config(&broker, &["a"]);
+    settings.properties.insert(GROUP_PROTOCOL.to_owned(), "consumer".to_owned());
+    let refused = KafkaSource::connect(settings.clone(), Arc::new(|| 42)).expect_err("a slot that is alone");
+    assert!(matches!(&refused, Error::ReservedProperty { name, .. } if name == GROUP_PROTOCOL), "{refused}");
+    settings.share = Some(Share { place: Place { slot: 0, of: 2 }, inbox: LaneId::new("inbox", 0) });
+    let mut source = connect(settings);
+    drive(&mut source, |_| Some(Position::Earliest), |_, event| matches!(event, SourceEvent::CaughtUp { .. }));
+}
+
+#[test]
 fn a_member_that_was_replaced_says_by_whom_and_what_to_do() {
     let broker = broker(&[("a", 2)]);
     let mut settings = config(&broker, &["a"]);
