@@ -80,7 +80,7 @@ pub struct Seal {
 pub struct Epoch {
     /// The last checkpoint at or before this epoch (its own number if it is one); 0 if there was none.
     pub checkpoint: u64,
-    /// Revision of the rule set: a hash over the fingerprints of all rules.
+    /// Revision of the rule set: a hash over id, version and fingerprint of all rules.
     pub rules_revision: String,
     /// Version (a hash of the content) of each reference table that the rules of this epoch joined to.
     pub references: BTreeMap<String, String>,

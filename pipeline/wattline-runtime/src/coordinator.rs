@@ -63,6 +63,7 @@ pub use correction::{CorrectionPlan, INSERT, RETRACT, corrected_schema, with_cha
 pub(crate) use early::EarlyRules;
 pub use exchange::ExchangePlan;
 pub(crate) use exchange::{INBOX, INBOX_STREAM, InboxMessage, read_messages};
+pub use start::rules_revision;
 
 use epoch::Uncommitted;
 pub(crate) use epoch::held_bytes;

@@ -36,7 +36,8 @@ mod worker;
 
 pub use coordinator::{
     BackfillPlan, CorrectionPlan, DecoderFactory, ExchangePlan, INSERT, Job, JobSettings, LaneMatch, Programs, RETRACT,
-    RulePlan, RunSummary, Running, StatePlan, StreamPlan, backfilled_schema, corrected_schema, run, start, with_change,
+    RulePlan, RunSummary, Running, StatePlan, StreamPlan, backfilled_schema, corrected_schema, rules_revision, run,
+    start, with_change,
 };
 pub use error::{Error, Result};
 pub use intake::stream_schema;

@@ -70,7 +70,7 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Run the job until its input ends or it is told to stop (Ctrl-C, SIGTERM).
     Run(RunArgs),
-    /// Have the running job of this folder go on with the rules that now stand there, if they are right.
+    /// Have the running job of this folder go on with the rules that now stand there, if they are right; of a job of several slots its processes here.
     Apply(ApplyArgs),
     /// Query the archive with SQL.
     Query(QueryArgs),
@@ -156,9 +156,12 @@ pub(crate) struct RunArgs {
 pub(crate) struct ApplyArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
-    /// How long to wait for the job's answer.
+    /// How long to wait for the job's answer, and in a job of several slots until all of them run the rules.
     #[arg(long, value_name = "DURATION", default_value = "60 seconds", value_parser = human_time)]
     pub(crate) wait: HumanTime,
+    /// In a job of several slots: be content when the processes of this folder run the rules, whatever other processes do.
+    #[arg(long)]
+    pub(crate) here: bool,
 }
 
 fn human_time(text: &str) -> Result<HumanTime, String> {

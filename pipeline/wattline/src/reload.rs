@@ -7,6 +7,9 @@
 //! ```
 //! State is addressed by what a rule computes, so rules that did not change go on as if nothing had been, in the next epoch. The files stand
 //! beside the configuration: whoever may change the rules may ask for them. Requests that come together get one answer each, of one change.
+//!
+//! In a job of several slots each process is asked, at a desk of its own ([`process_desk`]), for all slots that it runs. Its answer is
+//! not yet the whole: whether a slot runs the rules is said by its links, which is where `wattline apply` looks then.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,6 +25,11 @@ use wattline_sql::{Diagnostic, UserFunctions};
 use crate::config::Config;
 use crate::project::{self, Project};
 use crate::report;
+
+mod process_desk;
+
+use process_desk::OwnDesk;
+pub(crate) use process_desk::{ProcessDesk, living};
 
 /// How often a job looks whether other rules are wanted.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -42,6 +50,9 @@ pub(crate) struct Answer {
     pub(crate) before: Rules,
     /// The rules that run now.
     pub(crate) now: Rules,
+    /// In a job of several slots: those that the process began again, with the last link of each before that if it is known.
+    #[serde(default)]
+    pub(crate) slots: BTreeMap<u32, Option<u64>>,
 }
 
 /// The folder in which a job is asked and answers.
@@ -100,10 +111,9 @@ impl Desk {
         fs::remove_file(self.folder.join(name)).unwrap_or_default();
     }
 
-    fn tell(&self, requests: &[String], refused: Option<&str>, before: &Rules, now: &Rules) {
+    fn tell(&self, requests: &[String], answer: &Answer) {
         for request in requests {
-            let answer = Answer { refused: refused.map(str::to_owned), before: before.clone(), now: now.clone() };
-            let text = serde_json::to_string(&answer).context("an answer");
+            let text = serde_json::to_string(answer).context("an answer");
             if let Err(error) = text.and_then(|text| self.write(&format!("{ANSWER}{request}"), &text)) {
                 tracing::warn!(error = %format!("{error:#}"), "whoever asked for other rules gets no answer");
             }
@@ -134,6 +144,8 @@ pub(crate) struct Reloads {
     config: PathBuf,
     functions: UserFunctions,
     desk: Desk,
+    /// In a job of several slots: its desk, unless none can be made.
+    _own: Option<OwnDesk>,
     /// Absent on a terminal, where it says that the terminal is gone, and ends the process.
     hangup: Option<Signal>,
 }
@@ -156,10 +168,13 @@ impl Reloads {
     /// # Errors
     /// If the signal cannot be listened to.
     pub(crate) fn of(config: &Path, functions: &UserFunctions, project: &Project) -> Result<Self> {
-        let desk = Desk::of(&project.folder, &project.config);
-        desk.clear();
+        let own = if project.config.run.slots > 1 { own_desk(project) } else { None };
+        let desk = own.as_ref().map_or_else(|| Desk::of(&project.folder, &project.config), OwnDesk::desk);
+        if own.is_none() {
+            desk.clear();
+        }
         let hangup = if std::io::stdin().is_terminal() { None } else { Some(signal(SignalKind::hangup())?) };
-        Ok(Self { config: config.to_owned(), functions: functions.clone(), desk, hangup })
+        Ok(Self { config: config.to_owned(), functions: functions.clone(), desk, _own: own, hangup })
     }
 
     /// Comes back with other rules for this project, and with the requests for them; mistakes in them are printed, and it goes on
@@ -184,24 +199,31 @@ impl Reloads {
         }
     }
 
-    fn refuse(&self, requests: &[String], refused: &str, project: &Project) {
+    /// Says that the rules are not taken.
+    pub(crate) fn refuse(&self, requests: &[String], refused: &str, project: &Project) {
         tracing::warn!("the job goes on with the rules that it has: {refused}");
-        let rules = rules_of(project);
-        self.desk.tell(requests, Some(refused), &rules, &rules);
+        let (before, now) = (rules_of(project), rules_of(project));
+        self.desk.tell(requests, &Answer { refused: Some(refused.to_owned()), before, now, slots: BTreeMap::new() });
     }
 
     /// Says that the rules are taken.
     pub(crate) fn taken(&self, change: &Change, project: &Project) {
         let (before, now) = (rules_of(&change.before), rules_of(project));
         tracing::info!("the job goes on with other rules: {}", differences(&before, &now));
-        self.desk.tell(&change.requests, None, &before, &now);
+        self.desk.tell(&change.requests, &Answer { refused: None, before, now, slots: BTreeMap::new() });
     }
 
-    /// The same of a job of several slots, of which each begins by itself.
-    pub(crate) fn taken_by_slots(&self, requests: &[String], before: &Project, now: &Project) {
+    /// The same of the slots of a process.
+    pub(crate) fn taken_by_slots(
+        &self,
+        requests: &[String],
+        before: &Project,
+        now: &Project,
+        slots: BTreeMap<u32, Option<u64>>,
+    ) {
         let (before, now) = (rules_of(before), rules_of(now));
         tracing::info!("the slots of this process go on with other rules: {}", differences(&before, &now));
-        self.desk.tell(requests, None, &before, &now);
+        self.desk.tell(requests, &Answer { refused: None, before, now, slots });
     }
 
     /// Says that the job could not start with them; gives back what it had.
@@ -230,6 +252,12 @@ impl Reloads {
             }
         }
     }
+}
+
+/// A process that nobody can ask so is told by a signal.
+fn own_desk(project: &Project) -> Option<OwnDesk> {
+    let own = OwnDesk::open(&project.folder, &project.config);
+    own.inspect_err(|error| tracing::info!("`wattline apply` cannot reach this process, SIGHUP can: {error:#}")).ok()
 }
 
 fn first_of(diagnostics: &[Diagnostic]) -> String {
@@ -292,8 +320,8 @@ mod tests {
         requests.sort();
         assert_eq!((requests.clone(), desk.take_requests().len()), (vec!["r1".to_owned(), "r2".to_owned()], 0));
         let (before, now) = (rules("a=1"), rules("a=2"));
-        desk.tell(&requests, None, &before, &now);
-        let answer = Answer { refused: None, before, now };
+        let answer = Answer { refused: None, before, now, slots: BTreeMap::from([(3, Some(17)), (5, None)]) };
+        desk.tell(&requests, &answer);
         assert_eq!(
             (desk.answer("r2"), desk.answer("r2"), desk.answer("r1")),
             (Some(answer.clone()), None, Some(answer))

@@ -211,9 +211,13 @@ fn intake_of(number: usize, stream: &StreamPlan, rules: &[RulePlan]) -> StreamIn
     }
 }
 
-fn rules_revision(rules: &[RulePlan]) -> String {
+/// The revision of a set of rules, as links name it: a hash over id, version and fingerprint of each.
+#[must_use]
+pub fn rules_revision(rules: &[RulePlan]) -> String {
     let mut hash = Sha256::new();
-    rules.iter().for_each(|rule| hash.update(rule.fingerprint.as_bytes()));
+    for RulePlan { id, version, fingerprint, .. } in rules {
+        hash.update(format!("{id} {version} {fingerprint}\n"));
+    }
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -10,6 +10,8 @@ use crate::cli::ApplyArgs;
 use crate::reload::{Desk, differences};
 use crate::report;
 
+mod slots;
+
 /// How often it looks for the answer.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -20,10 +22,7 @@ pub(super) async fn run(args: ApplyArgs, functions: &UserFunctions) -> Result<Ex
     };
     report::diagnostics(&project.warnings, &project.texts);
     if project.config.run.slots > 1 {
-        bail!(
-            "a job of several slots takes other rules process by process: put the files in place on every machine, then send each \
-             process SIGHUP, or start them again one after the other"
-        );
+        return slots::run(&project, &args).await;
     }
     let desk = Desk::of(&project.folder, &project.config);
     let request = uuid::Uuid::new_v4().simple().to_string();

@@ -3,6 +3,11 @@
 //! Each slot is a job of its own on a thread of its own: it has its chain, its lanes, its inbox. One that is asked for elsewhere commits
 //! what it has read before the group is answered. One that was taken by another process finds its chain sealed and ends by
 //! itself; if the group goes on giving it to this process, it is begun again.
+//!
+//! Other rules are taken by all slots of the process or by none: all commit what they have read and begin again; if one cannot begin
+//! with the new rules, all go on with those from before. Each begins from its last link, as after any stop, so whatever rules its links
+//! were made by, nothing is lost and nothing comes twice. What a slot has told of a changed rule before it went back is of no use to its
+//! home, which waits until all slots run the rule.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
@@ -28,6 +33,8 @@ const REST_AFTER_FENCE: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Words of the group that may wait.
 const GROUP_EVENTS: usize = 16;
+/// How long slots may take to begin with other rules before they count as taken: from then on it goes on as with any start.
+const TRIAL_MAX: Duration = Duration::from_secs(60);
 /// How long the group may take to be left.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
@@ -44,12 +51,45 @@ struct Slot {
     /// Tells it to drain and end.
     end: watch::Sender<bool>,
     progress: Arc<Progress>,
+    /// It has taken over its past.
+    has_begun: Arc<AtomicBool>,
+}
+
+impl Slot {
+    fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
+    }
 }
 
 /// Counters of all slots that were run here, with whether they still are.
 type Counters = Arc<Mutex<Vec<(u32, Arc<Progress>, bool)>>>;
 
 type Finished = (u32, Outcome);
+
+/// What slots are run by.
+struct Outside<'a> {
+    events: &'a mut mpsc::Receiver<SlotEvent>,
+    look: tokio::time::Interval,
+    stop: &'a watch::Receiver<bool>,
+}
+
+/// The next thing that happens.
+enum Happening {
+    /// The group says something, or is gone.
+    Event(Option<SlotEvent>),
+    Finished(Finished),
+    /// It is time to look whether a slot is to be begun.
+    Look,
+    Stop,
+}
+
+/// What became of other rules.
+enum Trial {
+    Taken,
+    Failed(String),
+    /// The process has been told to stop, or its input has ended.
+    Over,
+}
 
 struct Host {
     project: Arc<Project>,
@@ -60,6 +100,8 @@ struct Host {
     taken: BTreeSet<u32>,
     /// Slots to be begun, and when.
     due: BTreeMap<u32, Instant>,
+    /// The last link of each slot that has stopped in order.
+    last_links: BTreeMap<u32, u64>,
     counters: Counters,
     /// Some slot has come so far that it runs: what keeps others from that is waited for from now on.
     has_run: Arc<AtomicBool>,
@@ -92,11 +134,15 @@ pub(super) async fn run(
         outcomes: FuturesUnordered::new(),
         taken: BTreeSet::new(),
         due: BTreeMap::new(),
+        last_links: BTreeMap::new(),
         counters,
         has_run: Arc::default(),
         ended: false,
     };
-    let outcome = host.serve(&mut events, &mut reloads, &stop).await;
+    let outcome = {
+        let mut outside = Outside { events: &mut events, look: tokio::time::interval(LOOK_EVERY), stop: &stop };
+        host.serve(&mut outside, &mut reloads).await
+    };
     host.stop_all().await;
     drop(events);
     // Others begin with the slots as soon as the group has been left.
@@ -163,34 +209,46 @@ async fn join_group(project: &Project) -> Result<(mpsc::Receiver<SlotEvent>, Joi
 }
 
 impl Host {
-    async fn serve(
-        &mut self,
-        events: &mut mpsc::Receiver<SlotEvent>,
-        reloads: &mut Reloads,
-        stop: &watch::Receiver<bool>,
-    ) -> Result<()> {
-        let mut look = tokio::time::interval(LOOK_EVERY);
+    async fn serve(&mut self, outside: &mut Outside<'_>, reloads: &mut Reloads) -> Result<()> {
         loop {
             let project = Arc::clone(&self.project);
             let mut change = Box::pin(reloads.next(&project));
             let (next, requests) = loop {
-                tokio::select! {
-                    event = events.recv() => match event {
-                        Some(event) => self.take_event(event).await?,
-                        None => anyhow::bail!("the group of slots cannot be reached any more"),
-                    },
-                    Some(finished) = self.outcomes.next() => self.take_outcome(finished.context("a slot")?)?,
-                    _ = look.tick() => self.begin_due(),
-                    next = &mut change => break next,
-                    () = told_to_stop(stop) => return Ok(()),
-                }
-                if self.ended && self.running.is_empty() {
+                let happening = tokio::select! {
+                    happening = self.happening(outside) => happening?,
+                    (next, requests) = &mut change => break (Arc::new(next), requests),
+                };
+                if !self.take(happening).await? {
                     return Ok(());
                 }
             };
             drop(change);
-            self.change(next, requests, reloads).await?;
+            if !self.change(next, &requests, reloads, outside).await? {
+                return Ok(());
+            }
         }
+    }
+
+    /// Nothing is lost if it is not waited for.
+    async fn happening(&mut self, outside: &mut Outside<'_>) -> Result<Happening> {
+        Ok(tokio::select! {
+            event = outside.events.recv() => Happening::Event(event),
+            Some(finished) = self.outcomes.next() => Happening::Finished(finished.context("a slot")?),
+            _ = outside.look.tick() => Happening::Look,
+            () = told_to_stop(outside.stop) => Happening::Stop,
+        })
+    }
+
+    /// Does what is to be done; says whether there is more to come.
+    async fn take(&mut self, happening: Happening) -> Result<bool> {
+        match happening {
+            Happening::Event(Some(event)) => self.take_event(event).await?,
+            Happening::Event(None) => anyhow::bail!("the group of slots cannot be reached any more"),
+            Happening::Finished(finished) => self.take_outcome(finished)?,
+            Happening::Look => self.begin_due(),
+            Happening::Stop => return Ok(false),
+        }
+        Ok(!(self.ended && self.running.is_empty()))
     }
 
     async fn take_event(&mut self, event: SlotEvent) -> Result<()> {
@@ -237,6 +295,8 @@ impl Host {
         let (project, how) = (Arc::clone(&self.project), self.how.clone());
         let options = how.options(Some(place), &progress, shutdown.clone());
         let (tasks, has_run) = (tokio::runtime::Handle::current(), Arc::clone(&self.has_run));
+        let has_begun = Arc::<AtomicBool>::default();
+        let begun = Arc::clone(&has_begun);
         // A slot merges and commits on a thread of its own.
         self.outcomes.push(tokio::task::spawn_blocking(move || {
             #[expect(clippy::disallowed_methods, reason = "the thread has nothing else to do, and no task waits on it")]
@@ -249,6 +309,7 @@ impl Host {
                     running = Box::pin(wattline_runtime::start(job)) => match running {
                         Ok(running) => {
                             has_run.store(true, Ordering::Relaxed);
+                            begun.store(true, Ordering::Relaxed);
                             (slot, Outcome::Ran(running.serve().await))
                         }
                         Err(error) => (slot, Outcome::Ran(Err(error))),
@@ -260,7 +321,7 @@ impl Host {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         counters.push((slot, Arc::clone(&progress), true));
         drop(counters);
-        self.running.insert(slot, Slot { end, progress });
+        self.running.insert(slot, Slot { end, progress, has_begun });
     }
 
     /// Has slots commit what they have read, and waits until they have.
@@ -294,10 +355,11 @@ impl Host {
         Ok(())
     }
 
-    fn take_outcome(&mut self, (slot, outcome): Finished) -> Result<()> {
-        let Some(of) = self.running.remove(&slot) else { return Ok(()) };
+    /// A slot runs no more; gives what it was.
+    fn note_end(&mut self, slot: u32, outcome: &Outcome) -> Option<Slot> {
+        let of = self.running.remove(&slot)?;
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        match &outcome {
+        match outcome {
             // It has counted nothing.
             Outcome::NotBegun(_) => counters.retain(|(_, progress, _)| !Arc::ptr_eq(progress, &of.progress)),
             Outcome::Ran(_) => counters
@@ -306,15 +368,25 @@ impl Host {
                 .for_each(|of| of.2 = false),
         }
         drop(counters);
+        Some(of)
+    }
+
+    fn take_outcome(&mut self, (slot, outcome): Finished) -> Result<()> {
+        let Some(of) = self.note_end(slot, &outcome) else { return Ok(()) };
         let was_told = *of.end.borrow();
         match outcome {
             Outcome::Ran(Ok(summary)) => {
+                self.last_links.insert(slot, summary.last_epoch);
                 self.ended |= summary.ended;
                 tracing::info!(slot, "{}", if summary.ended { "the input has ended" } else { "stopped" });
             }
             Outcome::Ran(Err(error)) if error.kind() == Kind::Fenced => {
                 tracing::warn!(slot, "another process runs this slot now");
                 self.due.insert(slot, Instant::now() + REST_AFTER_FENCE);
+            }
+            // Nobody wants it here any more; who does meets the same.
+            Outcome::Ran(Err(error)) if was_told && !of.has_begun() => {
+                tracing::warn!(slot, "the slot could not begin before it was stopped: {error}");
             }
             Outcome::Ran(Err(error)) => return Err(anyhow::Error::from(error).context(format!("slot {slot}"))),
             Outcome::NotBegun(_) if was_told => {}
@@ -327,14 +399,67 @@ impl Host {
         Ok(())
     }
 
-    /// Goes on with other rules: all slots stop and begin again.
-    async fn change(&mut self, next: Project, requests: Vec<String>, reloads: &Reloads) -> Result<()> {
+    /// Goes on with other rules, or as before if a slot cannot begin with them; says whether there is more to come.
+    async fn change(
+        &mut self,
+        next: Arc<Project>,
+        requests: &[String],
+        reloads: &Reloads,
+        outside: &mut Outside<'_>,
+    ) -> Result<bool> {
         report::diagnostics(&next.warnings, &next.texts);
+        self.last_links.clear();
         self.drain(|_| true).await?;
-        reloads.taken_by_slots(&requests, &self.project, &next);
-        self.project = Arc::new(next);
+        let before = std::mem::replace(&mut self.project, next);
+        let slots = self.taken.iter().map(|slot| (*slot, self.last_links.get(slot).copied())).collect();
+        self.begin_all();
+        match self.try_out(outside).await? {
+            Trial::Taken => reloads.taken_by_slots(requests, &before, &self.project, slots),
+            Trial::Failed(why) => {
+                self.drain(|_| true).await?;
+                self.project = before;
+                self.begin_all();
+                reloads.refuse(requests, &why, &self.project);
+            }
+            Trial::Over => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Begins with all slots that the group gives to this process.
+    fn begin_all(&mut self) {
         self.due.extend(self.taken.iter().map(|slot| (*slot, Instant::now())));
         self.begin_due();
-        Ok(())
+    }
+
+    /// Waits until all slots have begun with other rules. The group is heard meanwhile.
+    async fn try_out(&mut self, outside: &mut Outside<'_>) -> Result<Trial> {
+        let since = Instant::now();
+        while since.elapsed() < TRIAL_MAX && !self.running.values().all(Slot::has_begun) {
+            let happening = self.happening(outside).await?;
+            if let Happening::Finished((slot, outcome)) = &happening
+                && let Some(why) = self.why_not_begun(*slot, outcome)
+            {
+                self.note_end(*slot, outcome);
+                return Ok(Trial::Failed(format!("slot {slot} cannot begin with them: {why}")));
+            }
+            if !self.take(happening).await? {
+                return Ok(Trial::Over);
+            }
+        }
+        Ok(Trial::Taken)
+    }
+
+    /// Why a slot that nobody has stopped could not begin.
+    fn why_not_begun(&self, slot: u32, outcome: &Outcome) -> Option<String> {
+        let of = self.running.get(&slot)?;
+        if of.has_begun() || *of.end.borrow() {
+            return None;
+        }
+        match outcome {
+            Outcome::NotBegun(error) => Some(format!("{error:#}")),
+            Outcome::Ran(Err(error)) if error.kind() != Kind::Fenced => Some(error.to_string()),
+            Outcome::Ran(_) => None,
+        }
     }
 }
