@@ -26,6 +26,7 @@ mod references;
 mod reload;
 mod sample;
 mod slots;
+mod slots_apply;
 mod system_streams;
 mod traffic;
 mod verify;

@@ -11,20 +11,20 @@ use crate::kafka_broker::TestBroker;
 
 const MOMENT_LIMIT: Duration = Duration::from_secs(60);
 const FLUSH_LIMIT: Duration = Duration::from_secs(20);
-const SHOPS: u32 = 12;
+pub(super) const SHOPS: u32 = 12;
 
-fn rule(id: &str, header: &str, columns: &str) -> String {
+pub(super) fn rule(id: &str, header: &str, columns: &str) -> String {
     format!(
         "/*---\nid = \"{id}\"\n{header}\ndelay = \"1 minute\"\n---*/\nSELECT shop, window_start, window_end, {columns}\n\
          FROM TUMBLE(visits, at, INTERVAL '10 minutes') GROUP BY shop, window_start, window_end\n"
     )
 }
 
-const TABLE: &str = "kind = \"table\"";
-const ALERT: &str = "kind = \"alert\"\nentity = \"shop\"";
+pub(super) const TABLE: &str = "kind = \"table\"";
+pub(super) const ALERT: &str = "kind = \"alert\"\nentity = \"shop\"";
 
 /// Two visits of each shop in every ten minutes from one to another.
-fn produce(producer: &mut Producer, topic: &str, windows: std::ops::Range<u32>) -> Result<()> {
+pub(super) fn produce(producer: &mut Producer, topic: &str, windows: std::ops::Range<u32>) -> Result<()> {
     for (window, shop, k) in windows.flat_map(|w| (0..SHOPS).flat_map(move |s| (0..2).map(move |k| (w, s, k)))) {
         let (shop, minute) = (format!("s{shop}"), window * 10 + k);
         let (hour, minute) = (minute / 60, minute % 60);

@@ -46,6 +46,17 @@ enum Outcome {
     Ran(wattline_runtime::Result<RunSummary>),
 }
 
+impl Outcome {
+    /// Why it does not run, with all causes.
+    fn reason(self) -> String {
+        match self {
+            Self::NotBegun(error) => format!("{error:#}"),
+            Self::Ran(Err(error)) => format!("{:#}", anyhow::Error::from(error)),
+            Self::Ran(Ok(_)) => "it has ended".to_owned(),
+        }
+    }
+}
+
 /// A slot that is being run.
 struct Slot {
     /// Tells it to drain and end.
@@ -436,30 +447,29 @@ impl Host {
     async fn try_out(&mut self, outside: &mut Outside<'_>) -> Result<Trial> {
         let since = Instant::now();
         while since.elapsed() < TRIAL_MAX && !self.running.values().all(Slot::has_begun) {
-            let happening = self.happening(outside).await?;
-            if let Happening::Finished((slot, outcome)) = &happening
-                && let Some(why) = self.why_not_begun(*slot, outcome)
-            {
-                self.note_end(*slot, outcome);
-                return Ok(Trial::Failed(format!("slot {slot} cannot begin with them: {why}")));
-            }
-            if !self.take(happening).await? {
-                return Ok(Trial::Over);
+            match self.happening(outside).await? {
+                Happening::Finished((slot, outcome)) if self.could_not_begin(slot, &outcome) => {
+                    self.note_end(slot, &outcome);
+                    return Ok(Trial::Failed(format!("slot {slot} cannot begin with them: {}", outcome.reason())));
+                }
+                happening => {
+                    if !self.take(happening).await? {
+                        return Ok(Trial::Over);
+                    }
+                }
             }
         }
         Ok(Trial::Taken)
     }
 
-    /// Why a slot that nobody has stopped could not begin.
-    fn why_not_begun(&self, slot: u32, outcome: &Outcome) -> Option<String> {
-        let of = self.running.get(&slot)?;
-        if of.has_begun() || *of.end.borrow() {
-            return None;
-        }
-        match outcome {
-            Outcome::NotBegun(error) => Some(format!("{error:#}")),
-            Outcome::Ran(Err(error)) if error.kind() != Kind::Fenced => Some(error.to_string()),
-            Outcome::Ran(_) => None,
-        }
+    /// Whether a slot has failed to begin: not as it was stopped, nor as another process runs it.
+    fn could_not_begin(&self, slot: u32, outcome: &Outcome) -> bool {
+        let is_awaited = |of: &Slot| !of.has_begun() && !*of.end.borrow();
+        self.running.get(&slot).is_some_and(is_awaited)
+            && match outcome {
+                Outcome::NotBegun(_) => true,
+                Outcome::Ran(Err(error)) => error.kind() != Kind::Fenced,
+                Outcome::Ran(Ok(_)) => false,
+            }
     }
 }
