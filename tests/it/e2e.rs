@@ -29,4 +29,5 @@ mod slots;
 mod slots_apply;
 mod system_streams;
 mod traffic;
+mod upgrade;
 mod verify;

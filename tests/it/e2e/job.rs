@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::child_process::{ChildProcess, wait_until};
 use crate::scratch::Scratch;
-use crate::tree;
+use crate::{setting, tree};
 
 /// The schema of a small stream: who visited which shop when, and what was spent.
 pub(crate) const VISITS: &str = r#"{"type":"record","name":"visits","event_time":"at","key":["shop"],"fields":[
@@ -84,6 +84,14 @@ impl JobFolder {
     /// Starts the program; what it says is appended to the folder's log.
     pub(crate) fn start(&self, args: &[&str]) -> Result<ChildProcess> {
         ChildProcess::start(&self.program, args, self.path(), &self.scratch.join("wattline.log"))
+    }
+
+    /// Starts the program that `WATTLINE_OTHER_PROGRAM` names, one of another version perhaps; this one if none is named.
+    pub(crate) fn start_other(&self, args: &[&str]) -> Result<ChildProcess> {
+        let other = setting("WATTLINE_OTHER_PROGRAM").map_or_else(|| self.program.clone(), PathBuf::from);
+        ensure!(other.is_absolute(), "WATTLINE_OTHER_PROGRAM: `{}` is no absolute path", other.display());
+        ensure!(other.exists(), "WATTLINE_OTHER_PROGRAM: `{}` does not exist", other.display());
+        ChildProcess::start(&other, args, self.path(), &self.scratch.join("wattline.log"))
     }
 
     /// Starts the program on a disk that is full as soon as a file has more than so many blocks of 512 bytes.

@@ -1,4 +1,7 @@
 //! Several processes share a job: more come, some leave, one dies, one sleeps; together they give what one gives.
+//!
+//! With `WATTLINE_OTHER_PROGRAM=/path/to/wattline` the first of them runs that program, as while one version takes the place of another.
+//! It begins the job, gives slots to this program, takes over those of processes that die or leave, and leaves the rest to this one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -81,7 +84,7 @@ fn processes_give_what_one_gives(test: &str, readings: u64, protocol: &str) -> R
     let hurry = AtomicBool::new(false);
     let made = thread::scope(|scope| {
         let producing = scope.spawn(|| traffic.produce_slowly(&broker.bootstrap(), &hurry));
-        let shared = share(&folder);
+        let shared = share(&folder, protocol);
         hurry.store(true, Ordering::Relaxed);
         let made = producing.join().map_err(|_| anyhow!("the producer panicked"))??;
         shared?;
@@ -94,8 +97,9 @@ fn processes_give_what_one_gives(test: &str, readings: u64, protocol: &str) -> R
     folder.answer(&["archive", "verify"]).map(drop)
 }
 
-fn share(folder: &JobFolder) -> Result<()> {
-    let mut first = folder.start(&["run"])?;
+fn share(folder: &JobFolder, protocol: &str) -> Result<()> {
+    // Earlier versions know one protocol.
+    let mut first = if protocol == CLASSIC { folder.start_other(&["run"])? } else { folder.start(&["run"])? };
     let mut second = folder.start(&["run"])?;
     all_go_on(folder, &mut [&mut first, &mut second])?;
     let mut third = folder.start(&["run"])?;

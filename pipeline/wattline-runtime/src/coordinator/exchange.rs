@@ -725,3 +725,6 @@ pub(crate) fn read_messages(path: &str, object: &Bytes) -> Result<Vec<SlotMessag
     }
     Ok(messages)
 }
+
+#[cfg(test)]
+mod tests;
