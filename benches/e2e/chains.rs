@@ -76,8 +76,8 @@ impl Chains {
         };
         let number = |path: PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
         let mut numbers: Vec<u64> = entries.iter().filter_map(|entry| number(entry.path())).collect();
-        numbers.sort_unstable_by(|a, b| b.cmp(a));
-        for number in numbers {
+        numbers.sort_unstable();
+        for number in numbers.into_iter().rev() {
             if let Some(epoch) = self.epoch(slot, number)? {
                 return Ok(Some((number, epoch)));
             }
