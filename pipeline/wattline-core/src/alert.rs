@@ -27,6 +27,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+mod exact;
 mod history;
 mod orphans;
 
@@ -171,9 +172,11 @@ pub struct AlertState {
     /// Firing rows of the current opening.
     pub occurrences: u64,
     /// The measured value farthest outside its limits.
+    #[serde(with = "exact")]
     pub peak_measured: Option<f64>,
-    /// How far that value lies outside.
-    pub peak_excess: f64,
+    /// How far that value lies outside; absent if nothing was measured.
+    #[serde(with = "exact")]
+    pub peak_excess: Option<f64>,
     /// Rows in a row that did not fire.
     pub calm_rows: u32,
 }
@@ -217,10 +220,13 @@ pub struct AlertRecord {
     /// Entity values joined by `|`.
     pub entity_id: String,
     /// The value that was judged.
+    #[serde(with = "exact")]
     pub measured: Option<f64>,
     /// Lower limit.
+    #[serde(with = "exact")]
     pub limit_low: Option<f64>,
     /// Upper limit.
+    #[serde(with = "exact")]
     pub limit_high: Option<f64>,
     /// Unit of the values.
     pub unit: Option<String>,
@@ -237,6 +243,7 @@ pub struct AlertRecord {
     /// Firing rows so far.
     pub occurrences: u64,
     /// The measured value farthest outside its limits.
+    #[serde(with = "exact")]
     pub peak_measured: Option<f64>,
     /// All columns of the row as a JSON object.
     pub evidence: String,
@@ -525,17 +532,15 @@ pub fn entity_id(entity: &[(String, String)]) -> String {
     entity.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join("|")
 }
 
-/// How far the measured value lies outside its limits; its magnitude if there are none.
-fn excess(row: &AlertRow) -> f64 {
-    let Some(measured) = row.measured else { return f64::NEG_INFINITY };
-    match (row.limit_low, row.limit_high) {
+/// How far the measured value lies outside its limits; its magnitude if there are none. Absent if nothing was measured.
+fn excess(row: &AlertRow) -> Option<f64> {
+    let measured = row.measured.filter(|measured| !measured.is_nan())?;
+    Some(match (row.limit_low, row.limit_high) {
         (None, None) => measured.abs(),
-        (low, high) => {
-            let above = high.map_or(f64::NEG_INFINITY, |high| measured - high);
-            let below = low.map_or(f64::NEG_INFINITY, |low| low - measured);
-            above.max(below)
-        }
-    }
+        (Some(low), None) => low - measured,
+        (None, Some(high)) => measured - high,
+        (Some(low), Some(high)) => (measured - high).max(low - measured),
+    })
 }
 
 fn fingerprint(rule: &AlertRule, entity_id: &str, occurrence: Option<&AlertRow>) -> String {
@@ -667,6 +672,27 @@ mod tests {
         assert_eq!(told, [(Status::Resolved, 2), (Status::Open, 1)]);
         assert_eq!(records[0].fingerprint, first.fingerprint);
         assert_ne!(records[1].fingerprint, first.fingerprint);
+    }
+
+    #[test]
+    fn what_is_written_is_read_to_the_last_bit() {
+        let mut lifecycle = Lifecycle::default();
+        let numbers =
+            [Some(236.000_000_000_000_03), Some(0.1 + 0.2), Some(1.0 / 3.0), Some(f64::INFINITY), Some(-0.0), None];
+        let rows = numbers.into_iter().zip(0..).map(|(measured, minute)| AlertRow {
+            entity: vec![("meter_id".into(), format!("M{minute}"))],
+            firing: Some(true),
+            measured,
+            limit_high: measured.map(|measured| measured / 7.0),
+            ..row(minute, 236.0)
+        });
+        let records: Vec<AlertRecord> = rows.filter_map(|row| lifecycle.fold(&rule(), row)).collect();
+        assert_eq!(records.len(), numbers.len());
+        let text = serde_json::to_string(&records).expect("json");
+        assert_eq!(serde_json::from_str::<Vec<AlertRecord>>(&text).expect("records"), records);
+        let states = lifecycle.snapshot();
+        let text = serde_json::to_string(&states).expect("json");
+        assert_eq!(serde_json::from_str::<Vec<AlertState>>(&text).expect("states"), states);
     }
 
     #[test]

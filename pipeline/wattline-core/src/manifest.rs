@@ -33,7 +33,7 @@ use crate::system_log::SystemSection;
 
 /// Version of the manifest format that this build writes and reads. Whoever changes what is written or how it is read raises it; the
 /// tests of the runtime's `recovery` hold what this version looks like.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// One link of a chain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@ use arrow::array::{Array, AsArray, BooleanArray, Float64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use wattline_core::alert::{
     AlertRecord, AlertRow, AlertRule, Lifecycle, Severity, Source, Standing, Status, entity_id,
@@ -368,22 +369,24 @@ pub fn explanation(record: &AlertRecord) -> String {
 ///
 /// A function of the record alone: the same record gives the same bytes on every re-execution.
 pub fn payload(record: &AlertRecord) -> Vec<u8> {
-    payload_with(record, serde_json::from_str(&record.evidence).unwrap_or(Value::Null))
+    let is_json = serde_json::from_str::<&RawValue>(&record.evidence).is_ok();
+    payload_with(record, if is_json { &record.evidence } else { "null" })
 }
 
 /// The same for a topic that does not take as much: how large the evidence is, in place of it. The table of alerts has it all.
 pub fn payload_without_evidence(record: &AlertRecord) -> Vec<u8> {
-    payload_with(record, json!({"left_out": format!("{} bytes", record.evidence.len())}))
+    payload_with(record, &json!({"left_out": format!("{} bytes", record.evidence.len())}).to_string())
 }
 
-fn payload_with(record: &AlertRecord, evidence: Value) -> Vec<u8> {
+/// The evidence goes in as the text that the table has: its numbers are not read, and so not rounded.
+fn payload_with(record: &AlertRecord, evidence: &str) -> Vec<u8> {
     let time = |us: i64| Value::String(rfc3339(us));
     let entity: Map<String, Value> = record.entity.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
     let source = record
         .source
         .as_ref()
         .map(|s| json!({"topic": s.topic, "partition": s.partition, "offset": s.offset, "index": s.index}));
-    let value = json!({
+    let members = json!({
         "alert_id": record.id(),
         "fingerprint": record.fingerprint,
         "revision": record.revision,
@@ -410,13 +413,14 @@ fn payload_with(record: &AlertRecord, evidence: Value) -> Vec<u8> {
         "occurrences": record.occurrences,
         "peak_measured": record.peak_measured,
         "explanation": explanation(record),
-        "evidence": evidence,
         "source": source,
         "runbook": record.runbook,
         "corrected": record.corrected,
         "backfilled": record.backfilled,
     });
-    value.to_string().into_bytes()
+    let members = members.to_string();
+    let members = members.strip_suffix('}').unwrap_or(&members);
+    format!("{members},\"evidence\":{evidence}}}").into_bytes()
 }
 
 /// The CloudEvents 1.0 headers of an alert message in Kafka binary mode.
@@ -503,6 +507,9 @@ mod tests {
         let payload: Value = serde_json::from_slice(&payload(&record)).expect("json");
         assert_eq!(payload["entity"]["meter_id"], "M1");
         assert_eq!(payload["evidence"]["firing"], true);
+        let long = AlertRecord { evidence: r#"{"mean":236.00000000000003}"#.into(), ..record.clone() };
+        let text = String::from_utf8(super::payload(&long)).expect("text");
+        assert!(text.contains(r#""evidence":{"mean":236.00000000000003}"#), "{text}");
         let mut short: Value = serde_json::from_slice(&payload_without_evidence(&record)).expect("json");
         let left_out = std::mem::replace(&mut short["evidence"], payload["evidence"].clone());
         assert_eq!(left_out, json!({"left_out": format!("{} bytes", record.evidence.len())}));

@@ -72,7 +72,7 @@ fn two_three_and_one_process_give_what_one_gives() -> Result<()> {
 
 #[test]
 fn processes_of_a_group_of_the_newer_protocol_give_what_one_gives() -> Result<()> {
-    processes_give_what_one_gives("slots-consumer", 40_000, CONSUMER)
+    processes_give_what_one_gives("slots-consumer", 80_000, CONSUMER)
 }
 
 fn processes_give_what_one_gives(test: &str, readings: u64, protocol: &str) -> Result<()> {

@@ -14,8 +14,8 @@ use wattline_core::system_log::SystemSection;
 
 use super::*;
 
-const EPOCH: &str = include_str!("manifest-5-epoch.json");
-const SEAL: &str = include_str!("manifest-5-seal.json");
+const EPOCH: &str = include_str!("manifest-6-epoch.json");
+const SEAL: &str = include_str!("manifest-6-seal.json");
 
 fn lane(partition: i32) -> LaneId {
     LaneId::new("meter-readings", partition)
@@ -85,7 +85,7 @@ fn state() -> AlertState {
         notified_us: 1_772_323_060_000_000,
         occurrences: 9,
         peak_measured: Some(251.5),
-        peak_excess: 16.25,
+        peak_excess: Some(16.25),
         calm_rows: 1,
     }
 }
