@@ -6,13 +6,18 @@
 //! [`decide_after_refused_put`] tells it to let go. A put whose acknowledgement was lost meets its own nonce
 //! and is good. The taker continues from what the chain says before the seal.
 //!
+//! What a link promises is brought out after it, and before the next one: files into tables, which remember its number, and
+//! alerts into a topic, which keeps a marker with it ([`are_alerts_out`]). So a successor can tell what is out.
+//!
 //! Invariant: committed slices of a lane form one line; each starts where the last committed one ended.
+//!
+//! `tests/model` goes through all orders of the steps of several processes, with these decisions, and shows that each is needed.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{Body, Manifest};
+use crate::manifest::{Body, Manifest, Seal};
 use crate::record::LaneId;
 
 /// The object that says which chain holds a lane under a generation.
@@ -55,6 +60,36 @@ fn escape(topic: &str) -> String {
     name
 }
 
+/// Under which generation a process takes a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextGeneration {
+    /// This one: nobody had it, as far as is known.
+    Take(u64),
+    /// None: the lane belongs to another chain.
+    OfAnotherChain,
+}
+
+/// Decides under which generation a process of `chain` takes a lane, of which `newest` is the newest generation.
+pub fn decide_generation(newest: Option<&Generation>, chain: &str) -> NextGeneration {
+    match newest {
+        None => NextGeneration::Take(1),
+        Some(newest) if newest.chain == chain => NextGeneration::Take(newest.generation + 1),
+        Some(_) => NextGeneration::OfAnotherChain,
+    }
+}
+
+/// Whether a generation that could not be put is this process's own: the acknowledgement was lost. Else another process has
+/// taken the lane at the same time.
+pub fn is_own_generation(winner: &Generation, nonce: &str) -> bool {
+    winner.nonce == nonce
+}
+
+/// The seal that tells earlier owners of lanes, taken by a process of `chain`, to let go; none if nobody had them before.
+pub fn decide_seal(taken: &[(LaneId, u64)], chain: &str) -> Option<Seal> {
+    let lanes: Vec<(LaneId, u64)> = taken.iter().filter(|(_, generation)| *generation > 1).cloned().collect();
+    (!lanes.is_empty()).then(|| Seal { lanes, taken_by: chain.to_owned() })
+}
+
 /// What a process does after its put of link `n` was refused because `n` exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AfterRefusedPut {
@@ -89,6 +124,35 @@ pub fn decide_after_refused_put(winner: &Manifest, nonce: &str, held: &BTreeMap<
     }
 }
 
+/// Makes what was to be link `n` ready to be link `n + 1`: a checkpoint names itself.
+pub fn renumber(body: &mut Body, n: u64) {
+    if let Body::Epoch(epoch) = body
+        && epoch.checkpoint == n
+    {
+        epoch.checkpoint = n + 1;
+    }
+}
+
+/// What is remembered with the alerts of link `n`.
+pub fn marker(job: &str, incarnation: &str, chain: &str, n: u64) -> String {
+    format!("{job}/{incarnation}/{chain}/{n}")
+}
+
+/// Whether the alerts that go with the marker `wanted` are out, by the marker of the last ones that are.
+///
+/// A later link of the same chain says so too: it was put after they were out. A process that comes late must not publish them
+/// again behind those of its successor, and set the marker back.
+pub fn are_alerts_out(last: Option<&str>, wanted: &str) -> bool {
+    fn read(marker: &str) -> Option<(&str, u64)> {
+        let (chain, n) = marker.rsplit_once('/')?;
+        Some((chain, n.parse().ok()?))
+    }
+    match (last.and_then(read), read(wanted)) {
+        (Some((chain, last)), Some((of, wanted))) => chain == of && last >= wanted,
+        _ => false,
+    }
+}
+
 /// What the end of a chain tells its next owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResumePoint {
@@ -116,7 +180,7 @@ pub fn decide_resume<'a>(newest_first: impl Iterator<Item = &'a Manifest>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Epoch, FORMAT, Seal};
+    use crate::manifest::{Epoch, FORMAT};
 
     fn link(nonce: &str, body: Body) -> Manifest {
         Manifest {
@@ -146,6 +210,16 @@ mod tests {
         for (winner, expected) in cases {
             assert_eq!(decide_after_refused_put(&winner, "me", &held), expected);
         }
+    }
+
+    #[test]
+    fn a_marker_speaks_for_all_links_of_its_chain_up_to_its_own() {
+        let wanted = marker("j", "i", "0", 9);
+        let said = |last: &str| are_alerts_out(Some(last), &wanted);
+        assert_eq!(["j/i/0/8", "j/i/0/9", "j/i/0/10"].map(said), [false, true, true]);
+        // Of another slot, after a restore, of another job, and none that a job has set.
+        assert_eq!(["j/i/1/9", "j/r/0/9", "k/i/0/9", "", "9"].map(said), [false; 5]);
+        assert!(!are_alerts_out(None, &wanted));
     }
 
     #[test]

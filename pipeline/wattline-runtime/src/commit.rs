@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wattline_core::chain::{AfterRefusedPut, Generation, decide_after_refused_put};
+use wattline_core::chain::{
+    self, AfterRefusedPut, Generation, NextGeneration, decide_after_refused_put, decide_generation, decide_seal,
+};
 use wattline_core::error::{Kind, Retry};
-use wattline_core::manifest::{Body, Epoch, FORMAT, Manifest, Seal};
+use wattline_core::manifest::{Body, Epoch, FORMAT, Manifest};
 use wattline_core::record::LaneId;
 
 use crate::clock::Clock;
@@ -47,7 +49,7 @@ impl Chain {
 
     /// What is remembered with the alerts of epoch `n`.
     pub(crate) fn marker(&self, n: u64) -> String {
-        format!("{}/{}/{}/{n}", self.job, self.incarnation, self.slot)
+        chain::marker(&self.job, &self.incarnation, &self.slot, n)
     }
 
     /// A name that no other object has.
@@ -106,11 +108,7 @@ impl Chain {
                 }
                 AfterRefusedPut::TryNext => {
                     self.next += 1;
-                    if let Body::Epoch(epoch) = &mut body
-                        && epoch.checkpoint == n
-                    {
-                        epoch.checkpoint = self.next;
-                    }
+                    chain::renumber(&mut body, n);
                 }
                 AfterRefusedPut::Fenced(lanes) => return Err(self.fenced(&lanes)),
                 AfterRefusedPut::ChainTaken => {
@@ -132,7 +130,7 @@ impl Chain {
     /// # Errors
     /// If a lane belongs to another slot, or another process takes it at the same time.
     pub(crate) async fn take(&mut self, lanes: &[LaneId]) -> Result<()> {
-        let mut sealed = Vec::new();
+        let mut taken = Vec::new();
         for lane in lanes {
             let what = format!("taking lane {lane}");
             let generation = until_done(&what, &self.progress, || self.next_generation(lane)).await?;
@@ -143,38 +141,41 @@ impl Chain {
                 .map_err(|e| Error::BadManifest { path: path.clone(), reason: e.to_string() })?;
             let text = Bytes::from(text);
             let put = until_done(&what, &self.progress, || self.store.put_if_absent(&path, text.clone())).await?;
-            if put == Put::Exists
-                && until_done(&what, &self.progress, || self.read_generation(&path)).await?.nonce != self.nonce
-            {
-                return Err(self.fenced(std::slice::from_ref(lane)));
+            if put == Put::Exists {
+                let winner = until_done(&what, &self.progress, || self.read_generation(&path)).await?;
+                if !chain::is_own_generation(&winner, &self.nonce) {
+                    return Err(self.fenced(std::slice::from_ref(lane)));
+                }
             }
             self.held.insert(lane.clone(), generation);
-            if generation > 1 {
-                sealed.push((lane.clone(), generation));
-            }
+            taken.push((lane.clone(), generation));
         }
-        if !sealed.is_empty() {
-            self.append(Body::Seal(Seal { lanes: sealed, taken_by: self.slot.clone() })).await?;
+        if let Some(seal) = decide_seal(&taken, &self.slot) {
+            self.append(Body::Seal(seal)).await?;
         }
         Ok(())
     }
 
     async fn next_generation(&self, lane: &LaneId) -> Result<u64> {
         let names = self.store.list(&format!("{}/", Generation::folder(lane))).await?;
-        let Some(newest) = names.last() else { return Ok(1) };
-        let owner = self.read_generation(newest).await?;
-        if owner.chain != self.slot {
-            return Err(Error::Port {
+        let newest = match names.last() {
+            Some(newest) => Some(self.read_generation(newest).await?),
+            None => None,
+        };
+        match decide_generation(newest.as_ref(), &self.slot) {
+            NextGeneration::Take(generation) => Ok(generation),
+            NextGeneration::OfAnotherChain => Err(Error::Port {
                 what: format!(
                     "lane {lane} belongs to slot `{}` of job `{}`, this process is slot `{}`: start it with that slot",
-                    owner.chain, self.job, self.slot
+                    newest.map(|owner| owner.chain).unwrap_or_default(),
+                    self.job,
+                    self.slot
                 ),
                 kind: Kind::Invalid,
                 retry: Retry::Never,
                 source: "lane of another slot".into(),
-            });
+            }),
         }
-        Ok(owner.generation + 1)
     }
 
     async fn read_generation(&self, path: &str) -> Result<Generation> {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use wattline_core::alert::AlertRecord;
+use wattline_core::chain::are_alerts_out;
 use wattline_core::manifest::{Epoch, Manifest};
 use wattline_core::record::LaneId;
 
@@ -51,7 +52,7 @@ impl Coordinator {
             until_done("publishing alerts", &self.progress, || {
                 let ask_first = std::mem::replace(&mut tried, true);
                 async move {
-                    if ask_first && sink.last_marker().await?.as_deref() == Some(marker) {
+                    if ask_first && are_alerts_out(sink.last_marker().await?.as_deref(), marker) {
                         return Ok(());
                     }
                     sink.publish(alerts, marker, n).await

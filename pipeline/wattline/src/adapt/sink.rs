@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use wattline_connect::kafka::alerts::{AlertMessage, AlertPublisher, Outcome};
 use wattline_connect::kafka::early_alerts::EarlyPublisher;
 use wattline_core::alert::AlertRecord;
+use wattline_core::chain::are_alerts_out;
 use wattline_core::error::{Kind, Retry};
 use wattline_runtime::{Error, Result, alerting, port};
 
@@ -65,7 +66,7 @@ impl AlertTopic {
                 match publisher.publish(&messages, &wanted, n) {
                     Ok(Outcome::Published) => return Ok(Tried { messages, refused: None }),
                     // Nobody knows whether the transaction was committed: the marker does.
-                    Ok(Outcome::Unknown) if publisher.last_marker()?.as_deref() == Some(wanted.as_str()) => {
+                    Ok(Outcome::Unknown) if are_alerts_out(publisher.last_marker()?.as_deref(), &wanted) => {
                         return Ok(Tried { messages, refused: None });
                     }
                     Ok(Outcome::Unknown) => {}
