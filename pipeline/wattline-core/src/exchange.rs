@@ -20,6 +20,8 @@
 //! a sender that wakes up late sends what a link of its chain says: that was told already, and is passed over
 //! ```
 //! Numbers of slots are fixed for the life of a job: partition, home and inbox follow from them alone.
+//!
+//! `tests/model` goes through all orders of the steps of two slots, with these decisions.
 
 use std::collections::BTreeMap;
 
