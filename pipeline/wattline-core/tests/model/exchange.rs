@@ -282,7 +282,9 @@ const PARTS: Bounds = Bounds { crashes: 1, takeovers: 1, ..one_tells(1, 2) };
 /// Answers that do not come.
 const SILENT: Bounds = Bounds { crashes: 1, silences: 1, ..one_tells(2, 1) };
 /// Each tells both.
-const BOTH_TELL: Bounds = Bounds { records: [1, 1], parts: [[1, 1], [1, 1]], crashes: 0, takeovers: 0, silences: 1 };
+const BOTH_TELL: Bounds = Bounds { records: [1, 1], parts: [[1, 1], [1, 1]], ..one_tells(1, 1) };
+/// One tells both, and a process of it, or of the other, dies.
+const ITSELF_TOO: Bounds = Bounds { parts: [[1, 1], [0, 0]], crashes: 1, takeovers: 1, ..one_tells(1, 1) };
 /// Each tells the other.
 const EACH_OTHER: Bounds = Bounds { records: [1, 1], parts: [[0, 1], [1, 0]], crashes: 1, takeovers: 0, silences: 0 };
 
@@ -299,7 +301,8 @@ fn what_a_slot_tells_is_taken_in_once_in_every_order_of_steps() {
         ("exchange, processes that die", BESIDE_AND_DYING, 85_000),
         ("exchange, messages of one link", PARTS, 57_000),
         ("exchange, answers that do not come", SILENT, 21_000),
-        ("exchange, each tells both", BOTH_TELL, 270_000),
+        ("exchange, each tells both", BOTH_TELL, 8_000),
+        ("exchange, one tells both", ITSELF_TOO, 100_000),
         ("exchange, each tells the other", EACH_OTHER, 6_800),
     ] {
         holds(name, &Protocol { bounds, shortcut: Shortcut::Nothing }, states_min);
