@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig};
@@ -69,6 +69,8 @@ pub struct ObjectRoot {
     folder: Option<PathBuf>,
     /// Endpoint of the service, if one is given: buckets of two services may have one name.
     endpoint: Option<String>,
+    /// Whether listings are in the order of the names.
+    lists_in_order: bool,
 }
 
 impl ObjectRoot {
@@ -110,6 +112,7 @@ impl ObjectRoot {
             location: location.to_owned(),
             folder: Some(folder),
             endpoint: None,
+            lists_in_order: false,
         })
     }
 
@@ -132,6 +135,8 @@ impl ObjectRoot {
             })?;
             builder = builder.with_config(key, value);
         }
+        let is_directory_bucket = builder.get_config_value(&AmazonS3ConfigKey::S3Express);
+        let lists_in_order = is_directory_bucket.is_none_or(|set| set == "false");
         let store = builder.build().map_err(|source| settings(location, &source.to_string()))?;
         let prefix = Path::from_url_path(url.path()).map_err(|source| settings(location, &source.to_string()))?;
         if !url.path().ends_with('/') {
@@ -139,7 +144,8 @@ impl ObjectRoot {
         }
         let endpoint = options.iter().find(|(name, _)| name.eq_ignore_ascii_case("endpoint"));
         let endpoint = endpoint.map(|(_, endpoint)| endpoint.clone());
-        Ok(Self { store: Arc::new(store), prefix, url, location: location.to_owned(), folder: None, endpoint })
+        let location = location.to_owned();
+        Ok(Self { store: Arc::new(store), prefix, url, location, folder: None, endpoint, lists_in_order })
     }
 
     /// The root of everything below `name` (one or more path segments).
@@ -156,6 +162,7 @@ impl ObjectRoot {
             location: format!("{}/{name}", self.location.trim_end_matches('/')),
             folder: self.folder.as_ref().map(|folder| folder.join(name)),
             endpoint: self.endpoint.clone(),
+            lists_in_order: self.lists_in_order,
         }
     }
 
@@ -270,6 +277,42 @@ impl ObjectRoot {
             .map_err(|source| self.failed("list", prefix, source))?;
         found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
+    }
+
+    /// Paths of objects below `prefix` that come after the path `after`, sorted: the first ones, at most so many. An S3 service
+    /// begins there, whatever comes before; on a disk the folder is read.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store does not answer or refuses.
+    pub async fn list_after(&self, prefix: &str, after: &str, at_most: usize) -> Result<Vec<String>> {
+        let (base, at) = (self.prefix.clone(), self.resolve_path(prefix));
+        let names = self.store.list_with_offset(Some(&at), &self.resolve_path(after));
+        let names = names.map_ok(|meta| relative(&base, &meta.location));
+        // Only these list in order.
+        let listed: std::result::Result<Vec<String>, object_store::Error> = match self.lists_in_order {
+            true => names.take(at_most).try_collect().await,
+            false => names.try_collect().await,
+        };
+        let mut listed = listed.map_err(|source| self.failed("list", prefix, source))?;
+        listed.sort_unstable();
+        listed.truncate(at_most);
+        Ok(listed)
+    }
+
+    /// Names of the folders directly below this root that hold an object, sorted.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store does not answer or refuses.
+    pub async fn filled_folders(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for name in self.folders().await? {
+            // On a disk, folders outlive what was in them.
+            let first = self.store.list(Some(&self.resolve_path(&name))).try_next().await;
+            if first.map_err(|source| self.failed("list", &name, source))?.is_some() {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 
     /// Names of the folders (common prefixes) directly below this root, sorted.

@@ -11,6 +11,21 @@
 //!
 //! Invariant: committed slices of a lane form one line; each starts where the last committed one ended.
 //!
+//! **Old links** before the newest checkpoint are deleted, so a number that was used may be free again, and an owner that wakes up
+//! after longer than links are kept finds its next number free. Its put succeeds, though others have gone on behind a seal that is
+//! no more. Clocks do not tell it how long it slept: that of a machine which was suspended, or brought back from an image, says so
+//! when it pleases. The chain does, since links are deleted in an order ([`decide_deletable`]): those of one process after those of
+//! the process before it. So as long as the last link that a process has put is there, none of a later process has ever been
+//! deleted, and a number behind it that is free was never used. A process looks for that link after each put and before
+//! anything of the new one comes out ([`decide_after_put`]); the first time, when it has put none, it looks whether there are
+//! others behind its link: the newest links are never deleted.
+//!
+//! ```text
+//! owner A   …  7 8                          sleeps                            puts 9: created. Is its 8 there? No: 9 is none of the chain
+//! others           9 (seal) 10 11 … 50 000     delete … 7, 8, then 9, 10 …
+//! ```
+//! So no owner has to take its lanes anew for having been silent: a quiet one finds its last link where it was.
+//!
 //! `tests/model` goes through all orders of the steps of several processes, with these decisions, and shows that each is needed.
 
 use std::collections::BTreeMap;
@@ -153,6 +168,72 @@ pub fn are_alerts_out(last: Option<&str>, wanted: &str) -> bool {
     }
 }
 
+/// What is seen of a chain after a link was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight<'a> {
+    /// The nonce in the last link that this process put before it; none if there is no such link any more.
+    LastOwn(Option<&'a str>),
+    /// This process had put none. Whether there are links behind the new one.
+    Behind(bool),
+}
+
+/// What a process makes of its link being there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterPut {
+    /// The link is the next one of the chain.
+    Committed,
+    /// Others have gone on: from the link, or without it. Let go of everything, and bring nothing of it out.
+    Overtaken,
+}
+
+/// Judges a link that its process has put: whether the number was free, or free again. `nonce` is that of the process.
+///
+/// A link that others have gone on without stays where it is, before the chain ([`decide_strays`]). To take it away would be
+/// to trust that the last one was deleted and not lost; then the next start must find that out, from this one.
+pub fn decide_after_put(sight: Sight<'_>, nonce: &str) -> AfterPut {
+    match sight {
+        Sight::LastOwn(Some(found)) if found == nonce => AfterPut::Committed,
+        Sight::Behind(false) => AfterPut::Committed,
+        Sight::LastOwn(_) | Sight::Behind(true) => AfterPut::Overtaken,
+    }
+}
+
+/// A link that may be old enough to be deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldLink {
+    /// The nonce of the process that put it.
+    pub nonce: String,
+    /// When it was put, milliseconds since the epoch.
+    pub created_ms: i64,
+}
+
+/// How many of the oldest links of a chain may be deleted now, in any order among each other: those of one process that are older than
+/// the horizon. Given are links before the newest checkpoint in the order of their numbers; `None` for one that is gone.
+pub fn decide_deletable(oldest_first: &[Option<OldLink>], horizon_ms: i64) -> usize {
+    let owner = oldest_first.iter().flatten().next().map(|link| link.nonce.as_str());
+    let may_go = |link: &OldLink| link.created_ms < horizon_ms && Some(link.nonce.as_str()) == owner;
+    oldest_first.iter().take_while(|link| link.as_ref().is_none_or(may_go)).count()
+}
+
+/// Links that are deleted at the same time. If that ends halfway, no more than these are left before a gap.
+pub const DELETED_AT_ONCE: usize = 16;
+
+/// Whether a gap in the numbers of a chain is none: what lies before it is left of links that were being deleted, or was put by
+/// an owner that woke up too late. `before` counts all links before the gap, `next` is the number
+/// behind it.
+pub fn is_left_of_old_links(before: usize, next: u64, checkpoint: u64) -> bool {
+    before <= DELETED_AT_ONCE && next <= checkpoint
+}
+
+/// How many of the oldest links of a chain are not part of it any more (see [`is_left_of_old_links`]). `numbers` ascend.
+pub fn decide_strays(numbers: &[u64], checkpoint: u64) -> usize {
+    let gaps = numbers.windows(2).enumerate().filter(|(_, pair)| pair[1] != pair[0] + 1);
+    let ends = gaps.map(|(at, pair)| (at + 1, pair[1]));
+    ends.take_while(|(before, next)| is_left_of_old_links(*before, *next, checkpoint))
+        .last()
+        .map_or(0, |(before, _)| before)
+}
+
 /// What the end of a chain tells its next owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResumePoint {
@@ -228,6 +309,77 @@ mod tests {
         let epoch = link("b", Body::Epoch(Box::new(Epoch { checkpoint: 2, ..Epoch::default() })));
         assert_eq!(decide_resume([&seal, &epoch].into_iter()), ResumePoint::Epoch { last: 4, checkpoint: 2 });
         assert_eq!(decide_resume([&seal].into_iter()), ResumePoint::Beginning);
+    }
+
+    #[test]
+    fn a_link_counts_while_the_last_one_of_its_process_is_there() {
+        let cases = [
+            (Sight::LastOwn(Some("me")), AfterPut::Committed),
+            (Sight::LastOwn(None), AfterPut::Overtaken),
+            // Another one that woke up too late.
+            (Sight::LastOwn(Some("you")), AfterPut::Overtaken),
+            (Sight::Behind(false), AfterPut::Committed),
+            (Sight::Behind(true), AfterPut::Overtaken),
+        ];
+        for (sight, expected) in cases {
+            assert_eq!(decide_after_put(sight, "me"), expected, "{sight:?}");
+        }
+    }
+
+    #[test]
+    fn links_of_one_process_go_before_those_of_the_next() {
+        let old = |nonce: &str, created_ms| Some(OldLink { nonce: nonce.to_owned(), created_ms });
+        assert_eq!(decide_deletable(&[], 10), 0);
+        assert_eq!(decide_deletable(&[old("a", 8), old("a", 9), old("a", 10)], 10), 2);
+        assert_eq!(decide_deletable(&[old("a", 8), None, old("a", 9), old("b", 9)], 10), 3);
+        assert_eq!(decide_deletable(&[None, None, old("b", 10)], 10), 2);
+        // It came between two links of another one.
+        assert_eq!(decide_deletable(&[old("a", 1), old("b", 1), old("a", 1)], 10), 1);
+    }
+
+    /// Whatever order a deletion takes, and wherever it ends: whoever wakes up is not believed.
+    #[test]
+    fn whoever_wakes_up_where_links_were_deleted_is_told_so() {
+        // Who put which link. `a` and `b` began at once. The last ones of `b`, `a` and `c` are at 3, 5 and 9.
+        let owners = ["a", "a", "a", "b", "a", "a", "c", "c", "c", "c", "d", "d"];
+        let mut links: Vec<Option<OldLink>> =
+            owners.iter().map(|nonce| Some(OldLink { nonce: (*nonce).to_owned(), created_ms: 0 })).collect();
+        let checkpoint = owners.len();
+        loop {
+            let from = links.iter().take_while(|link| link.is_none()).count();
+            let count = decide_deletable(&links[from..checkpoint - 1], 1);
+            if count == 0 {
+                break;
+            }
+            // Any part of what goes together may be gone when somebody looks.
+            for gone in 0..1_u32 << count {
+                let mut now = links.clone();
+                (0..count).filter(|at| gone >> at & 1 == 1).for_each(|at| now[from + at] = None);
+                for last in [3, 5, 9] {
+                    let finds_one_free = now[last + 1..].iter().any(Option::is_none);
+                    let sight = Sight::LastOwn(now[last].as_ref().map(|link| link.nonce.as_str()));
+                    let believes = decide_after_put(sight, owners[last]) == AfterPut::Committed;
+                    assert!(!(finds_one_free && believes), "{} behind {last}: {now:?}", owners[last]);
+                }
+            }
+            links[from..from + count].fill(None);
+        }
+        assert_eq!(links.iter().flatten().count(), 1, "all before the checkpoint are gone");
+    }
+
+    #[test]
+    fn what_is_left_before_a_gap_is_no_part_of_the_chain() {
+        let run = |from: u64, to: u64| (from..=to).collect::<Vec<u64>>();
+        assert_eq!(decide_strays(&[], 9), 0);
+        assert_eq!(decide_strays(&run(3, 9), 9), 0);
+        assert_eq!(decide_strays(&[2, 5, 6, 7, 8], 8), 1);
+        assert_eq!(decide_strays(&[2, 4, 5, 9, 10, 11], 10), 3);
+        // A start needs these.
+        assert_eq!(decide_strays(&[2, 5, 6, 7, 8], 4), 0);
+        // That is more than a deletion leaves.
+        let mut lost = run(1, DELETED_AT_ONCE as u64 + 1);
+        lost.extend(run(100, 120));
+        assert_eq!(decide_strays(&lost, 110), 0);
     }
 
     #[test]

@@ -180,6 +180,10 @@ pub struct Sender {
     pub incarnation: String,
     /// After a restore: where the chain was cut off, and its new identity.
     pub cut: Option<Cut>,
+    /// After further restores, before anything of that identity was heard: where the chain was cut off each time. A version that does
+    /// not know them comes to a gap and stops.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub later_cuts: Vec<Cut>,
     /// The next part of it; absent once all of it is taken in.
     pub next_part: Option<u32>,
     /// As of the last link that was taken in whole.
@@ -205,21 +209,48 @@ impl Sender {
             n: 0,
             incarnation: String::new(),
             cut: None,
+            later_cuts: Vec::new(),
             next_part: None,
             positions: Positions::default(),
             rules: BTreeMap::new(),
         }
     }
 
-    /// Judges a message by its numbers.
+    /// Where the chain was cut off since the last message that was taken in, oldest first.
+    fn cuts(&self) -> impl Iterator<Item = &Cut> {
+        self.cut.iter().chain(&self.later_cuts)
+    }
+
+    /// Which life of the chain an identity is, counted from that of the last message that was taken in.
+    fn life(&self, incarnation: &str) -> Option<usize> {
+        let later = self.cuts().map(|cut| cut.incarnation.as_str());
+        std::iter::once(self.incarnation.as_str()).chain(later).position(|of| of == incarnation)
+    }
+
+    /// Notes that the chain was restored from a backup: `of` is the identity that it had in it.
+    pub fn cut_off(&mut self, of: &str, cut: Cut) {
+        if self.cut.is_none() && self.incarnation.is_empty() {
+            // Nothing was heard of it: what it told up to the cut is still to come.
+            of.clone_into(&mut self.incarnation);
+        }
+        match self.cut {
+            None => self.cut = Some(cut),
+            Some(_) => self.later_cuts.push(cut),
+        }
+    }
+
+    /// Judges a message by its numbers. A chain that was restored has had several lives, and of each counts what it told up to where
+    /// it was cut off; lives that are none of them came of another restore, from the same backup or another one.
     pub fn judge(&self, head: &Head) -> Judgement {
-        let is_of_old = head.incarnation == self.incarnation;
-        match &self.cut {
-            Some(cut) if is_of_old && head.n > cut.last_link => return Judgement::Known,
-            // Of another restore, from the same backup or another one.
-            Some(cut) if !is_of_old && head.incarnation != cut.incarnation => return Judgement::Known,
-            None if !is_of_old && !self.incarnation.is_empty() => return Judgement::Known,
-            Some(_) | None => {}
+        let is_first_word = self.cut.is_none() && self.incarnation.is_empty();
+        match self.life(&head.incarnation) {
+            None if is_first_word => {}
+            None => return Judgement::Known,
+            Some(life) => {
+                if self.cuts().nth(life).is_some_and(|cut| head.n > cut.last_link) {
+                    return Judgement::Known;
+                }
+            }
         }
         match (head.n.cmp(&self.n), self.next_part) {
             (std::cmp::Ordering::Less, _) | (std::cmp::Ordering::Equal, None) => Judgement::Known,
@@ -234,8 +265,9 @@ impl Sender {
 
     /// Notes that a message was taken in.
     pub fn note(&mut self, head: &Head) {
-        if self.cut.as_ref().is_some_and(|cut| cut.incarnation == head.incarnation) {
-            self.cut = None;
+        // Lives before this one have nothing more to say.
+        for _ in 0..self.life(&head.incarnation).unwrap_or_default() {
+            self.cut = if self.later_cuts.is_empty() { None } else { Some(self.later_cuts.remove(0)) };
         }
         self.incarnation.clone_from(&head.incarnation);
         self.n = head.n;
@@ -300,6 +332,55 @@ mod tests {
                 sender.note(&message);
             }
         }
+    }
+
+    #[test]
+    fn what_was_not_heard_before_a_second_restore_still_counts() {
+        let of = |incarnation: &str, head: Head| Head { incarnation: incarnation.into(), ..head };
+        let mut sender = Sender::new(1);
+        sender.note(&head(3, 0, 0, true));
+        sender.cut_off("a", Cut { last_link: 5, incarnation: "b".into() });
+        sender.cut_off("b", Cut { last_link: 8, incarnation: "c".into() });
+        sender.cut_off("c", Cut { last_link: 8, incarnation: "d".into() });
+        let inbox = [
+            (head(5, 0, 3, true), Judgement::Take),
+            (head(6, 0, 5, true), Judgement::Known),
+            // The start after the first restore sends what its last link says again.
+            (head(5, 0, 3, true), Judgement::Known),
+            (of("b", head(8, 0, 7, true)), Judgement::Gap),
+            (of("b", head(7, 0, 5, false)), Judgement::Take),
+            (of("b", head(7, 1, 5, true)), Judgement::Take),
+            (of("x", head(8, 0, 7, true)), Judgement::Known),
+            (of("b", head(8, 0, 7, true)), Judgement::Take),
+            (of("b", head(9, 0, 8, true)), Judgement::Known),
+            // That life told nothing before it was cut off.
+            (of("c", head(9, 0, 8, true)), Judgement::Known),
+            (of("d", head(9, 0, 8, true)), Judgement::Take),
+            (head(10, 0, 9, true), Judgement::Known),
+            (of("b", head(10, 0, 9, true)), Judgement::Known),
+            (of("d", head(10, 0, 9, true)), Judgement::Take),
+        ];
+        for (message, judged) in inbox {
+            assert_eq!(sender.judge(&message), judged, "{message:?}");
+            if judged == Judgement::Take {
+                sender.note(&message);
+            }
+        }
+        assert_eq!((sender.cut, sender.later_cuts), (None, Vec::new()));
+    }
+
+    #[test]
+    fn a_slot_that_had_told_nothing_is_heard_after_each_restore() {
+        let of = |incarnation: &str, head: Head| Head { incarnation: incarnation.into(), ..head };
+        let mut sender = Sender::new(1);
+        // At the first backup it had no chain, at the second it had one and had not been heard.
+        sender.cut_off("", Cut { last_link: 0, incarnation: "b".into() });
+        sender.cut_off("b", Cut { last_link: 2, incarnation: "c".into() });
+        assert_eq!(sender.judge(&head(1, 0, 0, true)), Judgement::Known, "of the job before the first restore");
+        assert_eq!(sender.judge(&of("b", head(1, 0, 0, true))), Judgement::Take);
+        sender.note(&of("b", head(1, 0, 0, true)));
+        assert_eq!(sender.judge(&of("b", head(3, 0, 1, true))), Judgement::Known);
+        assert_eq!(sender.judge(&of("c", head(3, 0, 1, true))), Judgement::Take);
     }
 
     #[test]

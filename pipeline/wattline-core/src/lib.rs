@@ -13,6 +13,7 @@ pub mod gap;
 pub mod lane;
 pub mod late;
 pub mod ledger;
+pub mod leftover;
 pub mod manifest;
 pub mod offset_set;
 pub mod problem;

@@ -1,13 +1,16 @@
 //! The commit point: putting the next link of the chain, and taking lanes.
 //!
-//! The decisions are `wattline_core::chain`; this file performs them against a [`Store`].
+//! The decisions are `wattline_core::chain`; this file performs them against a [`Store`]. A link that was put is looked after before
+//! anything of it comes out: an owner that slept for longer than links are kept may find a number free that was used before
+//! (see there). A death between the two leaves a link that others go on from, or one that lies before the chain and counts for nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use wattline_core::chain::{
-    self, AfterRefusedPut, Generation, NextGeneration, decide_after_refused_put, decide_generation, decide_seal,
+    self, AfterPut, AfterRefusedPut, Generation, NextGeneration, Sight, decide_after_put, decide_after_refused_put,
+    decide_generation, decide_seal,
 };
 use wattline_core::error::{Kind, Retry};
 use wattline_core::manifest::{Body, Epoch, FORMAT, Manifest};
@@ -15,9 +18,10 @@ use wattline_core::record::LaneId;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::links::numbers_after;
 use crate::port::{Put, Store};
 use crate::progress::Progress;
-use crate::recovery::read_manifest;
+use crate::recovery::parse_manifest;
 use crate::retry::until_done;
 
 /// Application id of a chain in Delta transactions.
@@ -37,8 +41,12 @@ pub(crate) struct Chain {
     pub(crate) nonce: String,
     /// Number of the next link.
     pub(crate) next: u64,
+    /// Number of the last link that this process has put.
+    pub(crate) last_own: Option<u64>,
     /// Lanes held and their generations.
     pub(crate) held: BTreeMap<LaneId, u64>,
+    /// Generations that were replaced before those of the last owner.
+    pub(crate) replaced: Vec<String>,
 }
 
 impl Chain {
@@ -94,29 +102,52 @@ impl Chain {
             let put = until_done(&what, &self.progress, || self.store.put_if_absent(&path, text.clone())).await?;
             let n = self.next;
             if put == Put::Created {
-                self.next += 1;
-                return Ok(n);
+                return self.stand_behind(n).await;
             }
-            let winner = until_done(&format!("reading manifest `{path}`"), &self.progress, || {
-                read_manifest(self.store.as_ref(), &self.slot, n)
-            })
-            .await?;
+            // One that is gone again was deleted by others, who have gone on.
+            let Some(winner) = self.find(n).await? else { return Err(self.fenced_off()) };
             match decide_after_refused_put(&winner, &self.nonce, &self.held) {
-                AfterRefusedPut::Committed => {
-                    self.next += 1;
-                    return Ok(n);
-                }
+                AfterRefusedPut::Committed => return self.stand_behind(n).await,
                 AfterRefusedPut::TryNext => {
                     self.next += 1;
                     chain::renumber(&mut body, n);
                 }
                 AfterRefusedPut::Fenced(lanes) => return Err(self.fenced(&lanes)),
-                AfterRefusedPut::ChainTaken => {
-                    let all: Vec<LaneId> = self.held.keys().cloned().collect();
-                    return Err(self.fenced(&all));
-                }
+                AfterRefusedPut::ChainTaken => return Err(self.fenced_off()),
             }
         }
+    }
+
+    /// Makes sure that link `n`, which this process has put, is the next one of the chain.
+    async fn stand_behind(&mut self, n: u64) -> Result<u64> {
+        let decision = match self.last_own {
+            Some(last) => {
+                let found = self.find(last).await?;
+                decide_after_put(Sight::LastOwn(found.as_ref().map(|link| link.nonce.as_str())), &self.nonce)
+            }
+            None => {
+                let (what, store) = (format!("looking behind link {n}"), self.store.as_ref());
+                let behind = until_done(&what, &self.progress, || numbers_after(store, &self.slot, n, 1)).await?;
+                decide_after_put(Sight::Behind(!behind.is_empty()), &self.nonce)
+            }
+        };
+        match decision {
+            AfterPut::Committed => (self.last_own, self.next) = (Some(n), n + 1),
+            AfterPut::Overtaken => return Err(self.fenced_off()),
+        }
+        Ok(n)
+    }
+
+    /// A link of the chain, if it is there.
+    async fn find(&self, n: u64) -> Result<Option<Manifest>> {
+        let path = Manifest::path(&self.slot, n);
+        let what = format!("reading manifest `{path}`");
+        let body = until_done(&what, &self.progress, || self.store.get(&path)).await?;
+        body.map(|body| parse_manifest(&path, &body)).transpose()
+    }
+
+    fn fenced_off(&self) -> Error {
+        self.fenced(&self.held.keys().cloned().collect::<Vec<LaneId>>())
     }
 
     fn fenced(&self, lanes: &[LaneId]) -> Error {
@@ -133,7 +164,7 @@ impl Chain {
         let mut taken = Vec::new();
         for lane in lanes {
             let what = format!("taking lane {lane}");
-            let generation = until_done(&what, &self.progress, || self.next_generation(lane)).await?;
+            let (generation, replaced) = until_done(&what, &self.progress, || self.next_generation(lane)).await?;
             let body =
                 Generation { lane: lane.clone(), generation, chain: self.slot.clone(), nonce: self.nonce.clone() };
             let path = Generation::path(lane, generation);
@@ -148,6 +179,7 @@ impl Chain {
                 }
             }
             self.held.insert(lane.clone(), generation);
+            self.replaced.extend(replaced);
             taken.push((lane.clone(), generation));
         }
         if let Some(seal) = decide_seal(&taken, &self.slot) {
@@ -156,14 +188,15 @@ impl Chain {
         Ok(())
     }
 
-    async fn next_generation(&self, lane: &LaneId) -> Result<u64> {
-        let names = self.store.list(&format!("{}/", Generation::folder(lane))).await?;
-        let newest = match names.last() {
-            Some(newest) => Some(self.read_generation(newest).await?),
+    /// The generation under which a lane is to be taken, and those that nobody asks for any more.
+    async fn next_generation(&self, lane: &LaneId) -> Result<(u64, Vec<String>)> {
+        let mut names = self.store.list(&format!("{}/", Generation::folder(lane))).await?;
+        let newest = match names.pop() {
+            Some(newest) => Some(self.read_generation(&newest).await?),
             None => None,
         };
         match decide_generation(newest.as_ref(), &self.slot) {
-            NextGeneration::Take(generation) => Ok(generation),
+            NextGeneration::Take(generation) => Ok((generation, names)),
             NextGeneration::OfAnotherChain => Err(Error::Port {
                 what: format!(
                     "lane {lane} belongs to slot `{}` of job `{}`, this process is slot `{}`: start it with that slot",

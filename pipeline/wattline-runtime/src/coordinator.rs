@@ -45,6 +45,7 @@ use crate::table::{RuleError, TableSpec};
 use crate::worker::{LaneNumber, WorkerMessage, WorkerReport};
 
 mod backfill;
+mod clean_up;
 mod clock_set;
 mod correction;
 mod early;
@@ -387,7 +388,7 @@ struct Coordinator {
     last_checkpoint: Instant,
     last_maintenance: Instant,
     last_correction: Instant,
-    last_link_cleanup: Instant,
+    clean_up: clean_up::CleanUp,
     maintenance: Option<tokio::task::JoinHandle<()>>,
     sample_alerts: Vec<AlertRecord>,
     alerts_by_rule: BTreeMap<String, BTreeMap<&'static str, u64>>,
@@ -509,6 +510,7 @@ impl Coordinator {
             task.await.unwrap_or_default();
         }
         if ended {
+            self.finish_clean_up().await;
             self.maintain_all().await;
         }
         Ok(())

@@ -22,6 +22,8 @@ mod events;
 pub mod frames;
 mod intake;
 mod intake_thread;
+pub mod leftovers;
+mod links;
 pub mod port;
 pub mod progress;
 mod recovery;

@@ -393,6 +393,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn get(&self, path: &str) -> Result<Option<Bytes>>;
     /// Names of all objects below a folder, in order.
     async fn list(&self, folder: &str) -> Result<Vec<String>>;
+    /// Names of objects below a folder that come after a name, in order: the first ones, at most so many. A store that can begin
+    /// there does; here all are listed.
+    async fn list_after(&self, folder: &str, after: &str, at_most: usize) -> Result<Vec<String>> {
+        let mut names = self.list(folder).await?;
+        names.retain(|name| name.as_str() > after);
+        names.truncate(at_most);
+        Ok(names)
+    }
     /// Deletes an object; none is no error.
     async fn delete(&self, path: &str) -> Result<()>;
 }

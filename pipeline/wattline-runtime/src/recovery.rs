@@ -1,11 +1,13 @@
 //! What a process finds when it starts: the chain of its slot, read back to the last checkpoint.
 //!
 //! ```text
-//! list chains/<slot>/  ─▶ newest epoch N (seals are skipped) ─▶ its checkpoint C
+//! newest link (links.rs) ─▶ newest epoch N (seals are skipped) ─▶ its checkpoint C
 //! from C     state objects, snapshot of the alert states, files closed
 //! C+1 … N    alert changes, pending rows, idle advances, refusals: what was published since; rows of system streams
 //! from N     positions of the lanes, progress of the rules
 //! ```
+//! All links from C on are there, so they are read by their numbers, and one that is missing ends the start.
+//!
 //! Link `n` is put only after link `n − 1` was rolled forward, so only N may have files or alerts that are
 //! committed but not out yet.
 
@@ -24,6 +26,7 @@ use crate::coordinator::INBOX_STREAM;
 use crate::error::{Error, Result};
 use crate::frames;
 use crate::intake::Replay;
+use crate::links::{newest_number, number_of};
 use crate::port::Store;
 
 /// The committed past of a slot.
@@ -99,21 +102,19 @@ pub(crate) fn parse_manifest(path: &str, body: &[u8]) -> Result<Manifest> {
     serde_json::from_slice(body).map_err(|e| bad(e.to_string()))
 }
 
-/// Numbers of all links of a chain, in order.
+/// Numbers of all links of a chain, in order: there may be a week of them.
 pub(crate) async fn link_numbers(store: &dyn Store, chain: &str) -> Result<Vec<u64>> {
     let names = store.list(&format!("chains/{chain}/")).await?;
-    let number = |name: &String| name.rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
-    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name)).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }
 
 /// Reads the committed past of a slot.
 pub(crate) async fn read_past(store: &dyn Store, chain: &str) -> Result<Past> {
-    let numbers = link_numbers(store, chain).await?;
-    let mut past = Past { last_link: numbers.last().copied().unwrap_or(0), ..Past::default() };
+    let mut past = Past { last_link: newest_number(store, chain).await?, ..Past::default() };
     let mut newest_first = Vec::new();
-    for n in numbers.into_iter().rev() {
+    for n in (1..=past.last_link).rev() {
         let manifest = read_manifest(store, chain, n).await?;
         past.incarnation.get_or_insert_with(|| manifest.incarnation.clone());
         newest_first.push(manifest);

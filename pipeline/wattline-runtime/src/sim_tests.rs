@@ -4,6 +4,7 @@
 //! one table, windows and alerts as the raw table says, no file committed twice, no alert published twice. Threads and
 //! ticks are real, so the operation that a number hits varies; the result may not.
 
+mod clean_up;
 mod oracle;
 mod restores;
 mod rules;
@@ -57,6 +58,8 @@ struct Scene {
     grows: bool,
     /// The process from which on the rules are there that come later; they are there from the first on if this is absent.
     late_comers_from: Option<u64>,
+    /// Whether links are old as soon as there is a checkpoint behind them, and each checkpoint cleans up.
+    forgets_at_once: bool,
 }
 
 const SCENE: Scene = Scene {
@@ -72,6 +75,7 @@ const SCENE: Scene = Scene {
     checkpoints_come_later: false,
     grows: false,
     late_comers_from: None,
+    forgets_at_once: false,
 };
 
 #[derive(Debug)]
@@ -123,8 +127,8 @@ fn job(
             file_bytes: 1 << 20,
             results_bytes: [1, 4 << 10, 1 << 20][usize::try_from(scene.seed % 3).unwrap_or_default()],
             object_bytes: if scene.seed.is_multiple_of(2) { 1 } else { 1 << 20 },
-            manifest_retention: hour,
-            maintenance: hour,
+            manifest_retention: if scene.forgets_at_once { Duration::ZERO } else { hour },
+            maintenance: if scene.forgets_at_once { Duration::ZERO } else { hour },
             correction: Duration::from_millis(scene.correction_ms),
             references: Duration::from_millis(scene.checkpoint_ms),
         },

@@ -19,8 +19,9 @@ use wattline_core::manifest::{AddedFile, Body, Epoch, Manifest};
 
 pub use crate::commit::app_id;
 use crate::error::{Error, Result};
+use crate::links::newest_number;
 use crate::port::Store;
-use crate::recovery::{link_numbers, parse_manifest};
+use crate::recovery::parse_manifest;
 use crate::verify::note_objects;
 
 /// What the next start needs of a chain, if a given link is its newest.
@@ -66,7 +67,7 @@ impl ChainEnd {
 pub async fn newest_link(store: &dyn Store, slot: &str, known: Option<u64>) -> Result<u64> {
     let mut newest = match known {
         Some(known) => known,
-        None => link_numbers(store, slot).await?.last().copied().unwrap_or(0),
+        None => newest_number(store, slot).await?,
     };
     while newest > 0 && store.get(&Manifest::path(slot, newest + 1)).await?.is_some() {
         newest += 1;
@@ -136,9 +137,8 @@ pub fn reincarnated(path: &str, body: &[u8], incarnation: &str, chains: &[CutCha
         for sender in &mut exchange.senders {
             // A slot without a chain had told nothing yet.
             let chain = chains.iter().find(|chain| chain.slot == sender.slot.to_string());
-            sender.incarnation = chain.map(|chain| chain.incarnation.clone()).unwrap_or_default();
-            let last_link = chain.map_or(0, |chain| chain.last_link);
-            sender.cut = Some(Cut { last_link, incarnation: incarnation.to_owned() });
+            let (of, last_link) = chain.map_or(("", 0), |chain| (chain.incarnation.as_str(), chain.last_link));
+            sender.cut_off(of, Cut { last_link, incarnation: incarnation.to_owned() });
         }
     }
     let text = serde_json::to_vec(&manifest);

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use futures::StreamExt;
 use wattline_core::alert::AlertState;
+use wattline_core::chain::is_left_of_old_links;
 use wattline_core::chain_check::{ChainCheck, NamedFile, chain_place};
 use wattline_core::gap::Gap;
 use wattline_core::manifest::{Body, Epoch, FORMAT, Manifest};
@@ -21,6 +22,7 @@ use crate::commit::app_id;
 use crate::coordinator::read_messages;
 use crate::error::{Error, Result};
 use crate::frames;
+use crate::links::newest_number;
 use crate::port::Store;
 use crate::recovery::{format_of, link_numbers, parse_manifest};
 
@@ -28,6 +30,8 @@ use crate::recovery::{format_of, link_numbers, parse_manifest};
 const LINKS_AT_ONCE: usize = 16;
 /// How often the end of a chain is read that moves on meanwhile.
 const LOOKS_MAX: u32 = 20;
+/// Links at the end of a chain among which an epoch is looked for: the others are seals of processes that committed nothing.
+const END_MAX: u64 = 1_000;
 
 const UNREADABLE: Advice = Advice {
     means: "what this link committed cannot be told any more; a start that needs it is refused",
@@ -69,33 +73,27 @@ pub struct ChainReport {
     pub problems: Vec<Problem>,
 }
 
-/// The slots of a job that have a chain.
-///
-/// # Errors
-/// If the store does not answer.
-pub async fn slots(store: &dyn Store) -> Result<Vec<String>> {
-    let names = store.list("chains/").await?;
-    let slot = |name: &String| Some(name.strip_prefix("chains/")?.rsplit_once('/')?.0.to_owned());
-    let slots: BTreeSet<String> = names.iter().filter_map(slot).collect();
-    Ok(slots.into_iter().collect())
-}
-
 /// Reads all links of a chain and says what is wrong with them. The objects that they name are left to [`check_chain`].
 ///
 /// # Errors
 /// If the store does not answer. A link that cannot be read is a problem of the chain and no error.
 pub async fn read_chain(store: &dyn Store, job: &str, slot: &str) -> Result<ChainReport> {
+    // Before all links are listed: whatever is deleted meanwhile lies before it.
+    let checkpoint = newest_epoch(store, slot).await?.and_then(|newest| Some(newest.epoch()?.checkpoint));
     let numbers = link_numbers(store, slot).await?;
-    let mut reading = Reading::new(job, slot);
+    let mut reading = Reading::new(job, slot, checkpoint.unwrap_or_default());
     let links = futures::stream::iter(numbers).map(move |n| async move { (n, read_link(store, slot, n).await) });
     let mut links = std::pin::pin!(links.buffered(LINKS_AT_ONCE));
     while let Some((n, link)) = links.next().await {
+        if reading.is_behind_strays(n) {
+            reading.begin_anew(reading.strays + reading.report.links);
+        }
         match link? {
             Link::Read(manifest) => reading.take(n, *manifest),
             Link::Unreadable(error) => reading.take_unreadable(n, &error),
             Link::OtherFormat(format) => reading.take_other_format(n, format),
             // The job has just deleted it, and all links before it: now the chain begins behind it.
-            Link::Gone => reading = Reading::new(job, slot),
+            Link::Gone => reading.begin_anew(reading.strays),
         }
     }
     Ok(reading.finish())
@@ -151,7 +149,7 @@ async fn needed_objects(store: &dyn Store, slot: &str) -> Result<Vec<String>> {
     'look: loop {
         looks += 1;
         let (mut newest_first, mut checkpoint) = (Vec::new(), 0);
-        for n in link_numbers(store, slot).await?.into_iter().rev() {
+        for n in (1..=newest_number(store, slot).await?).rev() {
             if n < checkpoint {
                 break;
             }
@@ -165,6 +163,8 @@ async fn needed_objects(store: &dyn Store, slot: &str) -> Result<Vec<String>> {
                 }
                 Link::OtherFormat(_) => break,
                 Link::Gone if looks < LOOKS_MAX => continue 'look,
+                // It is lost; without a checkpoint nobody knows how far back there are others.
+                Link::Gone if checkpoint == 0 => break,
                 Link::Unreadable(_) | Link::Gone => {}
             }
         }
@@ -181,7 +181,8 @@ async fn needed_objects(store: &dyn Store, slot: &str) -> Result<Vec<String>> {
 /// # Errors
 /// If the store does not answer.
 pub async fn newest_epoch(store: &dyn Store, slot: &str) -> Result<Option<Manifest>> {
-    for n in link_numbers(store, slot).await?.into_iter().rev() {
+    let newest = newest_number(store, slot).await?;
+    for n in (newest.saturating_sub(END_MAX) + 1..=newest).rev() {
         match read_link(store, slot, n).await? {
             Link::Read(manifest) if manifest.epoch().is_some() => return Ok(Some(*manifest)),
             // So are those before it.
@@ -227,14 +228,20 @@ fn read_object(path: &str, body: &Bytes) -> Result<()> {
 
 /// A chain that is being read, link by link.
 struct Reading {
+    /// The newest one: old links were deleted before it.
+    checkpoint: u64,
+    /// Links that are left of old ones, and no part of the chain any more.
+    strays: usize,
     check: ChainCheck,
     unreadable: Problems,
     report: ChainReport,
 }
 
 impl Reading {
-    fn new(job: &str, slot: &str) -> Self {
+    fn new(job: &str, slot: &str, checkpoint: u64) -> Self {
         Self {
+            checkpoint,
+            strays: 0,
             check: ChainCheck::new(job, slot),
             unreadable: Problems::of(chain_place(job, slot)),
             report: ChainReport {
@@ -253,6 +260,17 @@ impl Reading {
                 problems: Vec::new(),
             },
         }
+    }
+
+    /// Whether all links so far are left of old ones, and the chain begins with this one.
+    fn is_behind_strays(&self, n: u64) -> bool {
+        let (before, is_gap) = (self.strays + self.report.links, n > self.report.last_link + 1);
+        self.report.links > 0 && is_gap && is_left_of_old_links(before, n, self.checkpoint)
+    }
+
+    /// What was read so far is no part of the chain; `strays` of it are still there.
+    fn begin_anew(&mut self, strays: usize) {
+        *self = Self { strays, ..Self::new(&self.report.job, &self.report.slot, self.checkpoint) };
     }
 
     fn count(&mut self, n: u64) {
@@ -293,6 +311,10 @@ impl Reading {
     fn finish(mut self) -> ChainReport {
         self.report.problems = self.unreadable.finish();
         self.report.problems.extend(self.check.finish());
+        if self.strays > 0 {
+            let place = chain_place(&self.report.job, &self.report.slot);
+            self.report.notes.push(format!("{place}: old links before the first one: {}, not judged", self.strays));
+        }
         if let Some(format) = self.report.other_format {
             let place = chain_place(&self.report.job, &self.report.slot);
             self.report.notes.push(format!("{place}: format {format}, this version reads {FORMAT}: not judged"));
@@ -441,7 +463,6 @@ mod tests {
     #[tokio::test]
     async fn a_chain_is_read_with_what_its_next_start_needs() {
         let objects = chain();
-        assert_eq!(slots(&objects).await.expect("an answer"), ["0"]);
         let report = check_chain(&objects, "j", "0").await.expect("an answer");
         assert!(report.problems.is_empty(), "{:?}", report.problems);
         assert_eq!((report.links, report.first_link, report.last_link), (3, 1, 3));
@@ -469,6 +490,25 @@ mod tests {
         assert!(gone.contains("link 2 is missing") && gone.contains("builds on 2, which is no checkpoint"), "{gone}");
         assert_eq!(objects.told_with(&link, |whole| Some(whole.clone())).await, "");
     }
+
+    #[tokio::test]
+    async fn what_is_left_of_old_links_is_no_damage() {
+        let objects = Objects::default();
+        let checkpoint_of = |n: u64| if n < 40 { 30 } else { 40 };
+        for n in [21, 23].into_iter().chain(30..=42) {
+            let state_objects = if n >= 40 { vec![STATE.into()] } else { Vec::new() };
+            objects.link(n, Epoch { checkpoint: checkpoint_of(n), state_objects, ..Epoch::default() });
+        }
+        objects.put(STATE, frames::write(&[]).expect("frames"));
+        let report = check_chain(&objects, "j", "0").await.expect("an answer");
+        assert!(report.problems.is_empty(), "{report:?}");
+        assert_eq!((report.links, report.first_link, report.last_link), (13, 30, 42));
+        assert_eq!(report.notes, ["chain `j/0`: old links before the first one: 2, not judged"]);
+        // A start needs what lies behind the checkpoint.
+        let gone = objects.told_with(&Manifest::path("0", 41), |_| None).await;
+        assert!(gone.contains("link 41 is missing"), "{gone}");
+    }
+
     #[tokio::test]
     async fn a_chain_that_moves_on_meanwhile_is_looked_at_again() {
         let objects = chain();

@@ -416,7 +416,7 @@ pub(crate) enum ArchiveCommand {
     Files(ArchiveFilesArgs),
     /// Prove that what the archive says of itself is true: chains, stored state, files, and that no event is there twice.
     Verify(ArchiveVerifyArgs),
-    /// Delete the data files that no table has needed for a week, as a running job does from time to time.
+    /// Delete what nothing has needed for a week, as a running job does from time to time: data files of tables, stored objects of jobs.
     Vacuum(ArchiveVacuumArgs),
     /// Copy tables, chains and state into another store, as they were at one moment; beside the running job, and only what is new.
     Backup(ArchiveBackupArgs),

@@ -289,6 +289,46 @@ fn a_table_that_was_moved_away_is_not_missed_in_the_next_one() -> Result<()> {
     expect(&folder.answer(&["archive", "verify"])?, &["older than table `visits`, which was made anew", "all is well"])
 }
 
+fn set_old(path: &Path) -> Result<()> {
+    Ok(File::options().write(true).open(path)?.set_modified(SystemTime::UNIX_EPOCH)?)
+}
+
+#[test]
+fn a_vacuum_deletes_what_a_job_has_left_and_no_link_needs() -> Result<()> {
+    let folder = job_that_ran_twice("vacuum-job")?;
+    let job = folder.archive().join("_wattline/verify");
+    let object = |name: &str| -> Result<PathBuf> {
+        let path = job.join(name);
+        fs::create_dir_all(path.parent().context("a folder")?)?;
+        fs::write(&path, "garbage")?;
+        Ok(path)
+    };
+    let left = object("state/0/00000000000000000001-dead.0.frames")?;
+    let young = object("outbox/0/00000000000000000001-dead.frames")?;
+    // An owner may be writing it, however long that takes.
+    let of_next = object("rows/0/00000000000000009999-alive.frames")?;
+    let lanes = paths(&job.join("lanes/*/0/*.json"))?;
+    ensure!(lanes.len() == 3, "two lanes, one of them taken twice: {lanes:?}");
+    // What links name is needed, however old it is.
+    for path in paths(&job.join("*/0/*"))?.iter().chain(&lanes).filter(|path| **path != young) {
+        set_old(path)?;
+    }
+    expect(&folder.answer(&["archive", "verify"])?, &["stored objects that no link needs: 2", "all is well"])?;
+    let said = folder.answer(&["archive", "vacuum", "--dry-run"])?;
+    expect(&said, &["_wattline/verify/state/0/00000000000000000001-dead.0.frames", "lanes/", "would be deleted"])?;
+    ensure!(left.exists() && lanes.iter().all(|path| path.exists()) && !said.contains("alive"), "{said}");
+
+    let said: Value = serde_json::from_str(&folder.answer(&["archive", "vacuum", "--format", "json"])?)?;
+    assert_eq!(said["jobs"].as_array().map(Vec::len), Some(2), "{said}");
+    ensure!(!left.exists() && young.exists() && of_next.exists(), "{said}");
+    ensure!(lanes.iter().filter(|path| path.exists()).count() == 2, "{said}");
+    expect(&folder.answer(&["archive", "verify"])?, &["stored objects that no link needs: 1", "all is well"])?;
+    // The job goes on from what is there.
+    folder.write("in/c.ndjson", &visits(5))?;
+    folder.run_until_end(RUN_LIMIT)?;
+    expect(&folder.answer(&["archive", "verify"])?, &["all is well"])
+}
+
 #[test]
 fn a_vacuum_deletes_what_is_old_and_in_no_table() -> Result<()> {
     let folder = job_that_ran_twice("vacuum")?;

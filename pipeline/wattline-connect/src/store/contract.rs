@@ -53,6 +53,12 @@ async fn listing(room: &ObjectRoot) -> Result<()> {
     let nested = room.child("b").list("").await?;
     assert_eq!(nested.first().map(|object| (object.path.as_str(), object.size_bytes)), Some(("1", 1)));
     assert_eq!(room.folders().await?, ["a", "b", "bb", "data"]);
+    assert_eq!(room.filled_folders().await?, ["a", "b", "bb", "data"]);
+    assert_eq!(room.list_after("b", "b/1", 9).await?, ["b/10", "b/2"], "what comes after a name, without it");
+    assert_eq!(room.list_after("b", "b/0", 2).await?, ["b/1", "b/10"], "the first ones, and no more");
+    assert_eq!(room.list_after("b/", "b/11", 9).await?, ["b/2"], "the name need not be there");
+    assert!(room.list_after("b", "b/2", 9).await?.is_empty(), "other folders are none of it");
+    assert!(room.list_after("nothing/here", "nothing/here/1", 9).await?.is_empty());
     Ok(())
 }
 

@@ -496,37 +496,6 @@ impl Coordinator {
         Progress::add(&self.progress.epochs, 1);
         Progress::add(&self.progress.alerts, epoch.alerts.len());
     }
-
-    /// Deletes what no link needs any more; what cannot be deleted is left to the vacuum.
-    async fn delete(&self, path: &str) {
-        if let Err(error) = self.chain.store.delete(path).await {
-            events::CleanupFailed { path, error: &error }.emit();
-        }
-    }
-
-    /// Deletes the objects that the last checkpoint named and this one does not, and manifests past retention.
-    async fn clean_up(&mut self, n: u64, epoch: &Epoch) {
-        let mut obsolete = std::mem::take(&mut self.rows_objects);
-        obsolete.extend(std::mem::take(&mut self.state_objects));
-        obsolete.extend(self.alert_state_object.take());
-        obsolete.extend(std::mem::replace(&mut self.stage_objects, epoch.stage_objects.clone()));
-        self.state_objects.clone_from(&epoch.state_objects);
-        self.alert_state_object.clone_from(&epoch.alert_state_object);
-        self.rows_objects.extend(epoch.rows_object.clone());
-        obsolete.extend(self.outboxes_to_delete(epoch));
-        obsolete.retain(|path| {
-            !epoch.state_objects.contains(path)
-                && epoch.alert_state_object.as_ref() != Some(path)
-                && !epoch.stage_objects.contains(path)
-                && epoch.rows_object.as_ref() != Some(path)
-        });
-        for path in obsolete {
-            self.delete(&path).await;
-        }
-        if let Err(error) = self.delete_old_links(n).await {
-            events::CleanupFailed { path: "chains", error: &error }.emit();
-        }
-    }
 }
 
 fn bad_state(what: &str, reason: String) -> Error {

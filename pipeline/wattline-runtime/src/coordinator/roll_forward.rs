@@ -16,11 +16,7 @@ use super::early::not_told;
 use crate::error::Result;
 use crate::events;
 use crate::intake_thread::SourceCommand;
-use crate::recovery::{link_numbers, read_manifest};
 use crate::retry::until_done;
-
-/// Links looked at per checkpoint when deleting old ones.
-const OLD_LINKS_PER_CHECKPOINT: usize = 64;
 
 impl Coordinator {
     /// Brings out what epoch `n` promises. `tried` says that its alerts may be out already; those with the ids of `told_early` are.
@@ -86,25 +82,6 @@ impl Coordinator {
                 commands.try_send(SourceCommand::Published(positions)).unwrap_or_default();
             }
         }
-    }
-
-    /// Deletes links before the checkpoint that are older than the retention, a few at a time.
-    pub(super) async fn delete_old_links(&mut self, checkpoint: u64) -> Result<()> {
-        if self.last_link_cleanup.elapsed() < self.settings.maintenance {
-            return Ok(());
-        }
-        self.last_link_cleanup = Instant::now();
-        let store = self.chain.store.clone();
-        let retention_ms = i64::try_from(self.settings.manifest_retention.as_millis()).unwrap_or(i64::MAX);
-        let horizon_ms = self.clock.now_ms().saturating_sub(retention_ms);
-        let numbers = link_numbers(store.as_ref(), &self.settings.slot).await?;
-        for n in numbers.into_iter().filter(|n| *n < checkpoint).take(OLD_LINKS_PER_CHECKPOINT) {
-            if read_manifest(store.as_ref(), &self.settings.slot, n).await?.created_ms >= horizon_ms {
-                break;
-            }
-            store.delete(&Manifest::path(&self.settings.slot, n)).await?;
-        }
-        Ok(())
     }
 
     /// Of several slots the first one does.

@@ -15,6 +15,7 @@ use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use super::backfill::Backfills;
+use super::clean_up::CleanUp;
 use super::clock_set::ClockWatch;
 use super::early::EarlyRules;
 use super::exchange::{self, Exchange, INBOX, INBOX_STREAM};
@@ -98,7 +99,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         last_checkpoint: Instant::now(),
         last_maintenance: Instant::now(),
         last_correction: Instant::now(),
-        last_link_cleanup: Instant::now(),
+        clean_up: CleanUp::default(),
         maintenance: None,
         sample_alerts: Vec::new(),
         alerts_by_rule: BTreeMap::new(),
@@ -123,7 +124,9 @@ fn chain_after(past: &Past, job: &Job, slot: String, progress: &Arc<Progress>) -
         incarnation: past.incarnation.clone().unwrap_or_else(|| job.settings.nonce.clone()),
         nonce: job.settings.nonce.clone(),
         next: past.last_link + 1,
+        last_own: None,
         held: BTreeMap::new(),
+        replaced: Vec::new(),
     }
 }
 

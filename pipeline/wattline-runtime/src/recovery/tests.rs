@@ -160,6 +160,7 @@ fn sender() -> Sender {
         n: 21,
         incarnation: "77aa01".into(),
         cut: Some(Cut { last_link: 22, incarnation: "99bb02".into() }),
+        later_cuts: Vec::new(),
         next_part: None,
         positions: Positions {
             streams: BTreeMap::from([("meter_readings".into(), reached)]),

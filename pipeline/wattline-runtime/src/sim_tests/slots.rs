@@ -28,15 +28,16 @@ pub(super) fn exchange(life: &Arc<Life>, place: Place) -> ExchangePlan {
 }
 
 /// Runs the processes of one slot until one of them comes to the end.
-fn survive_at(
+pub(super) fn survive_at(
     place: Place,
     world: &Arc<World>,
     scene: &Scene,
     script: &Arc<Script>,
+    first_life: u64,
     fault: impl Fn(u64) -> Option<Fault>,
 ) -> u64 {
     let mut operations = None;
-    for number in 1..LIVES_MAX {
+    for number in first_life..first_life + LIVES_MAX {
         let life = Life::begin_in(place.slot, world, number, fault(number));
         let outcome = live_at(scene, script, &life, Some(place));
         operations.get_or_insert_with(|| life.operations());
@@ -53,8 +54,13 @@ fn survive_at(
     panic!("{scene:?}: no process of {place:?} came to the end");
 }
 
-/// One world with several slots, from the beginning to the end; gives the operations of the first process of each.
-fn play_at(slots: u32, scene: Scene, context: &str, fault: impl Fn(u32, u64) -> Option<Fault> + Sync) -> Vec<u64> {
+/// One world with several slots, from the beginning to the end; gives the operations of the first process of each, and the world.
+pub(super) fn play_at(
+    slots: u32,
+    scene: Scene,
+    context: &str,
+    fault: impl Fn(u32, u64) -> Option<Fault> + Sync,
+) -> (Vec<u64>, Arc<World>) {
     let mut script = Script::new(scene.seed, scene.lanes, scene.records);
     script.one_by_one = scene.one_by_one;
     let script = Arc::new(script);
@@ -62,13 +68,13 @@ fn play_at(slots: u32, scene: Scene, context: &str, fault: impl Fn(u32, u64) -> 
     let places: Vec<Place> = (0..slots).map(|slot| Place { slot, of: slots }).collect();
     let operations = std::thread::scope(|scope| {
         let (world, script, scene, fault) = (&world, &script, &scene, &fault);
-        let run = |place: Place| survive_at(place, world, scene, script, |life| fault(place.slot, life));
+        let run = |place: Place| survive_at(place, world, scene, script, 1, |life| fault(place.slot, life));
         let running: Vec<_> = places.iter().map(|place| scope.spawn(move || run(*place))).collect();
         running.into_iter().map(|slot| slot.join().expect("a slot that comes to its end")).collect()
     });
     oracle::check(&world, &script, &[ends(&script)], context);
     places.iter().for_each(|place| the_chain_of_is_true(&place.slot.to_string(), &world, context));
-    operations
+    (operations, world)
 }
 
 #[test]
@@ -84,7 +90,7 @@ fn several_slots_give_what_one_gives() {
 fn a_crash_at_any_operation_of_one_of_several_slots_changes_nothing() {
     let scene = Scene { seed: 11, records: 30, checkpoint_ms: 15, ..SCENE };
     let kinds = [FaultKind::CrashBefore, FaultKind::CrashAfter, FaultKind::AckLost];
-    let operations = play_at(2, scene, "no fault", |_, _| None);
+    let (operations, _) = play_at(2, scene, "no fault", |_, _| None);
     let most = usize::try_from(*operations.iter().max().expect("two slots")).expect("few operations");
     // Each third one: it takes long enough.
     each(most * kinds.len() / 3, |case| {

@@ -79,7 +79,7 @@ pub(super) struct Memory {
     pub(super) markers: BTreeMap<u32, String>,
     newest_producers: BTreeMap<u32, u64>,
     /// What was sent to each slot, by its offset.
-    inboxes: BTreeMap<u32, Vec<Bytes>>,
+    pub(super) inboxes: BTreeMap<u32, Vec<Bytes>>,
 }
 
 impl World {
@@ -94,6 +94,11 @@ impl World {
         })
     }
 
+    /// Names of all objects below the folder of the job.
+    pub(super) fn objects(&self) -> Vec<String> {
+        self.look(|memory| memory.objects.keys().cloned().collect())
+    }
+
     /// Another world, as this one is now.
     pub(super) fn copy(&self) -> Self {
         Self(Mutex::new(self.look(|memory| memory.clone())))
@@ -106,6 +111,15 @@ impl World {
 }
 
 impl Memory {
+    pub(super) fn object(&self, path: &str) -> Option<Bytes> {
+        self.objects.get(path).cloned()
+    }
+
+    /// As a vacuum does.
+    pub(super) fn forget(&mut self, path: &str) {
+        self.objects.remove(path);
+    }
+
     /// Forgets what a backup does not have, and gives the chain another identity.
     pub(super) fn restore(&mut self, ends: &[ChainEnd], incarnation: &str) {
         let chains: Vec<CutChain> = ends.iter().map(ChainEnd::cut).collect();

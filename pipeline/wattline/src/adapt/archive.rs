@@ -16,6 +16,13 @@ use super::port_error;
 #[derive(Debug)]
 pub(crate) struct JobStore(pub(crate) ObjectRoot);
 
+impl JobStore {
+    /// The slots that have a chain. The links are not gone through: a chain keeps many.
+    pub(crate) async fn slots(&self) -> wattline_connect::Result<Vec<String>> {
+        self.0.child("chains").filled_folders().await
+    }
+}
+
 /// Folder of the archive that holds the jobs; its name keeps it apart from tables.
 pub(crate) const JOBS_FOLDER: &str = "_wattline";
 
@@ -35,6 +42,10 @@ impl port::Store for JobStore {
     async fn list(&self, folder: &str) -> Result<Vec<String>> {
         let objects = self.0.list(folder).await.map_err(port_error)?;
         Ok(objects.into_iter().map(|object| object.path).collect())
+    }
+
+    async fn list_after(&self, folder: &str, after: &str, at_most: usize) -> Result<Vec<String>> {
+        self.0.list_after(folder, after, at_most).await.map_err(port_error)
     }
 
     async fn delete(&self, path: &str) -> Result<()> {

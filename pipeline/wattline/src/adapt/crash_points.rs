@@ -316,6 +316,10 @@ impl Store for Steps<Arc<dyn Store>> {
         self.of.list(folder).await
     }
 
+    async fn list_after(&self, folder: &str, after: &str, at_most: usize) -> Result<Vec<String>> {
+        self.of.list_after(folder, after, at_most).await
+    }
+
     async fn delete(&self, path: &str) -> Result<()> {
         self.points.around_step("clean-up", self.of.delete(path)).await
     }

@@ -17,7 +17,8 @@ use wattline_connect::backup::unfinished_restore;
 use wattline_core::chain_check::{TableSight, chain_place, judge_files};
 use wattline_core::problem::{Advice, Problem, Problems};
 use wattline_runtime::clock::{Clock, SystemClock};
-use wattline_runtime::verify::{ChainReport, check_chain, slots};
+use wattline_runtime::leftovers::leftovers;
+use wattline_runtime::verify::{ChainReport, check_chain};
 
 use crate::adapt::archive::{JOBS_FOLDER, JobStore};
 use crate::cli::{ArchiveVerifyArgs, OutputFormat};
@@ -53,7 +54,7 @@ pub(super) async fn slots_of(archive: &Archive) -> Result<Vec<SlotOf>> {
     let jobs = archive.root().child(JOBS_FOLDER);
     let mut all = Vec::new();
     for job in jobs.folders().await? {
-        for slot in slots(&JobStore(jobs.child(&job))).await? {
+        for slot in JobStore(jobs.child(&job)).slots().await? {
             all.push(SlotOf { job: job.clone(), slot, store: JobStore(jobs.child(&job)) });
         }
     }
@@ -122,6 +123,7 @@ async fn check_chains(archive: &Archive, findings: &mut Findings) -> Result<Vec<
     let mut chains = Vec::new();
     for of in slots_of(archive).await? {
         let mut report = check_chain(&of.store, &of.job, &of.slot).await?;
+        note_leftovers(&of, &report, findings).await?;
         findings.problems.append(&mut report.problems);
         findings.notes.append(&mut report.notes);
         let newest = report.newest.as_ref();
@@ -138,6 +140,21 @@ async fn check_chains(archive: &Archive, findings: &mut Findings) -> Result<Vec<
         chains.push(Chain { of, report });
     }
     Ok(chains)
+}
+
+/// Objects of a slot that nothing needs do no harm. Where its chain cannot be read it is not known which they are.
+async fn note_leftovers(of: &SlotOf, report: &ChainReport, findings: &mut Findings) -> Result<()> {
+    if report.other_format.is_some() || !report.problems.is_empty() {
+        return Ok(());
+    }
+    let left = leftovers(&of.store, &of.job, &of.slot).await?.len();
+    if left > 0 {
+        findings.notes.push(format!(
+            "{}: stored objects that no link needs: {left}; the job deletes them after its next start, or `wattline archive vacuum`",
+            chain_place(&of.job, &of.slot)
+        ));
+    }
+    Ok(())
 }
 
 /// Looks at the files of all tables; says of each table whether they are whole.

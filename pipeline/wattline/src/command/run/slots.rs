@@ -20,7 +20,6 @@ use tokio::sync::mpsc;
 use wattline_connect::kafka::exchange::{ensure_topic, has_messages};
 use wattline_connect::kafka::slots::{SlotEvent, SlotGroup, SlotGroupConfig};
 use wattline_core::error::Kind;
-use wattline_runtime::verify;
 
 use super::*;
 use crate::adapt::archive::{JOBS_FOLDER, JobStore};
@@ -179,7 +178,7 @@ async fn refuse_another_jobs_topic(project: &Project) -> Result<()> {
     }
     let root = job::archive_root(&project.config, &project.folder)?;
     let store = JobStore(root.child(JOBS_FOLDER).child(project.config.job.get_ref()));
-    if verify::slots(&store).await?.is_empty() {
+    if store.slots().await?.is_empty() {
         anyhow::bail!(
             "topic `{topic}` holds messages, and the archive `{}` has no job `{}` that has told them: they are of another archive. Delete \
              the topic if that one is no more, or name the job otherwise",
