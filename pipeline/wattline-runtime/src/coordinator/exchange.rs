@@ -450,14 +450,14 @@ impl Coordinator {
         match sender.judge(&head) {
             Judgement::Known => return Ok(()),
             Judgement::Gap => {
-                let (from, after) = (head.from, sender.n);
-                return Err(bad_message(
-                    message.offset,
-                    format!(
-                        "slot {from} tells of its link {}, but what it told between {after} and that is gone",
-                        head.n
+                return Err(Error::InboxLost {
+                    lane: exchange.plan.inbox.clone(),
+                    wanted: message.offset,
+                    found: format!(
+                        "slot {} tells there of its link {}, while what it told between link {} and that is not in the topic",
+                        head.from, head.n, sender.n
                     ),
-                ));
+                });
             }
             Judgement::Take => sender.note(&head),
         }
