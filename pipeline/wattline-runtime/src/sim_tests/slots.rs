@@ -28,16 +28,15 @@ pub(super) fn exchange(life: &Arc<Life>, place: Place) -> ExchangePlan {
 }
 
 /// Runs the processes of one slot until one of them comes to the end.
-pub(super) fn survive_at(
+fn survive_at(
     place: Place,
     world: &Arc<World>,
     scene: &Scene,
     script: &Arc<Script>,
-    first_life: u64,
     fault: impl Fn(u64) -> Option<Fault>,
 ) -> u64 {
     let mut operations = None;
-    for number in first_life..first_life + LIVES_MAX {
+    for number in 1..LIVES_MAX {
         let life = Life::begin_in(place.slot, world, number, fault(number));
         let outcome = live_at(scene, script, &life, Some(place));
         operations.get_or_insert_with(|| life.operations());
@@ -68,7 +67,7 @@ pub(super) fn play_at(
     let places: Vec<Place> = (0..slots).map(|slot| Place { slot, of: slots }).collect();
     let operations = std::thread::scope(|scope| {
         let (world, script, scene, fault) = (&world, &script, &scene, &fault);
-        let run = |place: Place| survive_at(place, world, scene, script, 1, |life| fault(place.slot, life));
+        let run = |place: Place| survive_at(place, world, scene, script, |life| fault(place.slot, life));
         let running: Vec<_> = places.iter().map(|place| scope.spawn(move || run(*place))).collect();
         running.into_iter().map(|slot| slot.join().expect("a slot that comes to its end")).collect()
     });

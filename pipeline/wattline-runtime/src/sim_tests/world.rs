@@ -79,7 +79,7 @@ pub(super) struct Memory {
     pub(super) markers: BTreeMap<u32, String>,
     newest_producers: BTreeMap<u32, u64>,
     /// What was sent to each slot, by its offset.
-    pub(super) inboxes: BTreeMap<u32, Vec<Bytes>>,
+    inboxes: BTreeMap<u32, Vec<Bytes>>,
 }
 
 impl World {
@@ -111,10 +111,6 @@ impl World {
 }
 
 impl Memory {
-    pub(super) fn object(&self, path: &str) -> Option<Bytes> {
-        self.objects.get(path).cloned()
-    }
-
     /// As a vacuum does.
     pub(super) fn forget(&mut self, path: &str) {
         self.objects.remove(path);
