@@ -184,8 +184,8 @@ fn manifest(n: u64, nonce: &str, created_ms: i64, body: Body) -> Manifest {
 }
 
 #[test]
-fn manifests_of_format_5_are_read_and_written_as_ever() {
-    assert_eq!(FORMAT, 5, "a new format needs files of its own beside this test");
+fn manifests_of_format_6_are_read_and_written_as_ever() {
+    assert_eq!(FORMAT, 6, "a new format needs files of its own beside this test");
     let sealed = Seal { lanes: vec![(lane(3), 3)], taken_by: "0".into() };
     for (text, expected) in [
         (EPOCH, manifest(17, "a81b2c", 1_772_323_200_123, Body::Epoch(Box::new(epoch())))),
@@ -200,9 +200,9 @@ fn manifests_of_format_5_are_read_and_written_as_ever() {
 #[test]
 fn a_manifest_of_another_format_is_refused_as_such() {
     for (text, reason) in [
-        (r#"{"format": 4, "job": "billing", "lanes": [[0, 17]], "n": "17"}"#, "its format is 4, this version"),
-        (r#"{"format": 6, "job": {"name": "billing"}, "n": 17, "body": []}"#, "its format is 6, this version"),
-        (r#"{"format": 5, "job": "billing"}"#, "missing field `chain`"),
+        (r#"{"format": 5, "job": "billing", "lanes": [[0, 17]], "n": "17"}"#, "its format is 5, this version"),
+        (r#"{"format": 7, "job": {"name": "billing"}, "n": 17, "body": []}"#, "its format is 7, this version"),
+        (r#"{"format": 6, "job": "billing"}"#, "missing field `chain`"),
         (r#"{"job": "billing"}"#, "missing field `format`"),
         ("[]", "invalid length 0"),
     ] {
