@@ -20,6 +20,9 @@ const MICROS_PER_MILLI: i64 = 1_000;
 /// A lane whose last event was at most this far from the clock is live: it follows real time.
 pub const LIVE_SLACK_MS: i64 = 3_600_000;
 
+/// The clocks of the machines that may run a job one after the other are less far apart.
+pub const CLOCKS_APART_MS: i64 = 60_000;
+
 /// The highest event time that a lane has reached, in microseconds since the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneClock {
@@ -104,6 +107,14 @@ impl TimeGuard {
             Verdict::Accepted
         }
     }
+
+    /// Whether a later process says the same of the event by its own clock, which may differ by [`CLOCKS_APART_MS`]. What is refused
+    /// as too far ahead is not so for ever.
+    pub fn is_settled(&self, event_us: i64, clock_ms: i64) -> bool {
+        let margin_ms = CLOCKS_APART_MS.min(self.future_bound_ms.saturating_abs() / 2);
+        let latest_ms = clock_ms.saturating_add(self.future_bound_ms).saturating_sub(margin_ms);
+        event_us <= latest_ms.saturating_mul(MICROS_PER_MILLI)
+    }
 }
 
 /// A recorded advance of a silent lane: from `offset` on the lane counts as having reached `reached_us`.
@@ -173,6 +184,16 @@ mod tests {
         assert_eq!(guard.judge(11 * SECOND_US, 10_000), Verdict::Accepted);
         assert_eq!(guard.judge(11 * SECOND_US + 1, 10_000), Verdict::TooFarAhead);
         assert_eq!(guard.judge(-1, 10_000), Verdict::TooOld);
+    }
+
+    #[test]
+    fn a_verdict_near_the_bound_of_the_future_is_not_settled() {
+        let guard = TimeGuard { future_bound_ms: 1_000, oldest_us: 0 };
+        assert!(guard.is_settled(10 * SECOND_US + 500_000, 10_000) && guard.is_settled(-1, 10_000));
+        assert!(!guard.is_settled(10 * SECOND_US + 500_001, 10_000), "a clock set back would refuse it");
+        assert!(!guard.is_settled(12 * SECOND_US, 10_000), "a later clock will accept it");
+        let hours = TimeGuard { future_bound_ms: -36_000_000, oldest_us: 0 };
+        assert!(!hours.is_settled(-36_000_000_000, 0) && hours.is_settled(-36_060_000_000, 0));
     }
 
     #[test]

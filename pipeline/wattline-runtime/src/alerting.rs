@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use arrow::array::{Array, AsArray, BooleanArray, Float64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::row::{RowConverter, Rows, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -35,7 +36,7 @@ pub struct AlertPlan {
     /// Whether late events correct its alerts. Then floating-point columns are no part of what an occurrence is known by:
     /// computed again, they may differ in the last digit.
     pub corrected: bool,
-    /// Whether its alerts are told before they are committed. Each is then known by its event alone.
+    /// Whether its alerts are told before they are committed. They must then not depend on when rows were given.
     pub early: bool,
 }
 
@@ -47,6 +48,8 @@ pub struct Candidates<'a> {
     event_us: Vec<i64>,
     firing: Option<BooleanArray>,
     columns: Conventional,
+    /// What puts rows of one time in order, if that must not depend on who gave them first: identity, then all columns.
+    order: Option<Rows>,
 }
 
 /// Rows with their evidence, by event time and entity.
@@ -64,7 +67,8 @@ struct Conventional {
     window_end: Option<Vec<Option<i64>>>,
 }
 
-/// Folds what one watermark makes final, of all rules, in the order of event time.
+/// Folds what one watermark makes final, of all rules, in the order of event time; rows of one time as they were given, or, of a
+/// condition that is told early, by what they hold.
 ///
 /// # Errors
 /// [`Error::Arrow`] if a value cannot be shown as text.
@@ -73,7 +77,16 @@ pub fn fold_in_order(candidates: &[Candidates<'_>], lifecycle: &mut Lifecycle) -
     for (which, candidate) in candidates.iter().enumerate() {
         order.extend(candidate.event_us.iter().enumerate().map(|(k, us)| (*us, which, k)));
     }
-    order.sort_unstable();
+    // Rows of one rule may come in parts.
+    let part_of = |which: usize| candidates.iter().position(|of| of.rows.rule == candidates[which].rows.rule);
+    let parts: Vec<Option<usize>> = (0..candidates.len())
+        .map(|which| candidates[which].order.as_ref().map_or(Some(which), |_| part_of(which)))
+        .collect();
+    let held = |which: usize, k: usize| candidates[which].order.as_ref().map(|order| order.row(k));
+    order.sort_unstable_by(|a, b| {
+        let by_rule = (a.0, parts[a.1]).cmp(&(b.0, parts[b.1]));
+        by_rule.then_with(|| held(a.1, a.2).cmp(&held(b.1, b.2))).then_with(|| a.cmp(b))
+    });
     let fold = |(_, which, k): (i64, usize, usize)| candidates[which].fold(k, lifecycle).transpose();
     order.into_iter().filter_map(fold).collect()
 }
@@ -107,7 +120,8 @@ impl<'a> Candidates<'a> {
             window_start: times(batch, "window_start", id)?,
             window_end: times(batch, "window_end", id)?,
         };
-        Ok(Self { plan, rows, event_us, firing, columns })
+        let order = if plan.early && firing.is_some() { Some(in_order(rows, id)?) } else { None };
+        Ok(Self { plan, rows, event_us, firing, columns, order })
     }
 
     /// Event time of each row, microseconds since the epoch.
@@ -287,6 +301,15 @@ fn stands(rows: &BTreeMap<i64, bool>, changed_us: i64, resolve_after: u32) -> St
         calm_rows: u32::try_from(calm.len()).unwrap_or(u32::MAX),
         last_firing_us,
     }
+}
+
+/// Rows as they are compared: by the events behind them, then by all that they hold.
+fn in_order(rows: &RuleRows, rule: &str) -> Result<Rows> {
+    let batches = rows.identity.iter().chain([&rows.batch]);
+    let columns: Vec<_> = batches.flat_map(|batch| batch.columns().iter().cloned()).collect();
+    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+    let converter = RowConverter::new(fields).map_err(Error::arrow(rule))?;
+    converter.convert_columns(&columns).map_err(Error::arrow(rule))
 }
 
 fn typed(batch: &RecordBatch, name: &str, to: &DataType, rule: &str) -> Result<Option<arrow::array::ArrayRef>> {

@@ -286,6 +286,8 @@ struct LaneStatus {
     /// lane that was to begin at the end must not begin at a later end.
     committed_offset: Option<i64>,
     ended_committed: bool,
+    /// See [`crate::intake::Lane::doubt_us`]; since the last link that has this lane.
+    doubt_us: Option<i64>,
 }
 
 /// Runs a job until its bounded input ends or it is told to stop.
@@ -365,6 +367,8 @@ struct Coordinator {
     early: Arc<EarlyRules>,
     /// That failed since the last link: until the next one alerts go with their links only.
     early_failed: bool,
+    /// When it was last looked what can be told early.
+    last_early: Instant,
     /// The other slots, in a job of several.
     exchange: Option<exchange::Exchange>,
     checkpoint_n: u64,
@@ -412,7 +416,7 @@ impl Coordinator {
                     Some(notice) => self.take_notice(notice).await?,
                     None => return Err(Error::ThreadGone { thread: "source".into() }),
                 },
-                () = self.early.come() => self.tell_early().await?,
+                bell = self.early.come(self.last_early) => self.tell_early(bell).await?,
                 _ = look.tick() => {
                     self.tick_if_due().await?;
                     if self.all_ended() && self.all_slots_ended().await? {
@@ -549,6 +553,7 @@ impl Coordinator {
         self.last_tick = Instant::now();
         let mut raw: BTreeMap<usize, Vec<RecordBatch>> = BTreeMap::new();
         let mut first_final_us = vec![END_OF_TIME; self.states.len()];
+        self.early.note_look();
         let mut reloaded = if checkpoint { self.reference_tables.take_reloaded() } else { None };
         let mut programs = reloaded.as_mut().map(|of| std::mem::take(&mut of.lane_programs)).unwrap_or_default();
         // One barrier cuts all lanes of the process.
@@ -558,7 +563,8 @@ impl Coordinator {
             self.absorb(report, &mut raw)?;
         }
         self.note_own_reached();
-        self.close_lanes(&first_final_us).await?;
+        self.advance_early(&first_final_us).await?;
+        self.close_lanes(&first_final_us, &self.lane_watermarks_us()).await?;
         let watermarks_us = self.watermarks_us();
         self.advance_rules(&watermarks_us).await?;
         self.feed_system_streams(checkpoint).await?;
@@ -587,13 +593,12 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Has the workers hand over what their watermarks make final.
-    async fn close_lanes(&mut self, first_final_us: &[i64]) -> Result<()> {
-        let watermarks_us = self.lane_watermarks_us();
+    /// Has the workers hand over what these watermarks make final.
+    async fn close_lanes(&mut self, first_final_us: &[i64], watermarks_us: &Arc<[i64]>) -> Result<()> {
         if !first_final_us.iter().zip(watermarks_us.iter()).any(|(first, watermark)| first <= watermark) {
             return Ok(());
         }
-        let close = |reply| WorkerMessage::Close { watermarks_us: Arc::clone(&watermarks_us), reply };
+        let close = |reply| WorkerMessage::Close { watermarks_us: Arc::clone(watermarks_us), reply };
         for closed in self.ask_workers(close).await? {
             for delta in closed? {
                 // A pane is complete long before the last window that needs it is over; rows in order are out at once.
@@ -634,6 +639,7 @@ impl Coordinator {
             section.ended = lane.ended;
             section.log = lane.log.or(section.log.take());
             gone.extend(status.cross_gaps(&lane.gaps));
+            status.doubt_us = status.doubt_us.or(lane.doubt_us);
             status.silent_since_ms = lane.silent.then(|| status.silent_since_ms.unwrap_or(now_ms));
         }
         self.note_gaps(gone);
@@ -702,6 +708,17 @@ impl Coordinator {
 
     /// Advances every state to its watermark, takes in what became final, notes how far each rule has come.
     async fn advance_rules(&mut self, watermarks_us: &[i64]) -> Result<()> {
+        self.advance_states(watermarks_us, false).await?;
+        for rule in (0..self.rules.len()).filter(|rule| !self.is_silent(*rule)).collect::<Vec<_>>() {
+            let watermark_us = self.rule_watermark_us(rule);
+            let progress = &mut self.progress_of_rules[rule];
+            progress.final_until_us = progress.final_until_us.max(watermark_us);
+        }
+        Ok(())
+    }
+
+    /// Advances every state to its watermark and takes in what became final. `is_certain`: no watermark rests on the next link.
+    async fn advance_states(&mut self, watermarks_us: &[i64], is_certain: bool) -> Result<()> {
         self.relieve().await?;
         // Parts come in any order, and alerts are folded in the order of event time.
         let mut of_alerts = Vec::new();
@@ -721,7 +738,7 @@ impl Coordinator {
             for (rule, message) in output.stopped {
                 self.note_failure(None, RuleFailure { rule, offset: -1, message }, true);
             }
-            self.take_rows(rows)?;
+            self.take_rows(rows, is_certain)?;
             if !output.more {
                 break;
             }
@@ -729,17 +746,11 @@ impl Coordinator {
             self.write_early().await?;
         }
         self.write_early().await?;
-        self.take_rows(of_alerts)?;
-        for rule in (0..self.rules.len()).filter(|rule| !self.is_silent(*rule)).collect::<Vec<_>>() {
-            let watermark_us = self.rule_watermark_us(rule);
-            let progress = &mut self.progress_of_rules[rule];
-            progress.final_until_us = progress.final_until_us.max(watermark_us);
-        }
-        Ok(())
+        self.take_rows(of_alerts, is_certain)
     }
 
-    /// Sorts rows of table rules into their tables and folds rows of alert rules.
-    fn take_rows(&mut self, rows: Vec<RuleRows>) -> Result<()> {
+    /// Sorts rows of table rules into their tables and folds rows of alert rules. `is_certain` as for [`Self::advance_states`].
+    fn take_rows(&mut self, rows: Vec<RuleRows>, is_certain: bool) -> Result<()> {
         let mut candidates = Vec::new();
         for rows in &rows {
             if self.waits(rows.rule) {
@@ -759,7 +770,7 @@ impl Coordinator {
             }
         }
         let records = fold_in_order(&candidates, &mut self.lifecycle)?;
-        self.set_early_aside(&records);
+        self.set_early_aside(&records, is_certain);
         records.into_iter().for_each(|record| self.note_alert(record));
         Ok(())
     }

@@ -179,6 +179,9 @@ pub(crate) struct Lane {
     pub(crate) refused: Vec<(i64, i32)>,
     /// Since the last report.
     pub(crate) gaps: Vec<Gap>,
+    /// The time that the lane had reached when something was decided, since the last report, that its records do not say: by a clock,
+    /// or because records are gone. What it reaches from then on is known to others by a link only.
+    pub(crate) doubt_us: Option<i64>,
 }
 
 impl Lane {
@@ -199,6 +202,7 @@ impl Lane {
             idle_advances: Vec::new(),
             refused: Vec::new(),
             gaps: Vec::new(),
+            doubt_us: None,
         };
         lane.repeat_idle_advances();
         lane
@@ -222,6 +226,7 @@ impl Lane {
 
     /// Goes on behind offsets that are gone. Gives the rules that failed on one of their records.
     pub(crate) fn cross_gap(&mut self, gap: Gap) -> Vec<usize> {
+        self.note_doubt();
         self.note_reached(gap.first);
         self.replay.idle_advances.extend(self.replay.after_gap(gap));
         self.note_reached(gap.next);
@@ -238,8 +243,14 @@ impl Lane {
         self.replay.published
     }
 
+    /// The records do not say what comes next.
+    fn note_doubt(&mut self) {
+        self.doubt_us.get_or_insert(self.clock.reached_us());
+    }
+
     /// Advances the silent lane and notes it for the manifest.
     pub(crate) fn advance_idle(&mut self, reached_us: i64) {
+        self.note_doubt();
         self.clock.advance_to(reached_us);
         let offset = self.next_offset.unwrap_or(0);
         self.idle_advances.push(IdleAdvance { offset, reached_us });
@@ -306,6 +317,9 @@ impl Lane {
                 self.clock.advance_to(advance.reached_us);
             }
             let published = offset < self.replay.published;
+            if !published && !place.log_append_time && !stream.guard.is_settled(event_us, place.fetched_at_ms) {
+                self.note_doubt();
+            }
             let verdict = if published && self.replay.refused.contains(&(offset, index[row])) {
                 Verdict::TooFarAhead
             } else if published && !place.log_append_time {

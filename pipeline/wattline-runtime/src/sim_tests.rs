@@ -5,6 +5,7 @@
 //! ticks are real, so the operation that a number hits varies; the result may not.
 
 mod clean_up;
+mod early;
 mod oracle;
 mod restores;
 mod rules;
@@ -60,6 +61,8 @@ struct Scene {
     late_comers_from: Option<u64>,
     /// Whether links are old as soon as there is a checkpoint behind them, and each checkpoint cleans up.
     forgets_at_once: bool,
+    /// Whether alerts that no late events correct are told before their link.
+    early: bool,
 }
 
 const SCENE: Scene = Scene {
@@ -76,6 +79,7 @@ const SCENE: Scene = Scene {
     grows: false,
     late_comers_from: None,
     forgets_at_once: false,
+    early: false,
 };
 
 #[derive(Debug)]
@@ -143,10 +147,13 @@ fn job(
             lanes: LaneMatch::Topic("readings".into()),
             table: Some(rules::raw_table()),
         }],
-        rules: match scene.late_comers_from {
-            None => rules::plans(),
-            Some(from) => rules::plans_with(life.number >= from),
-        },
+        rules: rules::told_early(
+            scene.early,
+            match scene.late_comers_from {
+                None => rules::plans(),
+                Some(from) => rules::plans_with(life.number >= from),
+            },
+        ),
         states: rules::states(),
         references: BTreeMap::new(),
         reference_tables: Some(Box::new(rules::Registers::new(scene.workers, place))),

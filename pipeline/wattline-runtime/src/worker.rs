@@ -124,10 +124,13 @@ pub(crate) struct LaneReport {
     pub(crate) refused: Vec<(i64, i32)>,
     pub(crate) log: Option<String>,
     pub(crate) gaps: Vec<Gap>,
+    /// See [`Lane::doubt_us`].
+    pub(crate) doubt_us: Option<i64>,
 }
 
 /// A worker and what it works with.
 pub(crate) struct Worker {
+    pub(crate) number: usize,
     pub(crate) streams: Arc<[StreamIntake]>,
     pub(crate) decoders: Vec<Box<dyn Decoder>>,
     pub(crate) program: Box<dyn LaneProgram>,
@@ -274,6 +277,7 @@ impl Worker {
         let mut lane = Lane::new(opening.lane, opening.stream, opening.resume, opening.reached_us, opening.replay);
         lane.fails_later = opening.fails_later;
         self.lanes.insert(opening.number, lane);
+        self.note_time(opening.stream);
     }
 
     fn take_records(&mut self, number: LaneNumber, block: &RecordBlock) -> Result<()> {
@@ -395,7 +399,17 @@ impl Worker {
         if let Some(next) = self.lanes.get(&number).and_then(|lane| lane.next_offset) {
             self.progress.note_processed(&id, next);
         }
+        self.note_time(number_of_stream);
         Ok(())
+    }
+
+    /// Tells how far the lanes of a stream have come, if somebody waits for that.
+    fn note_time(&self, stream: usize) {
+        if self.early.follows(stream) {
+            let of_stream = self.lanes.values().filter(|lane| lane.stream == stream);
+            let least_us = of_stream.map(|lane| lane.clock.reached_us()).min();
+            self.early.note_time(self.number, stream, least_us);
+        }
     }
 
     /// Keeps refused records for the next report. A flood of them fills the buffers as events do.
@@ -448,6 +462,7 @@ impl Worker {
                 refused: std::mem::take(&mut lane.refused),
                 log: lane.log.clone(),
                 gaps: std::mem::take(&mut lane.gaps),
+                doubt_us: lane.doubt_us.take(),
             })
             .collect();
         report

@@ -33,7 +33,7 @@ pub mod code {
     pub const PARAM_UNIT: &str = "WL-2013";
     /// `backfill` in the header of a view.
     pub const BACKFILL: &str = "WL-2014";
-    /// `delivery = "low_latency"` in a rule whose alerts are not each known by one event.
+    /// `delivery = "low_latency"` in a rule whose alerts could be others if they are computed again.
     pub const DELIVERY: &str = "WL-2015";
     /// A rule that does not say what it is for, after which standard, or whose it is, or has no test; only of `check --strict`.
     pub const UNGOVERNED: &str = "WL-2012";

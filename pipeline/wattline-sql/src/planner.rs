@@ -143,6 +143,11 @@ impl StreamPlan {
         self.root.span_us(&self.feeds)
     }
 
+    /// Whether its rows are final at once, each with the event that it is of.
+    pub(crate) fn is_final_at_once(&self) -> bool {
+        matches!((&self.root, &self.feeds[..]), (Node::Feed(_), [Feed { hold: Hold::Nothing, .. }]))
+    }
+
     /// How far apart in event time two events can be that share a result, microseconds; else the step that has no bound.
     pub(crate) fn reach_us(&self) -> std::result::Result<i64, &'static str> {
         self.root.reach_us(&self.feeds)
@@ -198,6 +203,15 @@ impl Node {
                 Ok(inputs_us.saturating_add(own_us))
             }
             Self::Union(inputs, _) => inputs.iter().try_fold(0, |reach_us, of| Ok(of.reach_us(feeds)?.max(reach_us))),
+        }
+    }
+
+    /// Whether each of its rows is final with one event, or one window.
+    pub(crate) fn goes_by_one_instant(&self) -> bool {
+        match self {
+            Self::Feed(_) | Self::Windows(..) => true,
+            Self::Steps(input, _) | Self::Over(input, _) => input.goes_by_one_instant(),
+            Self::Sessions(..) | Self::Patterns(..) | Self::Join(..) | Self::Union(..) => false,
         }
     }
 

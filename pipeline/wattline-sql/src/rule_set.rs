@@ -22,8 +22,9 @@ use crate::diagnostic::{Diagnostic, Severity, code};
 use crate::final_program::FinalProgram;
 use crate::lane_program::LaneProgram;
 use crate::logical::{
-    Anchor, Anchors, Refusal, Scope, all_streams_of, break_ties, join_as_of_event_time, parse, parse_mistake,
-    planning_mistakes, replace_params, span_in, spell_out_distinct, tables_of, within_effect,
+    Anchor, Anchors, Refusal, Scope, all_streams_of, break_ties, comes_in_order_of, inexact_aggregate,
+    join_as_of_event_time, parse, parse_mistake, planning_mistakes, replace_params, span_in, spell_out_distinct,
+    tables_of, within_effect,
 };
 use crate::output::{OutputColumns, find_columns, project_for_archive};
 use crate::planner::{Feed, Hold, Node, Problem, References, StreamPlan, analyze, lower};
@@ -83,6 +84,12 @@ pub struct RuleSet {
 }
 
 impl CompiledRule {
+    /// Whether its rows are final at once, each with the event that it is of.
+    #[must_use]
+    pub fn is_final_at_once(&self) -> bool {
+        self.plan.is_final_at_once()
+    }
+
     /// For each of its streams the columns that it reads, without the system columns.
     #[must_use]
     pub fn columns_read(&self, catalog: &Catalog) -> Vec<Vec<String>> {
@@ -543,7 +550,7 @@ fn compile_rule(
     match (columns, lower(session, projected.clone(), in_order, references)) {
         (Ok(columns), Ok(plan)) => {
             let reach_us = reach_us(header, &plan).map_err(|refusal| refused(vec![refusal]))?;
-            check_delivery(header, &plan, columns.firing.is_some()).map_err(|refusal| refused(vec![refusal]))?;
+            check_delivery(header, &plan, &projected, &columns).map_err(|refusal| refused(vec![refusal]))?;
             Ok(assemble(file, header.clone(), projected, plan, columns, (*delay_ms, reach_us)))
         }
         (columns, plan) => {
@@ -591,24 +598,42 @@ fn reach_us(header: &RuleHeader, plan: &StreamPlan) -> Result<Option<i64>, Refus
     })
 }
 
-/// What is told before it is committed may have to be told again, and must then be the same alert: one that is known by its event
-/// alone. What a condition or a window says also depends on which events of other lanes had come by then.
-fn check_delivery(header: &RuleHeader, plan: &StreamPlan, is_condition: bool) -> Result<(), Refusal> {
-    let stands_for_itself =
-        matches!((&plan.root, &plan.feeds[..]), (Node::Feed(_), [Feed { hold: Hold::Nothing, .. }]));
-    let why = match (header.delivery, is_condition, stands_for_itself) {
-        (Delivery::ExactlyOnce, ..) | (Delivery::LowLatency, false, true) => return Ok(()),
-        (Delivery::LowLatency, true, _) => {
-            "it has a column `firing`, and what it says of an entity depends on all rows before"
-        }
-        (Delivery::LowLatency, false, false) => "its rows are not final before others have come",
+/// What is told before it is committed may have to be told again, and must then be the same alert under the same id.
+fn check_delivery(
+    header: &RuleHeader,
+    plan: &StreamPlan,
+    projected: &LogicalPlan,
+    columns: &OutputColumns,
+) -> Result<(), Refusal> {
+    let is_condition = columns.firing.is_some();
+    if header.delivery == Delivery::ExactlyOnce || (plan.is_final_at_once() && !is_condition) {
+        return Ok(());
+    }
+    let in_order = || plan.root.goes_by_one_instant() && comes_in_order_of(projected, columns.event_time);
+    let (why, help) = if header.late == LatePolicy::Update {
+        (
+            "late events correct them when the archive has these events, and which revision that is depends on when"
+                .to_owned(),
+            "remove `delivery = \"low_latency\"`, or `late = \"update\"`",
+        )
+    } else if let Some(name) = inexact_aggregate(projected) {
+        (
+            format!(
+                "`{name}` adds floating-point values up, and the last digit of what it gives depends on which come first"
+            ),
+            "make them decimals first, as in `avg(CAST(u_a_v AS DECIMAL(12, 3)))`, or remove `delivery = \"low_latency\"`",
+        )
+    } else if is_condition && !in_order() {
+        (
+            "its rows do not become final in the order of their times, and which revision one makes depends on those before it"
+                .to_owned(),
+            "write the condition over single events, or over windows of one size with `window_end` in SELECT; or remove `firing`, or `delivery = \"low_latency\"`",
+        )
+    } else {
+        return Ok(());
     };
-    Err(Refusal::new(
-        code::DELIVERY,
-        Anchor::Query,
-        format!("the alerts of the rule cannot be told before they are committed: {why}"),
-        "remove `delivery = \"low_latency\"`, or select single events with WHERE, without `firing`, windows and joins of streams",
-    ))
+    let message = format!("the alerts of the rule cannot be told before they are committed: {why}");
+    Err(Refusal::new(code::DELIVERY, Anchor::Query, message, help))
 }
 
 fn assemble(

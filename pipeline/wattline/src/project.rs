@@ -275,7 +275,7 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
     loader.check_kept_streams(&rules, &streams);
     loader.check_late_streams(&rules);
     loader.check_backfills(&rules, &streams, config.run.slots);
-    loader.check_deliveries(&rules);
+    loader.check_deliveries(&rules, config.run.slots);
     if !loader.diagnostics.is_empty() {
         return Err(loader.refused());
     }
@@ -478,17 +478,27 @@ impl Loader {
         }
     }
 
-    /// What a job says of itself is dated anew after a crash: an alert that was told early would get another id.
-    fn check_deliveries(&mut self, rules: &RuleSet) {
+    /// What a job says of itself is dated anew after a crash: an alert that was told early would get another id. Of several slots, from
+    /// when on a new rule gives rows is decided by checkpoints, and rows come with links: none is certain before.
+    fn check_deliveries(&mut self, rules: &RuleSet, slots: u32) {
         for rule in rules.rules().iter().filter(|rule| rule.header.delivery == Delivery::LowLatency) {
             let stream = system_streams().into_iter().find(|stream| rule.streams.iter().any(|of| of == stream.name));
-            let Some(stream) = stream else { continue };
-            let message = format!(
-                "rule `{}` reads `{}`, whose rows have no lasting identity before they are committed",
-                rule.header.id, stream.name
-            );
-            let help = "remove `delivery`".to_owned();
-            self.mistake("WL-1146", &rule.path, rule.header.span_of("delivery"), message, Some(help));
+            let by_event = rule.is_final_at_once() && rule.firing_column.is_none();
+            let (why, help) = match stream {
+                Some(stream) => (
+                    format!("reads `{}`, whose rows have no lasting identity before they are committed", stream.name),
+                    "remove `delivery`",
+                ),
+                None if slots > 1 && !by_event => (
+                    format!(
+                        "waits for what all {slots} slots of the job have read, which they tell with their commits"
+                    ),
+                    "remove `delivery`, leave out `slots` in `[run]`, or select single events with WHERE, without `firing`, windows and joins of streams",
+                ),
+                None => continue,
+            };
+            let message = format!("rule `{}` {why}", rule.header.id);
+            self.mistake("WL-1146", &rule.path, rule.header.span_of("delivery"), message, Some(help.to_owned()));
         }
     }
 

@@ -22,12 +22,13 @@ const ABORTED: i32 = 128 + 6;
 /// Where a process dies so that the next one has something to recover: a link that is put and whose alerts are not out.
 const DEATH_BEFORE_RECOVERY: &str = "alerts.before#2";
 /// Steps that a run of this kind has to come to: if one is missing, the matrix is not what it says it is.
-const STEPS: [&str; 14] = [
+const STEPS: [&str; 15] = [
     "alert-state",
     "alert-transaction",
     "alerts",
     "clean-up",
     "delta-commit",
+    "early-alerts",
     "files",
     "generation",
     "manifest-of-checkpoint",

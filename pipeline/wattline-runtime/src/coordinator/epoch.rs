@@ -473,6 +473,7 @@ impl Coordinator {
             if let Some(status) = self.lanes.get_mut(&section.lane) {
                 status.committed_offset = Some(section.published);
                 status.ended_committed = section.ended;
+                status.doubt_us = None;
                 status.section.archive = section.archive;
                 status.section.state = section.state;
                 status.section.resume_reached_us = section.resume_reached_us;

@@ -209,7 +209,7 @@ impl Coordinator {
 
     /// Hands over rows of rules without state: those of alert rules go to their homes.
     pub(super) fn take_lane_rows(&mut self, rows: Vec<RuleRows>) -> Result<()> {
-        let Some(exchange) = &mut self.exchange else { return self.take_rows(rows) };
+        let Some(exchange) = &mut self.exchange else { return self.take_rows(rows, false) };
         let (alerts, own): (Vec<_>, Vec<_>) = rows.into_iter().partition(|of| self.rules[of.rule].alert.is_some());
         for RuleRows { rule, batch, identity } in alerts.iter().filter(|of| of.batch.num_rows() > 0) {
             // Rules of one text have one fingerprint, and alerts of their own.
@@ -219,7 +219,7 @@ impl Coordinator {
                 exchange.push(home, format!("identity/{fingerprint}/{id}"), identity);
             }
         }
-        self.take_rows(own)
+        self.take_rows(own, false)
     }
 
     /// Before the workers are asked for what is final: up to here they will have told everything.
@@ -499,7 +499,7 @@ impl Coordinator {
                 _ => return Err(bad_message(offset, format!("it holds `{name}`, which is nothing that slots tell"))),
             }
         }
-        if was_out { Ok(()) } else { self.take_rows(of_alerts) }
+        if was_out { Ok(()) } else { self.take_rows(of_alerts, false) }
     }
 
     fn take_close(&mut self, from: u32, close: &Close, was_out: bool) {

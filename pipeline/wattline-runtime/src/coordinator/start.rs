@@ -52,7 +52,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     let told_us = exchange.as_ref().map(|_| told_of_states(&job.states, &progress_of_rules));
     let chain = chain_after(&past, &job, slot.clone(), &progress);
     // In a job of several slots rows come to the home of their rule by links.
-    let early = Arc::new(EarlyRules::of(&job.rules, exchange.is_none(), job.alert_sink.is_some()));
+    let early = EarlyRules::of(&job, exchange.is_none());
     let for_rules = (told_us, &early);
     let (workers, threads) =
         start_workers(&job.streams, &job.rules, &*job.decoders, job.lane_programs, for_rules, &progress)?;
@@ -84,6 +84,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         uncommitted: Uncommitted::default(),
         early,
         early_failed: false,
+        last_early: Instant::now(),
         exchange,
         checkpoint_n: past.checkpoint,
         state_objects: past.state_objects.clone(),
@@ -176,6 +177,7 @@ fn start_workers(
     for (number, program) in programs.into_iter().enumerate() {
         let (sender, queue) = bounded(WORKER_QUEUE_BLOCKS);
         let worker = Worker {
+            number,
             streams: Arc::clone(&intakes),
             decoders: (0..streams.len()).map(decoders).collect(),
             program,
@@ -475,6 +477,7 @@ impl Coordinator {
             section,
             begun,
             silent_since_ms: None,
+            doubt_us: None,
         };
         self.lanes.insert(lane.clone(), status);
         if let Some(commands) = self.source_commands.get(source) {

@@ -373,10 +373,17 @@ fn check_alerts(world: &World, accepted: &BTreeMap<Identity, Accepted>, heavy: V
     in_table.sort();
     assert_eq!(in_table, expected, "{context}: table of alerts");
     told.sort();
-    let published = world.look(|memory| memory.published.clone());
+    let (published, early) = world.look(|memory| (memory.published.clone(), memory.told_early.clone()));
     let mut published: Vec<(String, String)> =
         published.into_iter().map(|(id, status)| (id, status.to_owned())).collect();
     published.sort();
+    // What is told early may be told again, and says the same.
+    published.dedup_by(|a, b| a == b && early.contains_key(&a.0));
+    let payloads = world.look(|memory| memory.payloads.clone());
+    let unlike = payloads.iter().filter(|(_, payloads)| payloads.len() > 1).map(|(id, payloads)| {
+        (id, payloads.iter().map(|payload| String::from_utf8_lossy(payload)).collect::<Vec<_>>())
+    });
+    assert_eq!(unlike.collect::<Vec<_>>(), [], "{context}: alerts of one id that say different things");
     assert_eq!(published, told, "{context}: published alerts");
 }
 

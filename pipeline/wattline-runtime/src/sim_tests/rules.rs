@@ -138,6 +138,13 @@ pub(super) fn plans_with(late_comers: bool) -> Vec<RulePlan> {
     plans
 }
 
+/// The rules whose alerts late events do not correct tell them early, or as all others.
+pub(super) fn told_early(early: bool, mut plans: Vec<RulePlan>) -> Vec<RulePlan> {
+    let alerts = plans.iter_mut().filter_map(|plan| plan.alert.as_mut());
+    alerts.filter(|alert| !alert.corrected).for_each(|alert| alert.early = early);
+    plans
+}
+
 pub(super) fn plans() -> Vec<RulePlan> {
     let plan = |rule: usize, id: &str, span_us: Option<i64>, table: Option<TableSpec>, alert| RulePlan {
         id: id.into(),

@@ -80,6 +80,8 @@ pub(super) struct LaneScript {
     pub(super) log_append_time: bool,
     /// Before this record the lane is silent until the others are nearly through.
     silent_before: Option<usize>,
+    /// Whether that record has been written: then it is there for every process.
+    is_written: Arc<AtomicBool>,
 }
 
 impl LaneScript {
@@ -121,6 +123,7 @@ impl Script {
                 records: Vec::new(),
                 log_append_time: number == 1,
                 silent_before: (number + 1 == lanes && number > 1).then_some(records / 2),
+                is_written: Arc::default(),
             })
             .collect();
         let mut script = Self { lanes, one_by_one: false, expiry: None, begins_with: None };
@@ -292,6 +295,9 @@ impl ScriptedSource {
         for _ in 0..count {
             let held = script.silent_before == Some(cursor.next) && !block.is_empty();
             let Some(record) = script.records.get(cursor.next).filter(|_| !held) else { break };
+            if script.silent_before == Some(cursor.next) {
+                script.is_written.store(true, Ordering::SeqCst);
+            }
             block.push(record.offset, BEGIN_MS + CLOCK_AHEAD_MS, &record.payload());
             cursor.next += 1;
             cursor.wanted = None;
@@ -344,7 +350,8 @@ impl ScriptedSource {
             cursor.ended = true;
             return Some(SourceEvent::Ended(lane_script.id.clone(), lane_script.end()));
         };
-        if lane_script.silent_before == Some(cursor.next) && others_left > 8 {
+        let is_written = lane_script.is_written.load(Ordering::SeqCst);
+        if lane_script.silent_before == Some(cursor.next) && others_left > 8 && !is_written {
             let first = !std::mem::replace(&mut cursor.told_silent, true);
             return first.then(|| SourceEvent::CaughtUp(lane_script.id.clone(), record.offset));
         }

@@ -4,7 +4,7 @@
 //! which of them something goes wrong. Sinks behave like the real ones: a table remembers the last version of each
 //! application, the alert topic refuses producers older than the newest one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -20,6 +20,7 @@ use wattline_core::error::{Kind, Retry};
 use wattline_core::manifest::AddedFile;
 
 use super::rules::longs;
+use crate::alerting::payload;
 use crate::port::{AlertSink, Archive, Batches, ExchangeSink, FileTag, Put, SlotMessage, Store, TableRange};
 use crate::snapshot::{ChainEnd, CutChain, app_id, reincarnated};
 use crate::table::TableSpec;
@@ -75,6 +76,10 @@ pub(super) struct Memory {
     commits: BTreeMap<(String, String), Vec<Commit>>,
     /// Alert id and status word, in the order of publication.
     pub(super) published: Vec<(String, &'static str)>,
+    /// Everything that was ever said under an id.
+    pub(super) payloads: BTreeMap<String, BTreeSet<Vec<u8>>>,
+    /// Ids that were told before their link, and the rules that they are of.
+    pub(super) told_early: BTreeMap<String, String>,
     /// By slot.
     pub(super) markers: BTreeMap<u32, String>,
     newest_producers: BTreeMap<u32, u64>,
@@ -142,8 +147,15 @@ impl Memory {
         self.commits.extend(told);
     }
 
+    fn publish(&mut self, records: &[AlertRecord]) {
+        for record in records {
+            self.published.push((record.id(), record.status.as_str()));
+            self.payloads.entry(record.id()).or_default().insert(payload(record));
+        }
+    }
+
     fn rows(&self, table: &str) -> Vec<RecordBatch> {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let mut rows = Vec::new();
         for ((name, _), commits) in &self.commits {
             for path in commits.iter().filter(|_| name == table).flat_map(|(_, paths)| paths) {
@@ -310,7 +322,7 @@ impl AlertSink for Life {
             if self.number < memory.newest_producers[&self.slot] {
                 return Err(failed("a newer producer took over", Kind::Fenced, Retry::AfterRestore));
             }
-            memory.published.extend(records.iter().map(|record| (record.id(), record.status.as_str())));
+            memory.publish(records);
             memory.markers.insert(self.slot, marker.to_owned());
             Ok(())
         })
@@ -319,7 +331,8 @@ impl AlertSink for Life {
 
     async fn publish_early(&self, records: &[AlertRecord]) -> Result<()> {
         self.operate("early alerts", |memory| {
-            memory.published.extend(records.iter().map(|record| (record.id(), record.status.as_str())));
+            memory.publish(records);
+            memory.told_early.extend(records.iter().map(|record| (record.id(), record.rule_id.clone())));
             Ok(())
         })
         .await

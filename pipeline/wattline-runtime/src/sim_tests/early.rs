@@ -1,0 +1,70 @@
+//! Alerts that are told before they are committed, also of conditions over windows: whatever happens, what was told is what the table
+//! has in the end, and nothing was ever said differently under one id. The oracle holds both ([`oracle::check`]).
+
+use super::*;
+
+const EARLY: Scene = Scene { early: true, ..SCENE };
+
+/// Plays it, and gives of which rules alerts were told early.
+fn told_early(scene: Scene, fault: impl Fn(u64) -> Option<Fault>) -> Vec<String> {
+    let script = Arc::new(Script::new(scene.seed, scene.lanes, scene.records));
+    let world = Arc::new(World::default());
+    survive(&world, &scene, &script, 1, fault);
+    let context = format!("{scene:?}");
+    oracle::check(&world, &script, &[ends(&script)], &context);
+    the_chain_is_true(&world, &context);
+    let mut rules: Vec<String> = world.look(|memory| memory.told_early.values().cloned().collect());
+    rules.sort_unstable();
+    rules.dedup();
+    rules
+}
+
+#[test]
+fn conditions_and_occurrences_are_told_early() {
+    each(12, |seed| {
+        let scene = Scene { seed: seed as u64, workers: 1 + seed % 3, lanes: 1 + seed % 4, records: 120, ..EARLY };
+        assert_eq!(told_early(scene, |_| None), ["heavy", "spike"], "{scene:?}");
+    });
+}
+
+#[test]
+fn nothing_that_was_told_early_is_untrue_wherever_a_process_dies() {
+    at_every_operation(EARLY, &[FaultKind::CrashBefore, FaultKind::CrashAfter]);
+}
+
+#[test]
+fn nothing_that_was_told_early_is_untrue_where_links_are_rare() {
+    let scene = Scene { seed: 5, tick_ms: 60, checkpoint_ms: 90, records: 120, ..EARLY };
+    at_every_operation(scene, &[FaultKind::CrashBefore, FaultKind::CrashAfter]);
+}
+
+#[test]
+fn a_failure_to_tell_early_changes_nothing() {
+    let scene = Scene { seed: 2, checkpoint_ms: 40, ..EARLY };
+    at_every_operation(scene, &[FaultKind::AckLost, FaultKind::Unavailable]);
+}
+
+#[test]
+fn crash_after_crash_makes_nothing_untrue_that_was_told_early() {
+    each(48, |seed| {
+        let (tick_ms, checkpoint_ms) = ([4, 30][seed % 2], [10, 25, 80][seed % 3]);
+        let (lanes, workers) = (1 + seed % 5, 1 + seed % 3);
+        let scene = Scene { seed: 900 + seed as u64, lanes, workers, tick_ms, checkpoint_ms, records: 80, ..EARLY };
+        play(scene, &format!("{scene:?}"), |life| {
+            let mut dice = Dice::new(scene.seed * 1_000 + life);
+            let kind = [FaultKind::CrashBefore, FaultKind::CrashAfter][usize::from(dice.below(2) == 1)];
+            Some(Fault { at: 5 + dice.below(20 + life * 6), kind })
+        });
+    });
+}
+
+#[test]
+fn lanes_that_come_one_by_one_make_nothing_untrue_that_was_told_early() {
+    each(24, |case| {
+        let scene = Scene { seed: 950 + case as u64, one_by_one: true, lanes: 4, records: 30, ..EARLY };
+        play(scene, &format!("{scene:?}"), |life| {
+            let at = if life == 1 { 90 } else { 8 } + Dice::new(scene.seed + life).below(30);
+            (life <= 3).then_some(Fault { at, kind: FaultKind::CrashBefore })
+        });
+    });
+}
