@@ -34,7 +34,7 @@ use crate::clock::Clock;
 use crate::commit::Chain;
 use crate::error::{Error, Result};
 use crate::events;
-use crate::intake::Replay;
+use crate::intake::{Doubt, Replay};
 use crate::intake_thread::{SourceCommand, SourceNotice};
 use crate::port::{
     AlertSink, Archive, Decoder, FinalProgram, LaneProgram, Position, References, RuleFailure, RuleRows, Source,
@@ -286,8 +286,8 @@ struct LaneStatus {
     /// lane that was to begin at the end must not begin at a later end.
     committed_offset: Option<i64>,
     ended_committed: bool,
-    /// See [`crate::intake::Lane::doubt_us`]; since the last link that has this lane.
-    doubt_us: Option<i64>,
+    /// Since the last link that has this lane.
+    doubt: Doubt,
 }
 
 /// Runs a job until its bounded input ends or it is told to stop.
@@ -639,7 +639,7 @@ impl Coordinator {
             section.ended = lane.ended;
             section.log = lane.log.or(section.log.take());
             gone.extend(status.cross_gaps(&lane.gaps));
-            status.doubt_us = status.doubt_us.or(lane.doubt_us);
+            status.doubt = status.doubt.and(lane.doubt);
             status.silent_since_ms = lane.silent.then(|| status.silent_since_ms.unwrap_or(now_ms));
         }
         self.note_gaps(gone);

@@ -179,9 +179,24 @@ pub(crate) struct Lane {
     pub(crate) refused: Vec<(i64, i32)>,
     /// Since the last report.
     pub(crate) gaps: Vec<Gap>,
-    /// The time that the lane had reached when something was decided, since the last report, that its records do not say: by a clock,
-    /// or because records are gone. What it reaches from then on is known to others by a link only.
-    pub(crate) doubt_us: Option<i64>,
+    /// Since the last report.
+    pub(crate) doubt: Doubt,
+}
+
+/// From where on only a link can tell others how a lane went on: something was decided that its records do not say.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Doubt {
+    /// The time that the lane had reached when a clock decided first, or records were gone.
+    pub(crate) reached_us: Option<i64>,
+    /// The first record of which a later clock may say that it is too far ahead, or that it is not.
+    pub(crate) unsettled: Option<i64>,
+}
+
+impl Doubt {
+    /// This, and what came later.
+    pub(crate) fn and(self, later: Self) -> Self {
+        Self { reached_us: self.reached_us.or(later.reached_us), unsettled: self.unsettled.or(later.unsettled) }
+    }
 }
 
 impl Lane {
@@ -202,7 +217,7 @@ impl Lane {
             idle_advances: Vec::new(),
             refused: Vec::new(),
             gaps: Vec::new(),
-            doubt_us: None,
+            doubt: Doubt::default(),
         };
         lane.repeat_idle_advances();
         lane
@@ -245,7 +260,7 @@ impl Lane {
 
     /// The records do not say what comes next.
     fn note_doubt(&mut self) {
-        self.doubt_us.get_or_insert(self.clock.reached_us());
+        self.doubt.reached_us.get_or_insert(self.clock.reached_us());
     }
 
     /// Advances the silent lane and notes it for the manifest.
@@ -319,6 +334,7 @@ impl Lane {
             let published = offset < self.replay.published;
             if !published && !place.log_append_time && !stream.guard.is_settled(event_us, place.fetched_at_ms) {
                 self.note_doubt();
+                self.doubt.unsettled.get_or_insert(offset);
             }
             let verdict = if published && self.replay.refused.contains(&(offset, index[row])) {
                 Verdict::TooFarAhead

@@ -19,7 +19,7 @@ use wattline_core::record::{LaneId, RecordBlock};
 
 use crate::coordinator::{EarlyRules, INBOX, InboxMessage, held_bytes};
 use crate::error::{Error, Result};
-use crate::intake::{BlockPlace, Lane, Replay, StreamIntake};
+use crate::intake::{BlockPlace, Doubt, Lane, Replay, StreamIntake};
 use crate::port::{Decoded, Decoder, LaneProgram, RuleFailure, RuleOutput, RuleRows, StateDelta};
 use crate::progress::Progress;
 use crate::table::DeadLetter;
@@ -124,8 +124,7 @@ pub(crate) struct LaneReport {
     pub(crate) refused: Vec<(i64, i32)>,
     pub(crate) log: Option<String>,
     pub(crate) gaps: Vec<Gap>,
-    /// See [`Lane::doubt_us`].
-    pub(crate) doubt_us: Option<i64>,
+    pub(crate) doubt: Doubt,
 }
 
 /// A worker and what it works with.
@@ -462,7 +461,7 @@ impl Worker {
                 refused: std::mem::take(&mut lane.refused),
                 log: lane.log.clone(),
                 gaps: std::mem::take(&mut lane.gaps),
-                doubt_us: lane.doubt_us.take(),
+                doubt: std::mem::take(&mut lane.doubt),
             })
             .collect();
         report

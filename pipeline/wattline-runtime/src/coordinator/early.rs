@@ -16,7 +16,9 @@
 //! So an alert is out at least once, and always under one id. Watermarks of other rules, and links, are left to the ticks.
 //!
 //! # Why a successor folds the same
-//! An alert of a rule *known by events* (one row for each event, without `firing`) is named by its event, and that is all.
+//! An alert of a rule *known by events* (one row for each event, without `firing`) is named by its event. It is told at once, if whoever
+//! reads the event again admits it: not behind a record that a clock has refused, or nearly, as a later clock may accept it and its
+//! time make the event late. An idle advance does not matter: it can only have made the event later than it is for others.
 //!
 //! One of a rule *known by time* (windows, stages, conditions) follows from the rows of the rule in the order of their times. Where the
 //! rows are cut into rounds does not matter: they become final in that order, rows of one time together, and these are put in order
@@ -63,6 +65,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::Notify;
 use wattline_core::alert::AlertRecord;
 use wattline_core::lane::watermark_us;
+use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
 use super::{Coordinator, Job, LaneStatus, RulePlan, StatePlan, events};
@@ -237,7 +240,7 @@ impl LaneStatus {
     fn certain_limit_us(&self) -> i64 {
         match self.committed_offset {
             None => BEFORE_TIME,
-            Some(_) => self.doubt_us.unwrap_or(END_OF_TIME),
+            Some(_) => self.doubt.reached_us.unwrap_or(END_OF_TIME),
         }
     }
 
@@ -250,8 +253,20 @@ impl LaneStatus {
 impl Coordinator {
     /// Sets those aside that do not wait for their link.
     pub(super) fn set_early_aside(&mut self, records: &[AlertRecord], is_certain: bool) {
-        let early = records.iter().filter(|record| self.early.tells(record, is_certain)).cloned();
+        let told =
+            |record: &&AlertRecord| self.early.tells(record, is_certain) && (is_certain || self.is_settled(record));
+        let early: Vec<AlertRecord> = records.iter().filter(told).cloned().collect();
         self.uncommitted.early.extend(early);
+    }
+
+    /// Whether each process admits the event that the alert is known by. Behind a record of which a later clock may say something else,
+    /// that is not so: it may move the time of its lane.
+    fn is_settled(&self, record: &AlertRecord) -> bool {
+        let Some(source) = &record.source else { return false };
+        let of_lane = |lane: &LaneId| *lane.topic == *source.topic && lane.partition == source.partition;
+        let mut unsettled = self.lanes.iter().filter(|(_, status)| status.doubt.unsettled.is_some());
+        !unsettled
+            .any(|(lane, status)| of_lane(lane) && status.doubt.unsettled.is_some_and(|from| from <= source.offset))
     }
 
     /// Between two ticks: takes what the workers have, and tells the alerts that do not wait. The next tick commits them.

@@ -16,6 +16,7 @@ use wattline_core::record::LaneId;
 use super::{Coordinator, events};
 use crate::error::{Error, Result};
 use crate::frames;
+use crate::intake::Doubt;
 use crate::port::{Deltas, FileTag, StageState, StateDelta};
 use crate::progress::Progress;
 use crate::table::{self, DeadLetter, OffsetGap, RuleError};
@@ -473,7 +474,7 @@ impl Coordinator {
             if let Some(status) = self.lanes.get_mut(&section.lane) {
                 status.committed_offset = Some(section.published);
                 status.ended_committed = section.ended;
-                status.doubt_us = None;
+                status.doubt = Doubt::default();
                 status.section.archive = section.archive;
                 status.section.state = section.state;
                 status.section.resume_reached_us = section.resume_reached_us;

@@ -27,7 +27,7 @@ use super::{
 use crate::commit::Chain;
 use crate::error::{Error, Result};
 use crate::events;
-use crate::intake::{CorrectedRule, Replay, StreamIntake, stream_schema};
+use crate::intake::{CorrectedRule, Doubt, Replay, StreamIntake, stream_schema};
 use crate::intake_thread::{Intake, Route, SourceCommand};
 use crate::port::{Position, RuleFailure, Source, StageState, StateDelta};
 use crate::progress::Progress;
@@ -477,7 +477,7 @@ impl Coordinator {
             section,
             begun,
             silent_since_ms: None,
-            doubt_us: None,
+            doubt: Doubt::default(),
         };
         self.lanes.insert(lane.clone(), status);
         if let Some(commands) = self.source_commands.get(source) {
