@@ -326,8 +326,9 @@ impl Coordinator {
             return BEFORE_TIME;
         }
         let assigned = self.lanes.values().filter(|status| status.stream == stream);
-        let awaited = self.awaited(stream).map(|(_, section)| section.resume_reached_us);
-        assigned.map(LaneStatus::certain_us).chain(awaited).min().unwrap_or(BEFORE_TIME)
+        // Before any is assigned, there may be some that no link names.
+        let Some(assigned_us) = assigned.map(LaneStatus::certain_us).min() else { return BEFORE_TIME };
+        self.awaited(stream).map(|(_, section)| section.resume_reached_us).fold(assigned_us, i64::min)
     }
 
     /// Whether a rule that is known by time can come on before the next link.
