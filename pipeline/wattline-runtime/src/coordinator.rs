@@ -593,22 +593,6 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Has the workers hand over what these watermarks make final.
-    async fn close_lanes(&mut self, first_final_us: &[i64], watermarks_us: &Arc<[i64]>) -> Result<()> {
-        if !first_final_us.iter().zip(watermarks_us.iter()).any(|(first, watermark)| first <= watermark) {
-            return Ok(());
-        }
-        let close = |reply| WorkerMessage::Close { watermarks_us: Arc::clone(watermarks_us), reply };
-        for closed in self.ask_workers(close).await? {
-            for delta in closed? {
-                // A pane is complete long before the last window that needs it is over; rows in order are out at once.
-                let is_kept = delta.final_at_us > watermarks_us[delta.state] && delta.final_at_us != END_OF_TIME;
-                self.take_delta(delta, is_kept)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Takes in what a worker reported.
     fn absorb(&mut self, report: WorkerReport, raw: &mut BTreeMap<usize, Vec<RecordBatch>>) -> Result<()> {
         if let Some(error) = report.error {

@@ -18,7 +18,8 @@
 //! # Why a successor folds the same
 //! An alert of a rule *known by events* (one row for each event, without `firing`) is named by its event. It is told at once, if whoever
 //! reads the event again admits it: not behind a record that a clock has refused, or nearly, as a later clock may accept it and its
-//! time make the event late. An idle advance does not matter: it can only have made the event later than it is for others.
+//! time make the event late; nor in a lane that no link names, which may begin at a later time then. An idle advance does not matter:
+//! it can only have made the event later than it is for others.
 //!
 //! One of a rule *known by time* (windows, stages, conditions) follows from the rows of the rule in the order of their times. Where the
 //! rows are cut into rounds does not matter: they become final in that order, rows of one time together, and these are put in order
@@ -260,13 +261,15 @@ impl Coordinator {
     }
 
     /// Whether each process admits the event that the alert is known by. Behind a record of which a later clock may say something else,
-    /// that is not so: it may move the time of its lane.
+    /// that is not so: it may move the time of its lane. Nor is it in a lane that no link names: the next process may have it begin at
+    /// a later time.
     fn is_settled(&self, record: &AlertRecord) -> bool {
         let Some(source) = &record.source else { return false };
-        let of_lane = |lane: &LaneId| *lane.topic == *source.topic && lane.partition == source.partition;
-        let mut unsettled = self.lanes.iter().filter(|(_, status)| status.doubt.unsettled.is_some());
-        !unsettled
-            .any(|(lane, status)| of_lane(lane) && status.doubt.unsettled.is_some_and(|from| from <= source.offset))
+        let is_of = |lane: &LaneId| *lane.topic == *source.topic && lane.partition == source.partition;
+        let is_settled = |status: &LaneStatus| {
+            status.committed_offset.is_some() && status.doubt.unsettled.is_none_or(|from| from > source.offset)
+        };
+        self.lanes.iter().filter(|(lane, _)| is_of(lane)).all(|(_, status)| is_settled(status))
     }
 
     /// Between two ticks: takes what the workers have, and tells the alerts that do not wait. The next tick commits them.

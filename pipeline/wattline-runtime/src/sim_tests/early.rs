@@ -70,7 +70,7 @@ fn lanes_that_come_one_by_one_make_nothing_untrue_that_was_told_early() {
         let scene = Scene { seed: 950 + case as u64, one_by_one: true, lanes: 4, records: 60, ..EARLY };
         play(scene, &format!("{scene:?}"), |life| {
             // A lane that no link names is found by the next process alone, and may have events of what was told: the first sees all.
-            let at = if life == 1 { 200 } else { 8 } + Dice::new(scene.seed + life).below(30);
+            let at = if life == 1 { 320 } else { 8 } + Dice::new(scene.seed + life).below(30);
             (life <= 3).then_some(Fault { at, kind: FaultKind::CrashBefore })
         });
     });
