@@ -7,6 +7,7 @@
 //! value arrives or the batch ends. Of the seventy columns of a wide reading a payload fills fifteen; the others are never
 //! touched, and share one array of nulls from batch to batch. Undoing a refused row is a truncation.
 
+mod validity;
 mod write;
 
 pub(crate) use write::{Zone, wrong_type};
@@ -15,12 +16,13 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array, Float32Array, Float64Array,
-    Int32Array, Int64Array, ListArray, MapArray, NullBufferBuilder, StringArray, StructArray,
-    TimestampMicrosecondArray, new_null_array,
+    Int32Array, Int64Array, ListArray, MapArray, StringArray, StructArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Fields};
 use arrow::error::ArrowError;
+
+use validity::Validity;
 
 use crate::dead_letter::Reason;
 use crate::number::Exact;
@@ -75,7 +77,7 @@ pub(crate) struct Column {
     data_type: DataType,
     /// Whether a null may stand here (matters for the items of lists and maps).
     pub(crate) nullable: bool,
-    nulls: NullBufferBuilder,
+    validity: Validity,
     spare: Option<ArrayRef>,
 }
 
@@ -96,6 +98,24 @@ impl Texts {
         self.bytes.extend_from_slice(text.as_bytes());
         self.ends.push(end);
         Ok(())
+    }
+
+    /// Appends a text that lies in `source`; `None`, and nothing appended, if the column would outgrow 32-bit offsets.
+    ///
+    /// Short texts are copied as so many bytes as fit in a register, whatever their length, and cut to it.
+    #[inline]
+    pub(crate) fn push_part(&mut self, source: &[u8], start: usize, end: usize) -> Option<()> {
+        let kept = self.bytes.len() + (end - start);
+        let last = i32::try_from(kept).ok()?;
+        match source[start..].first_chunk::<16>() {
+            Some(chunk) if end - start <= 16 => {
+                self.bytes.extend_from_slice(chunk);
+                self.bytes.truncate(kept);
+            }
+            _ => self.bytes.extend_from_slice(&source[start..end]),
+        }
+        self.ends.push(last);
+        Some(())
     }
 
     fn truncate(&mut self, len: usize) {
@@ -121,7 +141,7 @@ impl Column {
             values: Values::new(field_type),
             data_type: field_type.arrow(),
             nullable,
-            nulls: NullBufferBuilder::new(0),
+            validity: Validity::default(),
             spare: None,
         }
     }
@@ -129,7 +149,7 @@ impl Column {
     /// Number of rows so far, padding not included.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.nulls.len()
+        self.validity.len()
     }
 
     /// Pads with nulls up to `row`, so that the next value becomes that row's.
@@ -138,16 +158,14 @@ impl Column {
         let missing = row - self.len();
         if missing > 0 {
             self.values.pad(missing);
-            self.nulls.append_n_nulls(missing);
+            self.validity.append_nulls(missing);
         }
     }
 
     /// Forgets row `len` and what follows, and any half-written value.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.values.truncate(len);
-        if self.nulls.len() > len {
-            self.nulls.truncate(len);
-        }
+        self.validity.truncate(len);
     }
 
     /// Bytes of text and list items so far; the growth between two calls is what a message made of itself.
@@ -173,7 +191,7 @@ impl Column {
             return Ok(self.all_null(rows));
         }
         self.pad_to(rows);
-        let nulls = self.nulls.finish();
+        let nulls = self.validity.finish();
         Ok(match &mut self.values {
             Values::Boolean(bits) => Arc::new(BooleanArray::new(bits.finish(), nulls)),
             Values::Int32(values) => Arc::new(Int32Array::try_new(renew(values).into(), nulls)?),

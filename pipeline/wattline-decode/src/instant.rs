@@ -8,6 +8,7 @@
 //! Result: microseconds since the epoch, UTC, in the years 1 to 9999. Finer fractions are cut off, never rounded up, so
 //! an instant stays within its second.
 
+use crate::eight;
 use crate::number::Misfit;
 
 /// 0001-01-01T00:00:00Z.
@@ -175,6 +176,80 @@ fn scan_offset(zone: &[u8]) -> Option<i32> {
         b'-' => Some(-offset),
         _ => None,
     }
+}
+
+/// The date and the zone read last, as text and as what they mean: the records of a block nearly always share both.
+#[derive(Debug)]
+pub(crate) struct DayMemory {
+    date: [u8; 10],
+    second: i64,
+    zone: [u8; 6],
+    offset_min: i32,
+}
+
+impl Default for DayMemory {
+    fn default() -> Self {
+        Self { date: *b"1970-01-01", second: 0, zone: *b"+00:00", offset_min: 0 }
+    }
+}
+
+impl DayMemory {
+    /// Reads an instant written as `2026-03-02T00:00:00`, with a fraction of up to seven digits or without, and with the zone `Z` or
+    /// `+08:00`, at byte `at`; says where it ends. `None` if there is none, or one that is written in another way, or a leap second.
+    #[inline]
+    pub(crate) fn usual_instant(&mut self, bytes: &[u8], at: usize) -> Option<(Instant, usize)> {
+        let head: &[u8; 19] = bytes.get(at..)?.first_chunk()?;
+        let date: &[u8; 10] = head.first_chunk()?;
+        if head[10] != b'T' && head[10] != b' ' {
+            return None;
+        }
+        if *date != self.date {
+            self.second = scan_date(date)? * DAY_S;
+            self.date = *date;
+        }
+        let clock: &[u8; 8] = head.last_chunk()?;
+        let second_of_day = usual_clock(u64::from_le_bytes(*clock))?;
+        let mut end = at + 19;
+        let mut fraction_us = 0;
+        if bytes.get(end) == Some(&b'.') {
+            let word = eight::load(bytes, end + 1);
+            let count = eight::digits_count(word);
+            if count == 0 || count == 8 {
+                return None;
+            }
+            fraction_us = (eight::fraction_value(word, count) / 100).cast_signed();
+            end += 1 + count as usize;
+        }
+        let offset_min = if bytes.get(end) == Some(&b'Z') {
+            end += 1;
+            0
+        } else {
+            let zone: &[u8; 6] = bytes.get(end..)?.first_chunk()?;
+            if *zone != self.zone {
+                self.offset_min = scan_offset(zone).filter(|_| zone[3] == b':')?;
+                self.zone = *zone;
+            }
+            end += 6;
+            self.offset_min
+        };
+        let second = self.second + second_of_day - i64::from(offset_min) * 60;
+        let us = in_range(second * 1_000_000 + fraction_us)?;
+        Some((Instant { us, offset_min: Some(offset_min) }, end))
+    }
+}
+
+/// The second of the day that `HH:MM:SS` is; none for a leap second.
+#[inline(always)]
+fn usual_clock(word: u64) -> Option<i64> {
+    // The colons become 0 and the digits their values, if they are what they must be.
+    let values = word ^ 0x3030_3A30_303A_3030;
+    let above_nine = values.wrapping_add(0x0606_0006_0600_0606) | values;
+    if above_nine & 0xF0F0_FFF0_F0FF_F0F0 != 0 {
+        return None;
+    }
+    let two = |shift: u32| ((values >> shift) & 0xf) * 10 + ((values >> (shift + 8)) & 0xf);
+    let (hour, minute, second) = (two(0), two(24), two(48));
+    (hour < 24 && minute < 60 && second < 60).then(|| (hour * 3_600 + minute * 60 + second).cast_signed())
 }
 
 #[inline]

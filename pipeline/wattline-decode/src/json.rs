@@ -4,6 +4,18 @@
 //! between. A message to be exploded is checked as a whole first, because the fields around the array may follow it;
 //! then they are remembered by their place in the text and written into each event that does not give them itself.
 //!
+//! Two ways lead from a member to its column, and both give the same:
+//! - The *short way* is for what payloads nearly always look like. The name is guessed from the member before it, and compared
+//!   as it was written the last time, with all bytes around it ([`names`](crate::names)). The value is read eight bytes at a
+//!   time by the type of its column (`usual`): plain numbers, strings without escapes, instants whose date and zone were
+//!   those of the last one. UTF-8 is checked for many records at once (`checked`).
+//! - The *long way* is for everything else: the scanner, a hash lookup for the name, and the conversions of the column. It is
+//!   also the only one that refuses anything: where the short way does not apply, it leaves no trace.
+//!
+//! `differential` holds the short way to the long one, and both to `arrow-json`, over random schemas and records.
+//!
+//! Every value is checked, also where no rule reads its column: whether a record is a dead letter must not depend on the rules.
+//!
 //! ```text
 //!   { "head": "C7", "readings": [ {"meter_id": "M1", …}, {"meter_id": "M2", "head": "C8"} ], "ts": … }
 //!       └── around ──┐               event 0: own fields, then head=C7, ts
@@ -14,15 +26,19 @@
 //! that a message writes is bounded by [`EXPANSION_MAX`] times its size, so that a small message with long fields around
 //! many events cannot fill the memory.
 
+mod checked;
+mod usual;
 mod value;
 
 use std::sync::Arc;
 
+use checked::Checked;
 pub(crate) use value::write_cell;
-use value::{Context, Written, write_value};
+use value::{Context, Written, write_any_value};
 
 use crate::dead_letter::{Reason, Refusal};
 use crate::error::Error;
+use crate::instant::DayMemory;
 use crate::limits::Limits;
 use crate::mapping::Mapping;
 use crate::names::{Names, Target, Trail};
@@ -46,9 +62,12 @@ pub struct JsonDecoder {
 #[derive(Debug)]
 struct Reader {
     limits: Limits,
+    /// Whether names are guessed and usual values taken the short way; tests compare with and without.
+    shortcuts: bool,
     rows: Rows,
     names: Names,
     scratch: String,
+    days: DayMemory,
     /// Fields of the objects around the events and where their values start; inner objects last.
     around: Vec<(usize, usize)>,
 }
@@ -86,9 +105,11 @@ impl JsonDecoder {
         let names = Names::new(&schema, mapping);
         let reader = Reader {
             limits,
+            shortcuts: true,
             rows: Rows::new(schema, mapping, limits),
             names,
             scratch: String::new(),
+            days: DayMemory::default(),
             around: Vec::new(),
         };
         Ok(Self { reader, explodes: mapping.explode.is_some() })
@@ -96,18 +117,26 @@ impl JsonDecoder {
 
     /// Decodes a block: every event of it is a row of the batch or a dead letter.
     pub fn decode(&mut self, block: Records<'_>) -> Decoded {
+        let mut checked = Checked::new(block.bytes);
+        let mut start = 0;
         for (record, payload) in block.iter() {
-            if let Err(rejected) = self.decode_record(record, payload) {
+            let end = start + payload.len();
+            if let Err(rejected) = self.decode_record(record, payload, checked.text(start, end)) {
                 self.reader.rows.bury(refusal(rejected), record, 0);
             }
+            start = end;
         }
         self.reader.rows.finish(self.reader.names.take_unknown())
     }
 
+    /// `text` is the payload, if that is known to be text.
     #[inline]
-    fn decode_record(&mut self, record: u32, payload: &[u8]) -> Result<(), Rejected> {
+    fn decode_record(&mut self, record: u32, payload: &[u8], text: Option<&str>) -> Result<(), Rejected> {
         let limits = self.reader.limits;
-        let text = readable(payload, &limits).map_err(Rejected::Refused)?;
+        let text = match text.filter(|text| text.starts_with('{') && text.len() <= limits.record_bytes_max) {
+            Some(text) => text,
+            None => readable(payload, &limits).map_err(Rejected::Refused)?,
+        };
         let mut cursor = Cursor::new(text);
         cursor.skip_space();
         if self.explodes {
@@ -151,53 +180,112 @@ impl Reader {
     /// Reads an event, or an object inside one, from its `{` to behind its `}`; writes the fields it finds.
     fn object(&mut self, cursor: &mut Cursor<'_>, object: usize, depth: u8) -> Result<(), Malformed> {
         let depth = depth.checked_sub(1).ok_or_else(|| cursor.fault(Fault::Depth))?;
-        let mut trail = Trail::start();
-        let mut more = cursor.open(b'}');
-        while more {
-            let start = cursor.at;
-            let target = match self.names.guess(object, &mut trail, cursor) {
-                Some(target) => target,
-                None => {
-                    let name = cursor.name()?;
-                    self.names.resolve(object, &mut trail, name.resolve(&mut self.scratch))
-                }
+        let (text, mut at) = (cursor.text(), cursor.at);
+        let mut trail = self.names.start(object);
+        let mut separator = b'{';
+        loop {
+            let start = at;
+            let guess = if self.shortcuts { self.names.guess(trail, separator, text.as_bytes(), at) } else { None };
+            let target = if let Some((target, after, value)) = guess {
+                trail = after;
+                at = after_space(text.as_bytes(), value);
+                target
+            } else {
+                // Copies, so that what the short way needs can stay in registers.
+                let (mut reader, mut after) = (Cursor::at(text, at), trail);
+                let target = self.name(&mut reader, object, &mut after, separator)?;
+                (at, trail) = (reader.at, after);
+                let Some(target) = target else {
+                    cursor.at = at;
+                    return Ok(());
+                };
+                target
             };
-            match target {
-                Target::Field(field) => self.field(cursor, field, depth)?,
-                Target::Object(inside) if cursor.peek() == Some(b'{') => self.object(cursor, inside, depth)?,
-                Target::Object(_) => {
-                    let mut name = cursor.clone();
-                    name.at = start;
-                    self.no_object(cursor, name.name()?.raw, depth)?;
-                }
-                Target::Events | Target::Ignored | Target::Unknown(_) => cursor.skip_value(depth)?,
-            }
-            more = cursor.next_member(b'}')?;
+            separator = b',';
+            at = match target {
+                Target::Field(field) => self.field(text, at, field, depth)?,
+                _ => self.no_field(Cursor::at(text, at), target, start, depth)?,
+            };
         }
-        Ok(())
     }
 
-    #[inline]
-    fn field(&mut self, cursor: &mut Cursor<'_>, field: usize, depth: u8) -> Result<(), Malformed> {
+    /// Reads the value of a member that is no field; returns where it ends. `start` is where the comma or brace before it is.
+    fn no_field(
+        &mut self,
+        mut cursor: Cursor<'_>,
+        target: Target,
+        start: usize,
+        depth: u8,
+    ) -> Result<usize, Malformed> {
+        match target {
+            Target::Object(inside) if cursor.peek() == Some(b'{') => self.object(&mut cursor, inside, depth)?,
+            Target::Object(_) => self.no_object(&mut cursor, start, depth)?,
+            Target::Field(_) | Target::Events | Target::Ignored | Target::Unknown(_) => cursor.skip_value(depth)?,
+        }
+        Ok(cursor.at)
+    }
+
+    /// Reads what separates two members, and the name of the second, up to its value; `None` if the object ends instead.
+    fn name(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        object: usize,
+        trail: &mut Trail,
+        separator: u8,
+    ) -> Result<Option<Target>, Malformed> {
+        let is_tight = cursor.peek() == Some(separator);
+        let start = cursor.at + 1;
+        let more = if separator == b'{' { cursor.open(b'}') } else { cursor.next_member(b'}')? };
+        if !more {
+            return Ok(None);
+        }
+        let name = cursor.name()?;
+        let written = if is_tight { cursor.since(start).as_bytes() } else { &[] };
+        Ok(Some(self.names.resolve(object, trail, name.resolve(&mut self.scratch), written)))
+    }
+
+    /// Reads the value of a field; returns where it ends.
+    #[inline(always)]
+    fn field(&mut self, text: &str, at: usize, field: usize, depth: u8) -> Result<usize, Malformed> {
         if self.rows.is_refused() {
-            return cursor.skip_value(depth);
+            return skipped(text, at, depth);
         }
         let Some((column, treatment)) = self.rows.claim(field) else {
-            return cursor.skip_value(depth);
+            return skipped(text, at, depth);
         };
-        let mut context = Context { limits: &self.limits, scratch: &mut self.scratch, depth };
+        if self.shortcuts
+            && let Some((zone, end)) = column.write_usual(text.as_bytes(), at, treatment, &mut self.days)
+        {
+            self.rows.note_zone(field, zone);
+            return Ok(end);
+        }
+        self.any_value(Cursor::at(text, at), field, depth)
+    }
+
+    /// The value of a field that has been claimed, in whatever way it is written.
+    fn any_value(&mut self, mut cursor: Cursor<'_>, field: usize, depth: u8) -> Result<usize, Malformed> {
+        let (column, treatment) = self.rows.claimed(field);
+        let days = self.shortcuts.then_some(&mut self.days);
+        let mut context = Context { limits: &self.limits, scratch: &mut self.scratch, days, depth };
         let start = cursor.at;
-        match write_value(cursor, column, treatment, &mut context)? {
+        match write_any_value(&mut cursor, column, treatment, &mut context)? {
             Ok(Written::Value(zone)) => self.rows.note_zone(field, zone),
             Ok(Written::Null) => {}
             Err(unfit) => self.rows.refuse_value(field, unfit, cursor.since(start)),
         }
-        Ok(())
+        Ok(cursor.at)
     }
 
     /// Where the mapping reaches into an object there is none: null is no fields, anything else a wrong type.
-    fn no_object(&mut self, cursor: &mut Cursor<'_>, name: &str, depth: u8) -> Result<(), Malformed> {
+    /// `start` is where its comma or brace is.
+    fn no_object(&mut self, cursor: &mut Cursor<'_>, start: usize, depth: u8) -> Result<(), Malformed> {
         if cursor.peek() != Some(b'n') {
+            let mut before = cursor.clone();
+            before.at = start;
+            before.skip_space();
+            before.at += 1;
+            before.skip_space();
+            let name = before.name()?.raw;
             let detail = format!("`{name}` is not an object, and the mapping reaches into it");
             self.rows.refuse(Refusal::new(Reason::WrongType, detail));
         }
@@ -252,11 +340,11 @@ impl Reader {
         before: usize,
         events: &mut Option<usize>,
     ) -> Result<(), Rejected> {
-        let mut trail = Trail::start();
+        let mut trail = self.names.start(object);
         let mut more = cursor.open(b'}');
         while more {
             let name = cursor.name()?;
-            let target = self.names.resolve(object, &mut trail, name.resolve(&mut self.scratch));
+            let target = self.names.resolve(object, &mut trail, name.resolve(&mut self.scratch), b"");
             let start = cursor.at;
             match target {
                 Target::Object(inside) if cursor.peek() == Some(b'{') => self.gather(cursor, inside, before, events)?,
@@ -291,7 +379,7 @@ impl Reader {
         for at in (0..self.around.len()).rev() {
             let (field, start) = self.around[at];
             if !self.rows.is_seen(field) {
-                self.field(&mut Cursor::at(message.text, start), field, u8::MAX)?;
+                self.field(message.text, start, field, u8::MAX)?;
             }
         }
         self.rows.end(message.record, index);
@@ -334,6 +422,22 @@ pub(crate) fn readable<'a>(payload: &'a [u8], limits: &Limits) -> Result<&'a str
         .map_err(|error| Refusal::new(Reason::InvalidUtf8, format!("byte {} is not UTF-8", error.valid_up_to())))
 }
 
+/// Where the value at `at` ends, which nobody wants.
+fn skipped(text: &str, at: usize, depth: u8) -> Result<usize, Malformed> {
+    let mut cursor = Cursor::at(text, at);
+    cursor.skip_value(depth)?;
+    Ok(cursor.at)
+}
+
+/// Where, from `at` on, something else than white space stands.
+#[inline(always)]
+fn after_space(bytes: &[u8], mut at: usize) -> usize {
+    while matches!(bytes.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+        at += 1;
+    }
+    at
+}
+
 fn refusal(rejected: Rejected) -> Refusal {
     match rejected {
         Rejected::Refused(refusal) => refusal,
@@ -357,5 +461,7 @@ fn occurs_twice(name: &str) -> Rejected {
     Rejected::Refused(Refusal::new(Reason::DuplicateField, format!("`{name}` occurs twice around the events")))
 }
 
+#[cfg(test)]
+mod differential;
 #[cfg(test)]
 mod tests;

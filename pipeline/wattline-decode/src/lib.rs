@@ -15,6 +15,7 @@ mod column;
 mod columns;
 mod csv;
 mod dead_letter;
+mod eight;
 mod error;
 mod instant;
 mod json;

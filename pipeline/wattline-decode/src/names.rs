@@ -1,9 +1,10 @@
 //! From the name of a JSON member to what becomes of it, in about a nanosecond.
 //!
-//! Payloads of one stream nearly always name their members in the same order, so each name remembers which one followed
-//! it last time, and the guess is one comparison of bytes, with the quotes and the colon around the name: names are more
-//! than half of a typical payload, and a right guess does not even scan them. A wrong guess costs a hash lookup and
-//! corrects itself, also when members are now there and now not. Guesses never change a result.
+//! Payloads of one stream nearly always name their members in the same order, and write them in the same way. So each name
+//! remembers which one followed it last time, and how it was written: all bytes between the comma before it and its value,
+//! spaces, quotes and colon included. The guess is then one comparison of bytes: names are more than half of a typical payload,
+//! and a right guess does not even scan them. A wrong guess costs a hash lookup and corrects itself, also when members are now
+//! there and now not. Guesses never change a result: what is compared has been read as that name before, byte for byte.
 //!
 //! Unknown names are counted, but no sender can make the memory grow: after [`UNKNOWN_NAMES_MAX`] distinct ones the rest
 //! are counted together under [`OTHER_NAMES`].
@@ -14,15 +15,18 @@ use hashbrown::HashMap;
 
 use crate::dead_letter::excerpt;
 use crate::mapping::Mapping;
-use crate::scan::Cursor;
 use crate::schema::StreamSchema;
 
 /// Distinct unknown names counted by name.
 const UNKNOWN_NAMES_MAX: usize = 256;
 /// Under this all further unknown names are counted.
 const OTHER_NAMES: &str = "(others)";
-/// No guess yet; never a valid index.
-const NO_GUESS: u32 = u32::MAX;
+/// The member that stands for "no guess yet": no name is written like it.
+const NOBODY: u32 = 0;
+/// Bytes that are compared at once.
+const CHUNK: usize = 32;
+/// Longer ways of writing a name are not remembered.
+const WRITTEN_BYTES_MAX: usize = 256;
 
 /// What becomes of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,17 +47,12 @@ pub(crate) enum Target {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Trail(u32);
 
-impl Trail {
-    /// Before the first member.
-    pub(crate) const fn start() -> Self {
-        Self(NO_GUESS)
-    }
-}
-
 /// All names that payloads of a stream may use, and those they did use.
 #[derive(Debug)]
 pub(crate) struct Names {
     objects: Vec<ObjectNames>,
+    /// Those of all objects; [`NOBODY`] is the first.
+    members: Vec<MemberName>,
     /// The object at each level of the explode path; the last one is the event.
     roots: Vec<usize>,
     unknown: Vec<(String, u64)>,
@@ -63,24 +62,77 @@ pub(crate) struct Names {
 struct ObjectNames {
     /// Dotted path of the object, with a dot at its end unless it is a root.
     path: String,
-    members: Vec<MemberName>,
     index: HashMap<Box<str>, u32>,
-    first: u32,
+    /// A member that stands before the first one.
+    head: u32,
 }
 
 #[derive(Debug)]
 struct MemberName {
     name: Box<str>,
-    /// The name as it stands before its value, `"name":`; empty if the name cannot be written without escapes.
-    written: Box<str>,
+    written: Written,
     target: Target,
     next: u32,
+}
+
+impl MemberName {
+    fn new(name: &str, target: Target) -> Self {
+        Self { name: name.into(), written: Written::default(), target, next: NOBODY }
+    }
+}
+
+/// How a name was last written: what stood between the comma (or brace) before it and its value. Empty if not yet known.
+#[derive(Debug)]
+struct Written {
+    text: Vec<u8>,
+    /// The beginning of the text, …
+    chunk: [u8; CHUNK],
+    /// … and which bits of it count.
+    mask: [u8; CHUNK],
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        // A byte that is nowhere in UTF-8.
+        Self { text: Vec::new(), chunk: [0xff; CHUNK], mask: [0xff; CHUNK] }
+    }
+}
+
+impl Written {
+    fn learn(&mut self, text: &[u8]) {
+        if text.is_empty() || text.len() > WRITTEN_BYTES_MAX || self.text == text {
+            return;
+        }
+        self.text.clear();
+        self.text.extend_from_slice(text);
+        let known = text.len().min(CHUNK);
+        (self.chunk, self.mask) = ([0; CHUNK], [0; CHUNK]);
+        self.chunk[..known].copy_from_slice(&text[..known]);
+        self.mask[..known].fill(0xff);
+    }
+
+    /// How long the text is if `bytes` begin with it.
+    #[inline(always)]
+    fn match_length(&self, bytes: &[u8]) -> Option<usize> {
+        let length = self.text.len();
+        let Some(chunk) = bytes.first_chunk::<CHUNK>() else {
+            return (length > 0 && bytes.starts_with(&self.text)).then_some(length);
+        };
+        let bytes_and_masks = chunk.iter().zip(&self.chunk).zip(&self.mask);
+        let differences = bytes_and_masks.fold(0, |found, ((byte, known), mask)| found | ((byte ^ known) & mask));
+        (differences == 0 && (length <= CHUNK || bytes.starts_with(&self.text))).then_some(length)
+    }
 }
 
 impl Names {
     /// The names of a stream under its mapping.
     pub(crate) fn new(schema: &StreamSchema, mapping: &Mapping) -> Self {
-        let mut names = Self { objects: Vec::new(), roots: Vec::new(), unknown: vec![(OTHER_NAMES.to_owned(), 0)] };
+        let mut names = Self {
+            objects: Vec::new(),
+            members: vec![MemberName::new("", Target::Ignored)],
+            roots: Vec::new(),
+            unknown: vec![(OTHER_NAMES.to_owned(), 0)],
+        };
         let explode = mapping.explode_path().unwrap_or_default();
         for level in 0..=explode.len() {
             let root = names.add_object(String::new());
@@ -110,33 +162,47 @@ impl Names {
         self.roots[level]
     }
 
-    /// What becomes of the member at the cursor, if it is the one that is guessed: then the cursor is moved to its value.
+    /// Before the first member of an object.
     #[inline]
-    pub(crate) fn guess(&mut self, object: usize, trail: &mut Trail, cursor: &mut Cursor<'_>) -> Option<Target> {
-        let names = &self.objects[object];
-        let guess = names.members.get(trail.0 as usize).map_or(names.first, |member| member.next);
-        let member = names.members.get(guess as usize)?;
-        if !cursor.eat_text(&member.written) {
+    pub(crate) fn start(&self, object: usize) -> Trail {
+        Trail(self.objects[object].head)
+    }
+
+    /// What becomes of the member after the brace or comma at `at`, if it is the one that is guessed, and written as it was the
+    /// last time; also how the trail goes on, and where the value is, or white space before it.
+    #[inline(always)]
+    pub(crate) fn guess(
+        &mut self,
+        trail: Trail,
+        separator: u8,
+        bytes: &[u8],
+        at: usize,
+    ) -> Option<(Target, Trail, usize)> {
+        let guess = self.members[trail.0 as usize].next;
+        let member = &self.members[guess as usize];
+        let (first, rest) = bytes.get(at..)?.split_first()?;
+        if *first != separator {
             return None;
         }
-        trail.0 = guess;
+        let length = member.written.match_length(rest)?;
         if let Target::Unknown(slot) = member.target {
             self.unknown[slot].1 += 1;
         }
-        Some(member.target)
+        Some((member.target, Trail(guess), at + 1 + length))
     }
 
-    /// What becomes of the member that follows `trail` in an object. An unknown one is counted.
+    /// What becomes of the member that follows `trail` in an object. An unknown one is counted. `written` is what stood
+    /// between the comma before the name and its value, or empty if that is not worth remembering.
     #[inline]
-    pub(crate) fn resolve(&mut self, object: usize, trail: &mut Trail, name: &str) -> Target {
-        let names = &self.objects[object];
-        let guess = names.members.get(trail.0 as usize).map_or(names.first, |member| member.next);
-        let target = match names.members.get(guess as usize) {
-            Some(member) if *member.name == *name => {
+    pub(crate) fn resolve(&mut self, object: usize, trail: &mut Trail, name: &str, written: &[u8]) -> Target {
+        let guess = self.members[trail.0 as usize].next;
+        let target = match &mut self.members[guess as usize] {
+            member if guess != NOBODY && *member.name == *name => {
                 trail.0 = guess;
+                member.written.learn(written);
                 member.target
             }
-            _ => self.look_up(object, trail, name),
+            _ => self.look_up(object, trail, name, written),
         };
         if let Target::Unknown(slot) = target {
             self.unknown[slot].1 += 1;
@@ -150,18 +216,16 @@ impl Names {
         counted.map(|(name, count)| (name.clone(), std::mem::take(count))).collect()
     }
 
-    fn look_up(&mut self, object: usize, trail: &mut Trail, name: &str) -> Target {
+    fn look_up(&mut self, object: usize, trail: &mut Trail, name: &str, written: &[u8]) -> Target {
         let known = self.objects[object].index.get(name).copied();
         let Some(found) = known.or_else(|| self.learn_unknown(object, name)) else {
             return Target::Unknown(0);
         };
-        let names = &mut self.objects[object];
-        match names.members.get_mut(trail.0 as usize) {
-            Some(previous) => previous.next = found,
-            None => names.first = found,
-        }
+        self.members[trail.0 as usize].next = found;
         trail.0 = found;
-        names.members[found as usize].target
+        let member = &mut self.members[found as usize];
+        member.written.learn(written);
+        member.target
     }
 
     fn learn_unknown(&mut self, object: usize, name: &str) -> Option<u32> {
@@ -190,7 +254,7 @@ impl Names {
         let mut object = root;
         let mut rest = path;
         while let Some((name, inner)) = rest.split_once('.') {
-            let known = self.objects[object].index.get(name).map(|at| &self.objects[object].members[*at as usize]);
+            let known = self.objects[object].index.get(name).map(|at| &self.members[*at as usize]);
             object = match known.map(|member| member.target) {
                 Some(Target::Object(inside)) => inside,
                 _ => {
@@ -206,21 +270,24 @@ impl Names {
     }
 
     fn add_object(&mut self, path: String) -> usize {
-        self.objects.push(ObjectNames { path, members: Vec::new(), index: HashMap::new(), first: NO_GUESS });
+        let head = self.add_member("", Target::Ignored);
+        self.objects.push(ObjectNames { path, index: HashMap::new(), head });
         self.objects.len() - 1
     }
 
     fn insert(&mut self, object: usize, name: &str, target: Target) {
-        let names = &mut self.objects[object];
-        if let Some(at) = names.index.get(name) {
-            names.members[*at as usize].target = target;
+        if let Some(at) = self.objects[object].index.get(name) {
+            self.members[*at as usize].target = target;
             return;
         }
-        let at = u32::try_from(names.members.len()).unwrap_or(NO_GUESS);
-        let plain = !name.contains(|c: char| c == '"' || c == '\\' || c.is_ascii_control());
-        let written = if plain { format!("\"{name}\":") } else { String::new() };
-        names.members.push(MemberName { name: name.into(), written: written.into(), target, next: NO_GUESS });
-        names.index.insert(name.into(), at);
+        let at = self.add_member(name, target);
+        self.objects[object].index.insert(name.into(), at);
+    }
+
+    fn add_member(&mut self, name: &str, target: Target) -> u32 {
+        self.members.push(MemberName::new(name, target));
+        u32::try_from(self.members.len() - 1)
+            .expect("names are bounded by the schema, the mapping and the unknown ones")
     }
 }
 
@@ -234,26 +301,35 @@ mod tests {
         (schema, names)
     }
 
+    fn resolve_in(names: &mut Names, object: usize, name: &str) -> Target {
+        let mut trail = names.start(object);
+        names.resolve(object, &mut trail, name, b"")
+    }
+
+    fn resolve_first(names: &mut Names, level: usize, name: &str) -> Target {
+        resolve_in(names, names.root(level), name)
+    }
+
     #[test]
     fn any_order_gives_the_same_targets() {
         let (schema, mut names) = names("rename = { v_a = 'u_a_v', 'head.id' = 'meter_id' }\nignore = ['debug']");
         let field = |name| Target::Field(schema.index_of(name).unwrap());
         for order in [["ts", "v_a", "u_a_v", "debug"], ["u_a_v", "debug", "v_a", "ts"], ["ts", "ts", "ts", "v_a"]] {
             for _ in 0..3 {
-                let mut trail = Trail::start();
+                let mut trail = names.start(names.root(0));
                 for name in order {
                     let want = match name {
                         "debug" => Target::Ignored,
                         "v_a" => field("u_a_v"),
                         other => field(other),
                     };
-                    assert_eq!(names.resolve(names.root(0), &mut trail, name), want);
+                    assert_eq!(names.resolve(names.root(0), &mut trail, name, b""), want);
                 }
             }
         }
-        let Target::Object(head) = names.resolve(names.root(0), &mut Trail::start(), "head") else { panic!() };
-        assert_eq!(names.resolve(head, &mut Trail::start(), "id"), field("meter_id"));
-        assert!(matches!(names.resolve(head, &mut Trail::start(), "x"), Target::Unknown(_)));
+        let Target::Object(head) = resolve_first(&mut names, 0, "head") else { panic!() };
+        assert_eq!(resolve_in(&mut names, head, "id"), field("meter_id"));
+        assert!(matches!(resolve_in(&mut names, head, "x"), Target::Unknown(_)));
         assert_eq!(names.take_unknown(), BTreeMap::from([("head.x".to_owned(), 1)]));
         assert_eq!(names.take_unknown(), BTreeMap::new());
     }
@@ -264,16 +340,16 @@ mod tests {
             names("explode = 'readings'\nrename = { id = 'meter_id', 'readings.id' = 'reading_id' }");
         let field = |name| Target::Field(schema.index_of(name).unwrap());
         assert_eq!(names.levels(), 1);
-        assert_eq!(names.resolve(names.root(0), &mut Trail::start(), "id"), field("meter_id"));
-        assert_eq!(names.resolve(names.root(0), &mut Trail::start(), "readings"), Target::Events);
-        assert_eq!(names.resolve(names.root(1), &mut Trail::start(), "id"), field("reading_id"));
+        assert_eq!(resolve_first(&mut names, 0, "id"), field("meter_id"));
+        assert_eq!(resolve_first(&mut names, 0, "readings"), Target::Events);
+        assert_eq!(resolve_first(&mut names, 1, "id"), field("reading_id"));
     }
 
     #[test]
     fn unknown_names_are_bounded() {
         let (_, mut names) = names("");
         for k in 0..1_000 {
-            names.resolve(names.root(0), &mut Trail::start(), &format!("x{k}"));
+            resolve_first(&mut names, 0, &format!("x{k}"));
         }
         let counts = names.take_unknown();
         assert_eq!(counts.len(), UNKNOWN_NAMES_MAX + 1);

@@ -5,6 +5,8 @@
 //! `12.5` is refused. A float is made last, correctly rounded: from the parts where one division is exact
 //! (Clinger's fast path), from the text otherwise.
 
+use crate::eight::{self, POW10_U64};
+
 /// 10^k for every k that an `i128` can hold.
 const POW10: [i128; 39] = {
     let mut table = [1_i128; 39];
@@ -27,6 +29,8 @@ const POW10_F32: [f32; 11] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 
 
 /// Digits that always fit in a `u64`.
 const SIGNIFICANT_DIGITS_MAX: u32 = 19;
+/// Digits of a [`Plain`] number: so few that they fit in an `i64` with either sign.
+const PLAIN_DIGITS_MAX: usize = 18;
 /// Beyond this every written exponent means "out of range" or zero; keeps the arithmetic on exponents small.
 const EXPONENT_MAX: i32 = 100_000;
 
@@ -58,6 +62,15 @@ pub(crate) struct Exact {
     pub(crate) digits: i128,
     /// Power of ten.
     pub(crate) exponent: i32,
+}
+
+/// A number of at most 18 digits without exponent, as nearly all are written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plain {
+    negative: bool,
+    digits: u64,
+    /// How many of the digits stand behind the point.
+    scale: u32,
 }
 
 /// How strictly a number is read.
@@ -180,6 +193,98 @@ impl<'a> Number<'a> {
     }
 }
 
+impl Plain {
+    /// Reads the number at byte `at` by the grammar of JSON and says where it ends; `None` if none starts there, or one of another
+    /// kind.
+    #[inline(always)]
+    pub(crate) fn scan(bytes: &[u8], at: usize) -> Option<(Self, usize)> {
+        let negative = bytes.get(at) == Some(&b'-');
+        let start = at + usize::from(negative);
+        let word = eight::load(bytes, start);
+        let whole = eight::digits_count(word);
+        if whole == 0 || whole == 8 {
+            return Self::scan_long(bytes, start, negative);
+        }
+        if whole > 1 && word as u8 == b'0' {
+            return None;
+        }
+        let mut end = start + whole as usize;
+        let (mut digits, mut scale) = (eight::last_of_eight(word, whole), 0);
+        if bytes.get(end) == Some(&b'.') {
+            let word = eight::load(bytes, end + 1);
+            scale = eight::digits_count(word);
+            if scale == 0 || whole + scale > 8 {
+                return Self::scan_long(bytes, start, negative);
+            }
+            // Both sides of the point as one row of eight digits.
+            digits = digits >> (scale * 8) | eight::last_of_eight(word, scale);
+            end += 1 + scale as usize;
+        }
+        if matches!(bytes.get(end), Some(b'e' | b'E')) {
+            return None;
+        }
+        Some((Self { negative, digits: eight::number(digits), scale }, end))
+    }
+
+    /// The same for more than eight digits; `start` is behind the sign.
+    fn scan_long(bytes: &[u8], start: usize, negative: bool) -> Option<(Self, usize)> {
+        let (whole, end) = eight::digits(bytes, start)?;
+        let whole_digits = end - start;
+        if whole_digits > 1 && bytes[start] == b'0' {
+            return None;
+        }
+        let (mut digits, mut scale, mut stop) = (whole, 0, end);
+        if bytes.get(end) == Some(&b'.') {
+            let (fraction, fraction_end) = eight::digits(bytes, end + 1)?;
+            let fraction_digits = fraction_end - (end + 1);
+            if whole_digits + fraction_digits > PLAIN_DIGITS_MAX {
+                return None;
+            }
+            digits = whole * POW10_U64[fraction_digits] + fraction;
+            scale = fraction_digits as u32;
+            stop = fraction_end;
+        }
+        let is_plain = !matches!(bytes.get(stop), Some(b'e' | b'E'));
+        is_plain.then_some((Self { negative, digits, scale }, stop))
+    }
+
+    /// The nearest `f64`, where one division gives it.
+    #[inline(always)]
+    pub(crate) fn to_f64(self) -> Option<f64> {
+        if self.digits > 1 << 53 {
+            return None;
+        }
+        let magnitude = self.digits as f64 / POW10_F64[self.scale as usize];
+        Some(if self.negative { -magnitude } else { magnitude })
+    }
+
+    /// The nearest `f32`, where one division gives it.
+    #[inline(always)]
+    pub(crate) fn to_f32(self) -> Option<f32> {
+        let power = POW10_F32.get(self.scale as usize)?;
+        if self.digits > 1 << 24 {
+            return None;
+        }
+        let magnitude = self.digits as f32 / power;
+        Some(if self.negative { -magnitude } else { magnitude })
+    }
+
+    /// The integer, if there is no point.
+    #[inline(always)]
+    pub(crate) fn to_i64(self) -> Option<i64> {
+        let value = i64::try_from(self.digits).ok()?;
+        (self.scale == 0).then_some(if self.negative { -value } else { value })
+    }
+
+    /// The value in units of 10^-scale, if it has no digits beyond that.
+    #[inline(always)]
+    pub(crate) fn to_decimal(self, scale: i8) -> Option<i128> {
+        let power = u32::try_from(scale).ok()?.checked_sub(self.scale)?;
+        let value = i128::from(self.digits.checked_mul(*POW10_U64.get(power as usize)?)?);
+        Some(if self.negative { -value } else { value })
+    }
+}
+
 impl Exact {
     /// An integer.
     pub(crate) fn integer(value: i128) -> Self {
@@ -220,6 +325,12 @@ impl Exact {
 
     /// The nearest `f64`.
     pub(crate) fn to_f64(self) -> Result<f64, Misfit> {
+        let power = self.exponent.unsigned_abs() as usize;
+        if self.digits.unsigned_abs() <= 1 << 53 && power < POW10_F64.len() {
+            // Clinger's fast path, as for a number in text.
+            let digits = self.digits as f64;
+            return Ok(if self.exponent < 0 { digits / POW10_F64[power] } else { digits * POW10_F64[power] });
+        }
         let text = self.to_text();
         Number::scan(&text, 0, Grammar::Json).ok_or(Misfit::Overflow)?.0.to_f64()
     }

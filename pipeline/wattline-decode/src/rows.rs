@@ -37,23 +37,28 @@ pub struct Decoded {
 #[derive(Debug)]
 pub(crate) struct Rows {
     schema: Arc<StreamSchema>,
-    columns: Vec<Column>,
-    treatments: Vec<Treatment>,
+    slots: Vec<Slot>,
     shifts: Shifts,
     constants: Vec<(usize, Constant)>,
     required: Vec<usize>,
     /// Where the zone of the event time goes.
     tz_offset: Option<usize>,
     limits: Limits,
-    /// Per field, the stamp of the row that last mentioned it.
-    seen: Vec<u64>,
     stamp: u64,
-    touched: Vec<usize>,
     zone: Option<i32>,
     refusal: Option<Refusal>,
     record: Vec<u32>,
     index: Vec<i32>,
     dead_letters: Vec<DeadLetter>,
+}
+
+/// What belongs to one field.
+#[derive(Debug)]
+struct Slot {
+    column: Column,
+    treatment: Treatment,
+    /// The stamp of the row that last mentioned it.
+    seen: u64,
 }
 
 /// A place to come back to.
@@ -76,16 +81,20 @@ impl Rows {
             .filter_map(|(name, constant)| Some((schema.index_of(name)?, constant.clone())))
             .collect();
         Self {
-            columns: fields.iter().map(|field| Column::new(&field.field_type, !field.required)).collect(),
-            treatments: fields.iter().map(|field| mapping.treatment(&field.name)).collect(),
+            slots: fields
+                .iter()
+                .map(|field| Slot {
+                    column: Column::new(&field.field_type, !field.required),
+                    treatment: mapping.treatment(&field.name),
+                    seen: 0,
+                })
+                .collect(),
             shifts: Shifts::new(mapping, &schema),
             constants,
             required: (0..fields.len()).filter(|index| fields[*index].required).collect(),
             tz_offset,
             limits,
-            seen: vec![0; fields.len()],
             stamp: 0,
-            touched: Vec::with_capacity(fields.len()),
             zone: None,
             refusal: None,
             record: Vec::new(),
@@ -104,7 +113,6 @@ impl Rows {
     #[inline]
     pub(crate) fn begin(&mut self) {
         self.stamp += 1;
-        self.touched.clear();
         self.zone = None;
         self.refusal = None;
     }
@@ -118,22 +126,32 @@ impl Rows {
     /// Whether the row has mentioned the field.
     #[inline]
     pub(crate) fn is_seen(&self, field: usize) -> bool {
-        self.seen[field] == self.stamp
+        self.slots[field].seen == self.stamp
     }
 
     /// Makes the column of a field ready for this row's value. `None` refuses the row: the field has been given before.
     #[inline]
     pub(crate) fn claim(&mut self, field: usize) -> Option<(&mut Column, &Treatment)> {
-        if self.is_seen(field) {
-            let detail = format!("`{}` occurs twice", self.schema.fields[field].name);
-            self.refuse(Refusal::new(Reason::DuplicateField, detail));
+        if self.slots[field].seen == self.stamp {
+            self.refuse_second(field);
             return None;
         }
-        self.seen[field] = self.stamp;
-        self.touched.push(field);
-        let column = &mut self.columns[field];
-        column.pad_to(self.record.len());
-        Some((column, &self.treatments[field]))
+        let slot = &mut self.slots[field];
+        slot.seen = self.stamp;
+        slot.column.pad_to(self.record.len());
+        Some((&mut slot.column, &slot.treatment))
+    }
+
+    #[cold]
+    fn refuse_second(&mut self, field: usize) {
+        let detail = format!("`{}` occurs twice", self.schema.fields[field].name);
+        self.refuse(Refusal::new(Reason::DuplicateField, detail));
+    }
+
+    /// The column of a field that has been claimed.
+    pub(crate) fn claimed(&mut self, field: usize) -> (&mut Column, &Treatment) {
+        let slot = &mut self.slots[field];
+        (&mut slot.column, &slot.treatment)
     }
 
     /// Takes note of the zone in which an instant was written.
@@ -188,18 +206,15 @@ impl Rows {
 
     /// Forgets all rows and dead letters since a mark.
     pub(crate) fn rewind(&mut self, mark: Mark) {
-        for column in &mut self.columns {
-            column.truncate(mark.rows);
-        }
         self.record.truncate(mark.rows);
         self.index.truncate(mark.rows);
         self.dead_letters.truncate(mark.dead_letters);
-        self.touched.clear();
+        self.undo();
     }
 
     /// Bytes of text and lists in the batch so far.
     pub(crate) fn text_bytes(&self) -> usize {
-        self.columns.iter().map(Column::text_bytes).sum()
+        self.slots.iter().map(|slot| slot.column.text_bytes()).sum()
     }
 
     /// Ends the batch and begins the next.
@@ -208,7 +223,7 @@ impl Rows {
     /// If the columns do not fit the schema they were made from, which is a bug of this crate.
     pub(crate) fn finish(&mut self, unknown_fields: BTreeMap<String, u64>) -> Decoded {
         let rows = self.record.len();
-        let columns: Result<Vec<_>, _> = self.columns.iter_mut().map(|column| column.finish(rows)).collect();
+        let columns: Result<Vec<_>, _> = self.slots.iter_mut().map(|slot| slot.column.finish(rows)).collect();
         let batch = columns
             .and_then(|columns| RecordBatch::try_new(Arc::clone(&self.schema.arrow), columns))
             .and_then(|batch| self.shifts.apply(batch))
@@ -226,27 +241,25 @@ impl Rows {
         let row = self.record.len();
         for at in 0..self.constants.len() {
             let field = self.constants[at].0;
-            if self.columns[field].len() <= row {
-                self.touched.push(field);
-                self.columns[field].pad_to(row);
-                if let Err(unfit) = self.constants[at].1.write(&mut self.columns[field], &self.limits) {
+            if self.slots[field].column.len() <= row {
+                self.slots[field].column.pad_to(row);
+                if let Err(unfit) = self.constants[at].1.write(&mut self.slots[field].column, &self.limits) {
                     self.refuse_value(field, unfit, "the constant");
                 }
             }
         }
         if let (Some(field), Some(offset_min)) = (self.tz_offset, self.zone)
-            && self.columns[field].len() <= row
+            && self.slots[field].column.len() <= row
         {
-            self.touched.push(field);
-            self.columns[field].pad_to(row);
+            self.slots[field].column.pad_to(row);
             let exact = crate::number::Exact::integer(i128::from(offset_min));
-            if let Err(unfit) = self.columns[field].write_exact(exact, &Treatment::default()) {
+            if let Err(unfit) = self.slots[field].column.write_exact(exact, &Treatment::default()) {
                 self.refuse_value(field, unfit, "the zone");
             }
         }
         for at in 0..self.required.len() {
             let field = self.required[at];
-            if self.columns[field].len() <= row {
+            if self.slots[field].column.len() <= row {
                 let state = if self.is_seen(field) { "null" } else { "absent" };
                 let detail = format!("`{}` is {state} and every event must have it", self.schema.fields[field].name);
                 self.refuse(Refusal::new(Reason::MissingField, detail));
@@ -254,10 +267,11 @@ impl Rows {
         }
     }
 
+    /// Forgets what the row under construction has written.
     fn undo(&mut self) {
         let row = self.record.len();
-        for field in self.touched.drain(..) {
-            self.columns[field].truncate(row);
+        for slot in &mut self.slots {
+            slot.column.truncate(row);
         }
     }
 }

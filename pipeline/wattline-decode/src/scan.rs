@@ -7,6 +7,7 @@
 //! The input is valid UTF-8 before it gets here. Escapes are checked when a string is scanned, so that resolving
 //! them later cannot fail. Nesting is bounded by the caller's limit; the only recursion is one frame per level.
 
+use crate::eight;
 use crate::number::{Grammar, Number};
 
 /// Why a text is not JSON, and where.
@@ -96,6 +97,12 @@ impl<'a> Cursor<'a> {
         &self.text[start..self.at]
     }
 
+    /// The whole text.
+    #[inline]
+    pub(crate) fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// The next byte.
     #[inline]
     pub(crate) fn peek(&self) -> Option<u8> {
@@ -121,17 +128,6 @@ impl<'a> Cursor<'a> {
     pub(crate) fn eat(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
-        found
-    }
-
-    /// Moves past `text` and the white space after it if that comes next; never if it is empty.
-    #[inline]
-    pub(crate) fn eat_text(&mut self, text: &str) -> bool {
-        let found = !text.is_empty() && self.text.as_bytes()[self.at..].starts_with(text.as_bytes());
-        if found {
-            self.at += text.len();
-            self.skip_space();
-        }
         found
     }
 
@@ -187,6 +183,7 @@ impl<'a> Cursor<'a> {
         let start = self.at;
         let mut escaped = false;
         loop {
+            self.at = eight::string_end(bytes, self.at);
             match bytes.get(self.at) {
                 Some(b'"') => {
                     let raw = &self.text[start..self.at];
@@ -197,8 +194,7 @@ impl<'a> Cursor<'a> {
                     escaped = true;
                     self.escape()?;
                 }
-                Some(0..=0x1f) => return Err(self.fault(Fault::Control)),
-                Some(_) => self.at += 1,
+                Some(_) => return Err(self.fault(Fault::Control)),
                 None => return Err(self.fault(Fault::End)),
             }
         }

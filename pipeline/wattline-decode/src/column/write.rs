@@ -38,7 +38,7 @@ impl Column {
                 return self.write_number(number, treatment).map(|()| None);
             }
         }
-        self.nulls.append_non_null();
+        self.validity.append_value();
         Ok(zone)
     }
 
@@ -63,7 +63,7 @@ impl Column {
                 return self.write_exact(exact, treatment);
             }
         }
-        self.nulls.append_non_null();
+        self.validity.append_value();
         Ok(())
     }
 
@@ -94,8 +94,14 @@ impl Column {
             Values::List { .. } => return Err(wrong_type(WANT_LIST)),
             Values::Map { .. } => return Err(wrong_type(WANT_MAP)),
         }
-        self.nulls.append_non_null();
+        self.validity.append_value();
         Ok(())
+    }
+
+    /// Takes note that a value has been appended to the storage.
+    #[inline]
+    pub(crate) fn note_value(&mut self) {
+        self.validity.append_value();
     }
 
     /// Appends a boolean.
@@ -104,7 +110,7 @@ impl Column {
             return Err(wrong_type(self.wanted()));
         };
         bits.append(value);
-        self.nulls.append_non_null();
+        self.validity.append_value();
         Ok(())
     }
 
@@ -114,7 +120,7 @@ impl Column {
             return Err(wrong_type(self.wanted()));
         };
         values.push(in_range(us).ok_or(unfit_number(Misfit::Overflow, WANT_INSTANT))?);
-        self.nulls.append_non_null();
+        self.validity.append_value();
         Ok(())
     }
 
@@ -135,7 +141,7 @@ impl Column {
             _ => return Err(wrong_type(self.wanted())),
         };
         ends.push(i32::try_from(count).map_err(|_overflow| Unfit { reason: Reason::TooLarge, wanted: WANT_LIST })?);
-        self.nulls.append_non_null();
+        self.validity.append_value();
         Ok(())
     }
 
@@ -186,7 +192,7 @@ impl Column {
             }),
             _ => return Err(wrong_type(self.wanted())),
         }
-        self.nulls.append_non_null();
+        self.validity.append_value();
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::column::{Column, Treatment, Unfit, Values, Zone, wrong_type};
 use crate::dead_letter::Reason;
+use crate::instant::DayMemory;
 use crate::limits::Limits;
 use crate::scan::{Cursor, Malformed};
 
@@ -21,13 +22,30 @@ pub(crate) struct Context<'c> {
     pub(crate) limits: &'c Limits,
     /// For strings with escapes.
     pub(crate) scratch: &'c mut String,
+    /// For instants written as usual; without it no value is taken the short way.
+    pub(crate) days: Option<&'c mut DayMemory>,
     /// Levels of nesting that are still allowed.
     pub(crate) depth: u8,
 }
 
 /// Reads the value at the cursor and appends it. The outer result is about the syntax, the inner about the type.
-#[inline]
-pub(crate) fn write_value(
+fn write_value(
+    cursor: &mut Cursor<'_>,
+    column: &mut Column,
+    treatment: &Treatment,
+    context: &mut Context<'_>,
+) -> Result<Result<Written, Unfit>, Malformed> {
+    if let Some(days) = &mut context.days
+        && let Some((zone, end)) = column.write_usual(cursor.text().as_bytes(), cursor.at, treatment, days)
+    {
+        cursor.at = end;
+        return Ok(Ok(Written::Value(zone)));
+    }
+    write_any_value(cursor, column, treatment, context)
+}
+
+/// The same for a value that need not be written as usual.
+pub(super) fn write_any_value(
     cursor: &mut Cursor<'_>,
     column: &mut Column,
     treatment: &Treatment,
@@ -78,10 +96,10 @@ pub(crate) fn write_cell(
         return column.write_text(text, treatment);
     }
     let unfit = wrong_type(column.wanted());
-    let mut context = Context { limits, scratch: &mut String::new(), depth: limits.depth_max };
+    let mut context = Context { limits, scratch: &mut String::new(), days: None, depth: limits.depth_max };
     let mut cursor = Cursor::new(text);
     cursor.skip_space();
-    let written = write_value(&mut cursor, column, treatment, &mut context).map_err(|_malformed| unfit)??;
+    let written = write_any_value(&mut cursor, column, treatment, &mut context).map_err(|_malformed| unfit)??;
     cursor.end().map_err(|_malformed| unfit)?;
     match written {
         Written::Value(zone) => Ok(zone),
