@@ -25,7 +25,7 @@ use arrow::error::ArrowError;
 use validity::Validity;
 
 use crate::dead_letter::Reason;
-use crate::number::Exact;
+use crate::number::{Exact, Shape};
 use crate::schema::FieldType;
 
 /// What a column does to a number on its way in.
@@ -78,6 +78,8 @@ pub(crate) struct Column {
     /// Whether a null may stand here (matters for the items of lists and maps).
     pub(crate) nullable: bool,
     validity: Validity,
+    /// Of the number written last.
+    pub(crate) shape: Shape,
     spare: Option<ArrayRef>,
 }
 
@@ -142,6 +144,7 @@ impl Column {
             data_type: field_type.arrow(),
             nullable,
             validity: Validity::default(),
+            shape: Shape::default(),
             spare: None,
         }
     }

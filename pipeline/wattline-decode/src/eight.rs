@@ -40,11 +40,22 @@ fn load_end(bytes: &[u8], at: usize) -> u64 {
 /// How many digits the word begins with, 0 to 8.
 #[inline(always)]
 pub(crate) fn digits_count(word: u64) -> u32 {
+    no_digits(word).trailing_zeros() / 8
+}
+
+/// The high bits of the bytes that are no digits; right up to and with the first.
+#[inline(always)]
+pub(crate) fn no_digits(word: u64) -> u64 {
     let values = word ^ ZEROS;
-    // A byte above 9 gets its high bit set; one that had it already keeps it. Bytes below a carry may be wrong, and none is
-    // below the first that is no digit.
-    let others = (values.wrapping_add(0x7676_7676_7676_7676) | values) & HIGH_BITS;
-    others.trailing_zeros() / 8
+    // A byte above 9 gets its high bit set; one that had it already keeps it. Only bytes above the first such get a carry.
+    (values.wrapping_add(0x7676_7676_7676_7676) | values) & HIGH_BITS
+}
+
+/// What [`no_digits`] says of a word that begins with `count` digits, at most 7, and no more: which of its bits tell that, and
+/// which of these are set.
+pub(crate) fn digits_then_none(count: u32) -> (u64, u64) {
+    let last = 0x80 << (count * 8);
+    (last | (last - 1), last)
 }
 
 /// The first `count` digits of the word, at least one, as the last of eight, zeros in front.

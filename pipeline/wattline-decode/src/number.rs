@@ -73,6 +73,21 @@ pub(crate) struct Plain {
     scale: u32,
 }
 
+/// How many digits the last plain number of a column had on each side of its point, of eight in all.
+///
+/// Numbers of a column tend to have as many as the one before. Then where a number ends is known before its digits have been
+/// looked at, and a processor that goes ahead on a guess reads the next member meanwhile; counting digits would make it wait.
+/// That is why the comparisons are with masks: of two equal counts a compiler may use either, and the other one is the wrong one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    negative: bool,
+    sign_bytes: usize,
+    whole: u32,
+    whole_digits: (u64, u64),
+    scale: u32,
+    scale_digits: (u64, u64),
+}
+
 /// How strictly a number is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grammar {
@@ -195,9 +210,13 @@ impl<'a> Number<'a> {
 
 impl Plain {
     /// Reads the number at byte `at` by the grammar of JSON and says where it ends; `None` if none starts there, or one of another
-    /// kind.
+    /// kind. `shape` is that of the number before in the same column.
     #[inline(always)]
-    pub(crate) fn scan(bytes: &[u8], at: usize) -> Option<(Self, usize)> {
+    pub(crate) fn scan(bytes: &[u8], at: usize, shape: &mut Shape) -> Option<(Self, usize)> {
+        shape.read(bytes, at).or_else(|| Self::scan_any(bytes, at, shape))
+    }
+
+    fn scan_any(bytes: &[u8], at: usize, shape: &mut Shape) -> Option<(Self, usize)> {
         let negative = bytes.get(at) == Some(&b'-');
         let start = at + usize::from(negative);
         let word = eight::load(bytes, start);
@@ -223,6 +242,7 @@ impl Plain {
         if matches!(bytes.get(end), Some(b'e' | b'E')) {
             return None;
         }
+        *shape = Shape::new(negative, whole, scale);
         Some((Self { negative, digits: eight::number(digits), scale }, end))
     }
 
@@ -282,6 +302,57 @@ impl Plain {
         let power = u32::try_from(scale).ok()?.checked_sub(self.scale)?;
         let value = i128::from(self.digits.checked_mul(*POW10_U64.get(power as usize)?)?);
         Some(if self.negative { -value } else { value })
+    }
+}
+
+impl Shape {
+    fn new(negative: bool, whole: u32, scale: u32) -> Self {
+        Self {
+            negative,
+            sign_bytes: usize::from(negative),
+            whole,
+            whole_digits: eight::digits_then_none(whole),
+            scale,
+            scale_digits: eight::digits_then_none(scale),
+        }
+    }
+
+    /// Reads a number of this shape; `None` if there is none.
+    #[inline(always)]
+    fn read(&self, bytes: &[u8], at: usize) -> Option<(Plain, usize)> {
+        if (bytes.get(at) == Some(&b'-')) != self.negative {
+            return None;
+        }
+        let start = at + self.sign_bytes;
+        let word = eight::load(bytes, start);
+        let is_whole = eight::no_digits(word) & self.whole_digits.0 == self.whole_digits.1;
+        if !is_whole || (self.whole > 1 && word as u8 == b'0') {
+            return None;
+        }
+        let mut end = start + self.whole as usize;
+        let mut digits = eight::last_of_eight(word, self.whole);
+        let has_point = bytes.get(end) == Some(&b'.');
+        if self.scale > 0 {
+            let word = eight::load(bytes, end + 1);
+            let is_fraction = eight::no_digits(word) & self.scale_digits.0 == self.scale_digits.1;
+            if !has_point || !is_fraction {
+                return None;
+            }
+            digits = digits >> (self.scale * 8) | eight::last_of_eight(word, self.scale);
+            end += 1 + self.scale as usize;
+        } else if has_point {
+            return None;
+        }
+        if matches!(bytes.get(end), Some(b'e' | b'E')) {
+            return None;
+        }
+        Some((Plain { negative: self.negative, digits: eight::number(digits), scale: self.scale }, end))
+    }
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self::new(false, 1, 0)
     }
 }
 

@@ -28,12 +28,12 @@ impl Column {
         let mut zone = None;
         let end = match &mut self.values {
             Values::Float64(values) => {
-                let (number, end) = Plain::scan(bytes, at)?;
+                let (number, end) = Plain::scan(bytes, at, &mut self.shape)?;
                 values.push(number.to_f64()?);
                 end
             }
             Values::Decimal { values, precision, scale } => {
-                let (number, end) = Plain::scan(bytes, at)?;
+                let (number, end) = Plain::scan(bytes, at, &mut self.shape)?;
                 let value = number.to_decimal(*scale)?;
                 if value.abs() >= decimal_bound(*precision) {
                     return None;
@@ -56,22 +56,22 @@ impl Column {
                 end + 1
             }
             Values::Instant(values) => {
-                let (number, end) = Plain::scan(bytes, at)?;
+                let (number, end) = Plain::scan(bytes, at, &mut self.shape)?;
                 values.push(instant_from_count(i128::from(number.to_i64()?)).ok()?);
                 end
             }
             Values::Int64(values) => {
-                let (number, end) = Plain::scan(bytes, at)?;
+                let (number, end) = Plain::scan(bytes, at, &mut self.shape)?;
                 values.push(number.to_i64()?);
                 end
             }
             Values::Int32(values) => {
-                let (number, end) = Plain::scan(bytes, at)?;
+                let (number, end) = Plain::scan(bytes, at, &mut self.shape)?;
                 values.push(i32::try_from(number.to_i64()?).ok()?);
                 end
             }
             Values::Float32(values) => {
-                let (number, end) = Plain::scan(bytes, at)?;
+                let (number, end) = Plain::scan(bytes, at, &mut self.shape)?;
                 values.push(number.to_f32()?);
                 end
             }
