@@ -133,7 +133,7 @@ impl<'a> Part<'a> {
                     return Ok(stored);
                 }
                 // A little more than what is lacking, as all devices take the same.
-                let of_each = (stored.state_bytes / *devices).max(1);
+                let of_each = stored.state_bytes.checked_div(*devices).unwrap_or(1).max(1);
                 more = ((wanted - stored.state_bytes) / of_each + 1).max(10_000) * 51 / 50;
             }
             sent.records += recovery_job::burst(self.broker, *devices..*devices + more)?.records;

@@ -131,7 +131,7 @@ pub(crate) fn sample(number: u64, now_ms: u64, run_s: u64, partitions: u64, text
         _ => Kind::OnTime,
     };
     let behind_ms = number * 7_919 % 2_000 + if kind == Kind::Late { LATE_MS } else { 0 };
-    let is_high = meter % TROUBLED == 0 && (now_ms / WINDOW_MS + meter / TROUBLED) % 3 == 0;
+    let is_high = meter.is_multiple_of(TROUBLED) && (now_ms / WINDOW_MS + meter / TROUBLED).is_multiple_of(3);
     let value = match number {
         number if number % 10_007 == 5 => 500,
         number if is_high => 150 + number % 7,

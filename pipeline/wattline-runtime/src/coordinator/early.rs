@@ -125,7 +125,8 @@ impl Reached {
 }
 
 impl EarlyRules {
-    /// Those of a job; none if there is no topic. `rings` says whether rows are folded where they are found.
+    /// Those of a job; none if there is no topic. `rings` says whether rows are folded where they are found: in a job of several slots they
+    /// come to the home of their rule by links.
     pub(super) fn of(job: &Job, rings: bool) -> Arc<Self> {
         let (streams, workers) = (job.streams.len(), job.lane_programs.len());
         let has_topic = job.alert_sink.is_some();

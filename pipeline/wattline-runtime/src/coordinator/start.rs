@@ -51,11 +51,9 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     let exchange = job.exchange.take().map(|plan| Exchange::new(plan, &job.rules, &job.states, &past));
     let told_us = exchange.as_ref().map(|_| told_of_states(&job.states, &progress_of_rules));
     let chain = chain_after(&past, &job, slot.clone(), &progress);
-    // In a job of several slots rows come to the home of their rule by links.
     let early = EarlyRules::of(&job, exchange.is_none());
-    let for_rules = (told_us, &early);
     let (workers, threads) =
-        start_workers(&job.streams, &job.rules, &*job.decoders, job.lane_programs, for_rules, &progress)?;
+        start_workers(&job.streams, &job.rules, &*job.decoders, job.lane_programs, (told_us, &early), &progress)?;
     let (notify, notices) = mpsc::channel(NOTICES);
     let mut coordinator = Coordinator {
         system: SystemLane::all(&slot, job.streams.len(), &job.rules, &past, fresh),
