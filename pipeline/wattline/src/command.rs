@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use wattline_sql::UserFunctions;
@@ -51,9 +52,14 @@ pub(crate) fn run(cli: Cli, functions: &UserFunctions) -> Result<ExitCode> {
     }
 }
 
+/// How long a thread that has read or written files waits for more. Work goes round among those that wait, so with the usual ten
+/// seconds as many would stay as were ever busy at once, each with memory of its own.
+const IDLE_THREAD_MAX: Duration = Duration::from_millis(500);
+
 fn blocking_on(future: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the async runtime")?;
+        runtime.enable_all().thread_keep_alive(IDLE_THREAD_MAX).build().context("starting the async runtime")?;
     let outcome = runtime.block_on(Box::pin(future));
     // A client library that still tries to connect must not hold the process.
     runtime.shutdown_background();
