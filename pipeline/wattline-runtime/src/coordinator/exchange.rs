@@ -85,8 +85,9 @@ pub(super) struct Exchange {
     told_awaited: usize,
     /// By stream, the time that this slot's lanes had reached when they last handed over what was final.
     least_us: Vec<i64>,
-    /// Sources that have said which lanes they have.
+    /// Sources that have said which lanes they have, and how many there are, also when they have been stopped.
     heard: BTreeSet<usize>,
+    sources: usize,
     /// The objects with the messages of the links from the checkpoint on.
     outbox_objects: Vec<String>,
     /// Streams whose rules had come to the end of the input before this process: nothing can be added to their results.
@@ -94,7 +95,13 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(plan: ExchangePlan, rules: &[RulePlan], states: &[StatePlan], past: &Past) -> Self {
+    pub(super) fn new(
+        plan: ExchangePlan,
+        sources: usize,
+        rules: &[RulePlan],
+        states: &[StatePlan],
+        past: &Past,
+    ) -> Self {
         let of = plan.place.of;
         let homes: Vec<u32> = rules.iter().map(|rule| home_of(&rule.id, of)).collect();
         let homes_of = |state: &StatePlan| state.rules.iter().map(|rule| homes[*rule]).collect();
@@ -114,6 +121,7 @@ impl Exchange {
             told_awaited: 0,
             least_us: Vec::new(),
             heard: BTreeSet::new(),
+            sources,
             outbox_objects: past.outboxes.clone(),
             ended_streams: rules.iter().filter(|rule| has_ended(rule)).flat_map(|rule| rule.streams.clone()).collect(),
             plan,
@@ -596,7 +604,7 @@ impl Coordinator {
 
     /// Whether every source has said which lanes it has.
     pub(super) fn all_sources_heard(&self) -> bool {
-        self.exchange.as_ref().is_none_or(|exchange| exchange.heard.len() == self.source_commands.len())
+        self.exchange.as_ref().is_none_or(|exchange| exchange.heard.len() == exchange.sources)
     }
 }
 

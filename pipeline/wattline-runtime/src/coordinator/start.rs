@@ -48,7 +48,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     // Slots cannot begin anew one by one: see `InputHadEnded`.
     let fresh = job.exchange.is_none() && past.had_ended();
     let progress_of_rules = progress_of_rules(&job, &past, fresh);
-    let exchange = job.exchange.take().map(|plan| Exchange::new(plan, &job.rules, &job.states, &past));
+    let exchange = job.exchange.take().map(|plan| Exchange::new(plan, sources.0.len(), &job.rules, &job.states, &past));
     let told_us = exchange.as_ref().map(|_| told_of_states(&job.states, &progress_of_rules));
     let chain = chain_after(&past, &job, slot.clone(), &progress);
     let early = EarlyRules::of(&job, exchange.is_none());
