@@ -262,10 +262,12 @@ impl Reading {
         }
     }
 
-    /// Whether all links so far are left of old ones, and the chain begins with this one.
+    /// Whether all links so far are left of old ones, and the chain begins with this one. The first link of all is deleted by itself and
+    /// before any other: where it is, none was.
     fn is_behind_strays(&self, n: u64) -> bool {
         let (before, is_gap) = (self.strays + self.report.links, n > self.report.last_link + 1);
-        self.report.links > 0 && is_gap && is_left_of_old_links(before, n, self.checkpoint)
+        let may_be_old = self.strays > 0 || self.report.first_link > 1;
+        self.report.links > 0 && may_be_old && is_gap && is_left_of_old_links(before, n, self.checkpoint)
     }
 
     /// What was read so far is no part of the chain; `strays` of it are still there.

@@ -152,6 +152,7 @@ impl Work {
             0 => self.find_oldest().await?,
             known => known,
         };
+        // The very first link goes alone: as long as it is there, whoever checks the chain knows that none was deleted.
         let mut batch = 1;
         while oldest > 0 && oldest < self.checkpoint {
             let numbers = oldest..self.checkpoint.min(oldest + batch);
