@@ -170,6 +170,12 @@ pub(super) fn is_broken(line: u32) -> bool {
     line % BROKEN_EVERY == BROKEN_EVERY - 1
 }
 
+/// The alerts of all jobs of a broker go to one topic; that of the shared broker is made with the first job.
+pub(super) fn make_alert_topic() {
+    static TOPIC: OnceLock<()> = OnceLock::new();
+    TOPIC.get_or_init(|| TestBroker::shared().create_topic(ALERTS, 1, &[]).expect("the topic is made"));
+}
+
 impl Subject {
     pub(super) fn new(job: &str, place: Place<'_>) -> Result<Self> {
         Self::with(job, &Setup::at(place))
@@ -180,10 +186,8 @@ impl Subject {
         Self { folder, job: job.to_owned(), pace_ms: 0 }
     }
 
-    /// The alerts of all jobs of a broker go to one topic; that of the shared broker is made with the first job.
     pub(super) fn with(job: &str, setup: &Setup<'_>) -> Result<Self> {
-        static TOPIC: OnceLock<()> = OnceLock::new();
-        TOPIC.get_or_init(|| TestBroker::shared().create_topic(ALERTS, 1, &[]).expect("the topic is made"));
+        make_alert_topic();
         let folder = JobFolder::new(job)?;
         folder.write("visits.avsc", VISITS)?;
         for (name, header, sql) in RULES {
