@@ -17,6 +17,8 @@ const DEATH_LIMIT: Duration = Duration::from_secs(120);
 /// Runs side by side: a run waits for disks and the broker more than it computes.
 const THREADS: usize = 3;
 const TRIES: u32 = 6;
+/// More than it takes to halve the number of times that a run comes to anything.
+const RUNS_TRIED: u32 = 16;
 /// What a shell says of a process that ended by SIGABRT.
 const ABORTED: i32 = 128 + 6;
 /// Where a process dies so that the next one has something to recover: a link that is put and whose alerts are not out.
@@ -100,18 +102,19 @@ fn deaths_of_a_recovery(place: Place<'_>, job: &str) -> Result<Vec<Death>> {
     Ok(counted.keys().map(death).collect())
 }
 
-/// Lets a new job run into its death. If a run is shorter than the one that was counted, another dies at an earlier time.
+/// Lets a new job run into its death. If a run is shorter than the one that was counted, another dies at an earlier time; what its
+/// checkpoints have to write depends on how fast it reads, so some runs are tried.
 fn die_in_a_new_job(name: &str, place: Place<'_>, moment: &str) -> Result<Subject> {
     let (step, time) = moment.split_once('#').context("a moment has a count")?;
     let mut time: u32 = time.parse()?;
-    while time > 0 {
-        let subject = Subject::new(&format!("{name}-{time}"), place)?;
+    for run in 1..=RUNS_TRIED {
+        let subject = Subject::new(&format!("{name}-run-{run}"), place)?;
         if die(&subject, &format!("{step}#{time}"))? {
             return Ok(subject);
         }
-        time /= 2;
+        time = (time / 2).max(1);
     }
-    bail!("no run of `{name}` comes to `{step}`")
+    bail!("{RUNS_TRIED} runs of `{name}` do not come to `{step}`")
 }
 
 /// Not every recovery comes to every moment: what it has to write depends on how fast it reads. So some are tried.

@@ -253,7 +253,7 @@ impl Maker {
                 0 => (format!("{sign}{}.{}", random.below(1 << 30), digits(random, 24)), false),
                 1 => (format!("\"{sign}{}\"", random.below(1_000)), true),
                 _ if *scale == 0 => (format!("{sign}{}", random.below(100_000)), true),
-                _ => (format!("{sign}{}.{}", random.below(1 << 40), digits(random, 4)), true),
+                _ => (format!("{sign}{}.{}", random.next_u64() >> 24, digits(random, 4)), true),
             },
             FieldType::Text => (text_value(random), true),
             FieldType::Symbol(_) => (format!("\"{}\"", one_of(random, &["a", "bb", "interval"])), true),
@@ -312,7 +312,7 @@ fn instant_value(random: &mut Random) -> (String, bool) {
     let fraction = one_of(random, &["", "", ".000", ".5", ".123456", ".1234567", ".999999999"]);
     let zone = one_of(random, &["Z", "+08:00", "+08:00", "-03:30", "+00:00"]);
     match random.below(16) {
-        0 => (format!("{}", random.below(1 << 51)), false),
+        0 => (format!("{}", random.next_u64() >> 13), false),
         1 => (format!("\"{date} {clock}{fraction}{zone}\""), true),
         2 => (format!("\"{date}T{clock}{fraction}\""), false),
         3 => (
