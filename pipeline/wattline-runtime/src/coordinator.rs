@@ -16,12 +16,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use crossbeam_channel::Sender;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use wattline_core::alert::{AlertRecord, Lifecycle};
 use wattline_core::gap::OnGap;
 use wattline_core::lane::TimeGuard;
@@ -42,6 +43,7 @@ use crate::port::{
 };
 use crate::progress::Progress;
 use crate::table::{RuleError, TableSpec};
+use crate::threads::Threads;
 use crate::worker::{LaneNumber, WorkerMessage, WorkerReport};
 
 mod backfill;
@@ -74,8 +76,6 @@ use system_streams::SystemLane;
 const WORKER_QUEUE_BLOCKS: usize = 4;
 /// Alert records kept for the summary, one a rule.
 const SAMPLE_ALERTS: usize = 64;
-/// How often the coordinator looks whether something is due.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How a job is run.
 #[derive(Debug, Clone)]
@@ -88,6 +88,8 @@ pub struct JobSettings {
     pub nonce: String,
     /// Time between ticks.
     pub tick: Duration,
+    /// How often it is looked whether something is due; with each tick in any case.
+    pub look: Duration,
     /// Time between checkpoints.
     pub checkpoint: Duration,
     /// Raw rows in memory at which a checkpoint comes early.
@@ -242,6 +244,8 @@ pub struct Job {
     pub exchange: Option<ExchangePlan>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// Where sources and workers run.
+    pub threads: Arc<dyn Threads>,
     /// Counters.
     pub progress: Arc<Progress>,
     /// Turns true when the job shall drain and end.
@@ -350,9 +354,9 @@ struct Coordinator {
     progress: Arc<Progress>,
     shutdown: watch::Receiver<bool>,
     chain: Chain,
+    threads: Arc<dyn Threads>,
+    /// Workers end when their queues close.
     workers: Vec<Sender<WorkerMessage>>,
-    /// Workers end when their queues close; the handles only keep them countable.
-    _threads: Vec<std::thread::JoinHandle<()>>,
     source_commands: Vec<Sender<SourceCommand>>,
     notices: mpsc::Receiver<SourceNotice>,
     lanes: BTreeMap<LaneId, LaneStatus>,
@@ -401,10 +405,12 @@ struct Coordinator {
 impl Coordinator {
     /// The loop; true if all bounded input was read.
     async fn serve(&mut self) -> Result<bool> {
-        let mut look = tokio::time::interval(LOOK_EVERY.min(self.settings.tick).max(Duration::from_millis(1)));
+        let mut look = tokio::time::interval(self.settings.look.min(self.settings.tick).max(Duration::from_millis(1)));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                // In this order, whatever came first: none of them is there all the time.
+                biased;
                 changed = self.shutdown.changed() => {
                     // A sender that is gone can never ask to stop.
                     if changed.is_err() || *self.shutdown.borrow() {
@@ -416,7 +422,6 @@ impl Coordinator {
                     Some(notice) => self.take_notice(notice).await?,
                     None => return Err(Error::ThreadGone { thread: "source".into() }),
                 },
-                bell = self.early.come(self.last_early) => self.tell_early(bell).await?,
                 _ = look.tick() => {
                     self.tick_if_due().await?;
                     if self.all_ended() && self.all_slots_ended().await? {
@@ -424,6 +429,7 @@ impl Coordinator {
                         return Ok(true);
                     }
                 }
+                bell = self.early.come(self.last_early) => self.tell_early(bell).await?,
             }
         }
     }
@@ -443,7 +449,7 @@ impl Coordinator {
 
     async fn tick_if_due(&mut self) -> Result<()> {
         let buffered = self.progress.buffered_bytes.load(Ordering::Relaxed);
-        self.look_at_references().await?;
+        self.look_at_references()?;
         let checkpoint = buffered >= self.settings.checkpoint_bytes
             || self.progress.state_bytes.load(Ordering::Relaxed) >= self.settings.state_bytes
             || self.uncommitted.pending.bytes() >= self.settings.results_bytes
@@ -530,14 +536,9 @@ impl Coordinator {
     /// Asks every worker, and waits for all answers.
     async fn ask_workers<T>(&self, mut question: impl FnMut(oneshot::Sender<T>) -> WorkerMessage) -> Result<Vec<T>> {
         let mut replies = Vec::with_capacity(self.workers.len());
-        for (number, worker) in self.workers.iter().enumerate() {
+        for number in 0..self.workers.len() {
             let (reply, answer) = oneshot::channel();
-            let (worker, message) = (worker.clone(), question(reply));
-            // The queue is bounded: sending may wait for the worker to take a block.
-            tokio::task::spawn_blocking(move || worker.send(message).map_err(drop))
-                .await
-                .map_err(|_join| gone(number))?
-                .map_err(|_closed| gone(number))?;
+            self.tell_worker(number, question(reply)).await?;
             replies.push((number, answer));
         }
         let mut answers = Vec::with_capacity(replies.len());

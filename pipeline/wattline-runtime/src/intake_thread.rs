@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::port::{Position, Source, SourceEvent};
 use crate::progress::Progress;
+use crate::threads::{Part, Turn};
 use crate::worker::{LaneNumber, WorkerMessage};
 
 const POLL_WAIT: Duration = Duration::from_millis(50);
@@ -73,38 +74,43 @@ pub(crate) struct Intake {
     pub(crate) paused: bool,
 }
 
-impl Intake {
-    /// Works until told to stop.
-    pub(crate) fn run(mut self) {
-        if let Err(error) = self.serve() {
+/// Works until told to stop.
+impl Part for Intake {
+    fn turn(&mut self, waits: bool) -> Turn {
+        self.serve(waits).unwrap_or_else(|error| {
             // A coordinator that is gone has its own error.
-            self.notices.blocking_send(SourceNotice::Failed(error)).unwrap_or_default();
-        }
+            self.notify(SourceNotice::Failed(error)).unwrap_or_default();
+            Turn::Over
+        })
     }
+}
 
-    fn serve(&mut self) -> Result<()> {
-        loop {
-            while let Ok(command) = self.commands.try_recv() {
-                match command {
-                    SourceCommand::Start(lane, route) => {
-                        self.routes.insert(lane.clone(), route);
-                        self.start(&lane)?;
-                    }
-                    SourceCommand::Published(positions) => self.source.report_published(&positions),
-                    SourceCommand::Stop => return Ok(()),
+impl Intake {
+    fn serve(&mut self, waits: bool) -> Result<Turn> {
+        let mut done = Turn::Nothing;
+        while let Ok(command) = self.commands.try_recv() {
+            done = Turn::Done;
+            match command {
+                SourceCommand::Start(lane, route) => {
+                    self.routes.insert(lane.clone(), route);
+                    self.start(&lane)?;
                 }
-            }
-            self.forward_held()?;
-            let wait = if self.await_room()? { Duration::ZERO } else { POLL_WAIT };
-            for event in self.source.poll(wait)? {
-                if self.take(event)?.is_none() {
-                    return Ok(());
-                }
-            }
-            if let Some(lag) = self.source.lag() {
-                self.progress.lag.store(i64::try_from(lag).unwrap_or(i64::MAX), Ordering::Relaxed);
+                SourceCommand::Published(positions) => self.source.report_published(&positions),
+                SourceCommand::Stop => return Ok(Turn::Over),
             }
         }
+        self.forward_held()?;
+        let waits = waits && !self.await_room()?;
+        for event in self.source.poll(if waits { POLL_WAIT } else { Duration::ZERO })? {
+            done = Turn::Done;
+            if self.take(event)?.is_none() {
+                return Ok(Turn::Over);
+            }
+        }
+        if let Some(lag) = self.source.lag() {
+            self.progress.lag.store(i64::try_from(lag).unwrap_or(i64::MAX), Ordering::Relaxed);
+        }
+        Ok(done)
     }
 
     /// Hands over what waits, in order for each worker, then pauses or resumes the source accordingly.
@@ -253,7 +259,11 @@ impl Intake {
     }
 
     fn notify(&self, notice: SourceNotice) -> Option<()> {
-        self.notices.blocking_send(notice).ok()
+        match self.notices.try_send(notice) {
+            Ok(()) => Some(()),
+            Err(mpsc::error::TrySendError::Full(notice)) => self.notices.blocking_send(notice).ok(),
+            Err(mpsc::error::TrySendError::Closed(_)) => None,
+        }
     }
 
     fn send(&mut self, lane: &LaneId, message: impl FnOnce(LaneNumber) -> WorkerMessage) -> Result<()> {

@@ -33,6 +33,7 @@ mod sim_tests;
 pub mod snapshot;
 pub mod standing;
 pub mod table;
+pub mod threads;
 pub mod verify;
 mod worker;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, TryRecvError};
 use tokio::sync::oneshot;
 use wattline_core::gap::Gap;
 use wattline_core::lane::IdleAdvance;
@@ -23,6 +23,7 @@ use crate::intake::{BlockPlace, Doubt, Lane, Replay, StreamIntake};
 use crate::port::{Decoded, Decoder, LaneProgram, RuleFailure, RuleOutput, RuleRows, StateDelta};
 use crate::progress::Progress;
 use crate::table::DeadLetter;
+use crate::threads::{Part, Turn};
 
 /// Rows after which a worker looks how much memory its partial state has.
 const LOOK_ROWS: usize = 32 * 1024;
@@ -130,6 +131,7 @@ pub(crate) struct LaneReport {
 /// A worker and what it works with.
 pub(crate) struct Worker {
     pub(crate) number: usize,
+    pub(crate) queue: Receiver<WorkerMessage>,
     pub(crate) streams: Arc<[StreamIntake]>,
     pub(crate) decoders: Vec<Box<dyn Decoder>>,
     pub(crate) program: Box<dyn LaneProgram>,
@@ -150,39 +152,52 @@ pub(crate) struct Worker {
     pub(crate) rows_since_look: usize,
 }
 
-impl Worker {
-    /// Works until the queue is closed.
-    pub(crate) fn run(mut self, queue: &Receiver<WorkerMessage>) {
-        for message in queue {
+/// Works until the queue is closed.
+impl Part for Worker {
+    fn turn(&mut self, waits: bool) -> Turn {
+        let next = if waits { self.queue.recv().map_err(TryRecvError::from) } else { self.queue.try_recv() };
+        match next {
             // A coordinator that no longer listens is shutting down.
-            let is_heard = match message {
-                WorkerMessage::Barrier { checkpoint, program, reply } => {
-                    let report = self.report(checkpoint);
-                    self.before = None;
-                    if let Some(program) = program {
-                        self.change_over(program);
-                    }
-                    reply.send(report).is_ok()
+            Ok(message) => {
+                if self.take(message) {
+                    Turn::Done
+                } else {
+                    Turn::Over
                 }
-                WorkerMessage::Close { watermarks_us, reply } => {
-                    let dropped = self.drop_what_was_told();
-                    let closed = dropped.and_then(|()| self.program.close(&watermarks_us));
-                    let closed = closed.map_err(|what| Error::State { what });
-                    self.note_state();
-                    reply.send(closed).is_ok()
+            }
+            Err(TryRecvError::Empty) => Turn::Nothing,
+            Err(TryRecvError::Disconnected) => Turn::Over,
+        }
+    }
+}
+
+impl Worker {
+    /// Does what a message says; false if nobody listens to the answer.
+    fn take(&mut self, message: WorkerMessage) -> bool {
+        match message {
+            WorkerMessage::Barrier { checkpoint, program, reply } => {
+                let report = self.report(checkpoint);
+                self.before = None;
+                if let Some(program) = program {
+                    self.change_over(program);
                 }
-                WorkerMessage::System { lane, stream, batch, watermarks_us, reply } => {
-                    reply.send(self.take_system_rows(lane, stream, &batch, watermarks_us)).is_ok()
+                reply.send(report).is_ok()
+            }
+            WorkerMessage::Close { watermarks_us, reply } => {
+                let dropped = self.drop_what_was_told();
+                let closed = dropped.and_then(|()| self.program.close(&watermarks_us));
+                let closed = closed.map_err(|what| Error::State { what });
+                self.note_state();
+                reply.send(closed).is_ok()
+            }
+            WorkerMessage::System { lane, stream, batch, watermarks_us, reply } => {
+                reply.send(self.take_system_rows(lane, stream, &batch, watermarks_us)).is_ok()
+            }
+            message => {
+                if self.pending.error.is_none() {
+                    self.pending.error = self.handle(message).err();
                 }
-                message => {
-                    if self.pending.error.is_none() {
-                        self.pending.error = self.handle(message).err();
-                    }
-                    true
-                }
-            };
-            if !is_heard {
-                return;
+                true
             }
         }
     }

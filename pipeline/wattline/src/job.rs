@@ -24,6 +24,7 @@ use wattline_runtime::clock::Clock;
 use wattline_runtime::port::{AlertSink, Decoder, LaneProgram, References, Reloaded, Source};
 use wattline_runtime::progress::Progress;
 use wattline_runtime::table::TableSpec;
+use wattline_runtime::threads::OsThreads;
 use wattline_runtime::{
     BackfillPlan, CorrectionPlan, ExchangePlan, Job, JobSettings, LaneMatch, Programs, RulePlan, StatePlan, StreamPlan,
     backfilled_schema, corrected_schema,
@@ -151,6 +152,7 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         alert_sink,
         exchange,
         clock,
+        threads: Arc::new(OsThreads),
         progress: options.progress,
         shutdown: options.shutdown,
     })
@@ -195,6 +197,9 @@ fn maintain_policy(run: &config::Run) -> MaintainPolicy {
 const OBJECT_BYTES_MIN: u64 = 4 << 20;
 const OBJECT_BYTES_MAX: u64 = 32 << 20;
 
+/// How often it is looked whether something is due: buffers must not fill far beyond their limits meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 fn settings(config: &config::Config, job: &str, slot: String) -> JobSettings {
     let run = &config.run;
     let data_bytes = data_bytes(run);
@@ -203,6 +208,7 @@ fn settings(config: &config::Config, job: &str, slot: String) -> JobSettings {
         slot,
         nonce: uuid::Uuid::new_v4().simple().to_string(),
         tick: run.tick.duration(),
+        look: LOOK_EVERY,
         checkpoint: run.checkpoint.duration(),
         checkpoint_bytes: data_bytes / 16,
         buffered_bytes_max: data_bytes / 8,

@@ -16,10 +16,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use wattline_core::chain::{DELETED_AT_ONCE, OldLink, decide_deletable, decide_strays};
 use wattline_core::leftover::{OBJECT_FOLDERS, is_left_over};
 use wattline_core::manifest::{Epoch, Manifest};

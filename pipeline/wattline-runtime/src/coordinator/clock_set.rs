@@ -3,8 +3,7 @@
 //! Lanes that were silent count as silent from then on, by the clock as it is now. Their events are then held against it: a lane
 //! that is far from it does not follow it.
 
-use std::time::Instant;
-
+use tokio::time::Instant;
 use wattline_core::wall_clock::WallClockWatch;
 
 use super::Coordinator;

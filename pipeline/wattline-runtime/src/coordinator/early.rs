@@ -60,10 +60,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use wattline_core::alert::AlertRecord;
 use wattline_core::lane::watermark_us;
 use wattline_core::record::LaneId;
@@ -200,10 +201,11 @@ impl EarlyRules {
     pub(super) async fn come(&self, last: Instant) -> Bell {
         let time_comes = async {
             // First the rest, then the bell: nothing is lost if this is dropped in between.
-            tokio::time::sleep_until((last + EVERY).into()).await;
+            tokio::time::sleep_until(last + EVERY).await;
             self.time_bell.notified().await;
         };
         tokio::select! {
+            biased;
             () = self.rows_bell.notified() => Bell::Rows,
             () = time_comes => Bell::Time,
         }

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
 use futures::future::try_join_all;
+use tokio::time::Instant;
 use wattline_core::alert::AlertRecord;
 use wattline_core::gap::Gap;
 use wattline_core::lane::IdleAdvance;
@@ -20,6 +20,7 @@ use crate::intake::Doubt;
 use crate::port::{Deltas, FileTag, StageState, StateDelta};
 use crate::progress::Progress;
 use crate::table::{self, DeadLetter, OffsetGap, RuleError};
+use crate::threads::aside;
 
 /// Checkpoints with changes after which one writes the whole state, if they have grown to as much as that; and if not.
 const CHANGES_MIN: usize = 8;
@@ -432,9 +433,7 @@ impl Coordinator {
         if rows.is_empty() {
             return Ok(None);
         }
-        let body = tokio::task::spawn_blocking(move || frames::write(&rows))
-            .await
-            .map_err(|_join| Error::ThreadGone { thread: format!("writing `{path}`") })??;
+        let body = aside(&*self.threads, || format!("writing `{path}`"), move || frames::write(&rows)).await??;
         let bytes = body.len() as u64;
         self.chain.put_object(&path, body).await?;
         Ok(Some((path, bytes)))

@@ -35,6 +35,7 @@ use crate::port::{ExchangeSink, RuleRows, SlotMessage, StateDelta};
 use crate::recovery::Past;
 use crate::retry::until_done;
 use crate::table;
+use crate::threads::aside;
 
 /// Number of the stream that an inbox feeds: none of the job's, none of the system's.
 pub(crate) const INBOX: usize = usize::MAX;
@@ -364,7 +365,8 @@ impl Coordinator {
         let (from, most) = (exchange.slot(), exchange.plan.message_bytes);
         let incarnation = self.chain.incarnation.clone();
         exchange.told_positions = Some(outgoing.positions);
-        let body = tokio::task::spawn_blocking(move || {
+        let what = || "writing the outbox".to_owned();
+        let written = aside(&*self.threads, what, move || {
             let mut messages = Vec::new();
             for OutgoingPart { to, rows, close } in outgoing.parts {
                 let mut groups = in_groups(rows, most);
@@ -383,9 +385,8 @@ impl Coordinator {
                 }
             }
             Ok::<_, Error>(write_messages(&messages))
-        })
-        .await
-        .map_err(|_join| Error::ThreadGone { thread: "writing the outbox".into() })??;
+        });
+        let body = written.await??;
         let path = self.chain.object_path("outbox", "frames");
         self.chain.put_object(&path, body).await?;
         Ok(path)

@@ -15,6 +15,7 @@
 //! A table that is to be fresh and is not opens an alert, which the next version resolves.
 
 use serde_json::json;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use wattline_core::alert::{AlertRow, AlertRule, Severity};
 
 use super::{Coordinator, Instant};
@@ -22,6 +23,7 @@ use crate::alerting::rfc3339;
 use crate::error::{Error, Result};
 use crate::events;
 use crate::port::{Freshness, References, ReferencesSeen, Reloaded};
+use crate::threads::begin_aside;
 
 /// The rule id of alerts about reference tables.
 pub(super) const FRESHNESS: &str = "wattline_reference_freshness";
@@ -29,7 +31,7 @@ pub(super) const FRESHNESS: &str = "wattline_reference_freshness";
 /// The tables as they stand outside, and what the last look found.
 pub(super) struct ReferenceTables {
     tables: Option<Box<dyn References>>,
-    look: Option<tokio::task::JoinHandle<(Box<dyn References>, ReferencesSeen)>>,
+    look: Option<oneshot::Receiver<(Box<dyn References>, ReferencesSeen)>>,
     reloaded: Option<Reloaded>,
     last_look: Instant,
 }
@@ -51,21 +53,25 @@ impl ReferenceTables {
 
 impl Coordinator {
     /// Begins a look when it is due, and takes in what the last one found.
-    pub(super) async fn look_at_references(&mut self) -> Result<()> {
+    pub(super) fn look_at_references(&mut self) -> Result<()> {
         let references = &mut self.reference_tables;
-        if let Some(look) = references.look.take_if(|look| look.is_finished()) {
-            let (tables, seen) =
-                look.await.map_err(|_join| Error::ThreadGone { thread: "looking at reference tables".into() })?;
-            references.tables = Some(tables);
-            self.take_seen(seen);
-            return Ok(());
+        match references.look.as_mut().map(oneshot::Receiver::try_recv) {
+            Some(Ok((tables, seen))) => {
+                (references.look, references.tables) = (None, Some(tables));
+                self.take_seen(seen);
+                return Ok(());
+            }
+            Some(Err(TryRecvError::Closed)) => {
+                return Err(Error::ThreadGone { thread: "looking at reference tables".into() });
+            }
+            Some(Err(TryRecvError::Empty)) | None => {}
         }
         if references.reloaded.is_none()
             && references.last_look.elapsed() >= self.settings.references
             && let Some(mut tables) = references.tables.take()
         {
             references.last_look = Instant::now();
-            references.look = Some(tokio::task::spawn_blocking(move || {
+            references.look = Some(begin_aside(&*self.threads, move || {
                 let seen = tables.look();
                 (tables, seen)
             }));

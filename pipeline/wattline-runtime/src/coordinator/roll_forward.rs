@@ -4,8 +4,8 @@
 //! that starts after a crash calls the same function for the last epoch and cannot do harm by doing it again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
+use tokio::time::Instant;
 use wattline_core::alert::AlertRecord;
 use wattline_core::chain::are_alerts_out;
 use wattline_core::manifest::{Epoch, Manifest};

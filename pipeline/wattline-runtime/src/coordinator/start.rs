@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use crossbeam_channel::bounded;
+use crossbeam_channel::{TrySendError, bounded};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use wattline_core::alert::AlertState;
 use wattline_core::gap::OnGap;
 use wattline_core::manifest::{LaneSection, Quarantine, RuleProgress};
@@ -34,6 +34,7 @@ use crate::progress::Progress;
 use crate::recovery::{Past, load_frames, read_past};
 use crate::retry::until_done;
 use crate::table;
+use crate::threads::{Role, aside, spawn};
 use crate::worker::{LaneNumber, LaneOpening, Worker, WorkerMessage};
 
 const NOTICES: usize = 64;
@@ -52,8 +53,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     let told_us = exchange.as_ref().map(|_| told_of_states(&job.states, &progress_of_rules));
     let chain = chain_after(&past, &job, slot.clone(), &progress);
     let early = EarlyRules::of(&job, exchange.is_none());
-    let (workers, threads) =
-        start_workers(&job.streams, &job.rules, &*job.decoders, job.lane_programs, (told_us, &early), &progress)?;
+    let workers = start_workers(&mut job, (told_us, &early), &progress)?;
     let (notify, notices) = mpsc::channel(NOTICES);
     let mut coordinator = Coordinator {
         system: SystemLane::all(&slot, job.streams.len(), &job.rules, &past, fresh),
@@ -72,8 +72,8 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         clock_watch: ClockWatch::default(),
         progress: Arc::clone(&progress),
         shutdown: job.shutdown,
-        workers: workers.clone(),
-        _threads: threads,
+        threads: job.threads,
+        workers,
         source_commands: Vec::new(),
         notices,
         lanes: BTreeMap::new(),
@@ -139,7 +139,7 @@ impl Drop for Unstarted {
             return;
         }
         // Without a thread they are closed here.
-        spawn("wattline-closing".to_owned(), move || drop(sources)).map(drop).unwrap_or_default();
+        spawn("wattline-closing".to_owned(), move || drop(sources)).unwrap_or_default();
     }
 }
 
@@ -154,30 +154,21 @@ async fn ensure_tables(job: &Job) -> Result<()> {
     Ok(())
 }
 
-fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name(name.clone()).spawn(body).map_err(|_io| Error::ThreadGone { thread: name })
-}
-
-type StartedWorkers = (Vec<crossbeam_channel::Sender<WorkerMessage>>, Vec<std::thread::JoinHandle<()>>);
-
 fn start_workers(
-    streams: &[StreamPlan],
-    rules: &[RulePlan],
-    decoders: &super::DecoderFactory,
-    programs: Vec<Box<dyn crate::port::LaneProgram>>,
+    job: &mut Job,
     (told_us, early): (Option<Arc<[i64]>>, &Arc<EarlyRules>),
     progress: &Arc<Progress>,
-) -> Result<StartedWorkers> {
+) -> Result<Vec<crossbeam_channel::Sender<WorkerMessage>>> {
     let intakes: Arc<[StreamIntake]> =
-        (0..streams.len()).map(|stream| intake_of(stream, &streams[stream], rules)).collect();
+        (0..job.streams.len()).map(|stream| intake_of(stream, &job.streams[stream], &job.rules)).collect();
     let mut senders = Vec::new();
-    let mut threads = Vec::new();
-    for (number, program) in programs.into_iter().enumerate() {
+    for (number, program) in std::mem::take(&mut job.lane_programs).into_iter().enumerate() {
         let (sender, queue) = bounded(WORKER_QUEUE_BLOCKS);
         let worker = Worker {
             number,
+            queue,
             streams: Arc::clone(&intakes),
-            decoders: (0..streams.len()).map(decoders).collect(),
+            decoders: (0..job.streams.len()).map(&*job.decoders).collect(),
             program,
             before: None,
             told_us: told_us.clone(),
@@ -189,10 +180,10 @@ fn start_workers(
             state_bytes: 0,
             rows_since_look: 0,
         };
-        threads.push(spawn(format!("wattline-worker-{number}"), move || worker.run(&queue))?);
+        job.threads.begin(Role::Worker(number), Box::new(worker))?;
         senders.push(sender);
     }
-    Ok((senders, threads))
+    Ok(senders)
 }
 
 fn intake_of(number: usize, stream: &StreamPlan, rules: &[RulePlan]) -> StreamIntake {
@@ -283,7 +274,7 @@ impl Coordinator {
                 held: VecDeque::new(),
                 paused: false,
             };
-            spawn(format!("wattline-source-{number}"), move || intake.run())?;
+            self.threads.begin(Role::Source(number), Box::new(intake))?;
             self.source_commands.push(commands);
         }
         Ok(())
@@ -497,12 +488,16 @@ impl Coordinator {
         if has_begun { Position::Earliest } else { plan.start }
     }
 
+    /// Sends a worker a message. The queue is bounded: that may wait for the worker to take a block.
     pub(super) async fn tell_worker(&self, worker: usize, message: WorkerMessage) -> Result<()> {
+        let message = match self.workers[worker].try_send(message) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(message)) => message,
+            Err(TrySendError::Disconnected(_)) => return Err(gone(worker)),
+        };
         let queue = self.workers[worker].clone();
-        tokio::task::spawn_blocking(move || queue.send(message).map_err(drop))
-            .await
-            .map_err(|_join| gone(worker))?
-            .map_err(|_closed| gone(worker))
+        let sent = aside(&*self.threads, || format!("worker {worker}"), move || queue.send(message).map_err(drop));
+        sent.await?.map_err(|_closed| gone(worker))
     }
 
     /// Rules that failed in a lane before the offset where it resumes; later failures happen again by themselves.

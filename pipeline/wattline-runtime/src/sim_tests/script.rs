@@ -13,7 +13,9 @@ use wattline_core::exchange::Place;
 use wattline_core::gap::LogBounds;
 use wattline_core::record::{LaneId, RecordBlock};
 
-use super::world::World;
+use super::Scene;
+use super::tally::Mishap;
+use super::world::{Life, World};
 use crate::Result;
 use crate::clock::Clock;
 use crate::port::{Position, Source, SourceEvent};
@@ -29,7 +31,9 @@ pub(super) const PATIENCE_PER_LIFE_MS: i64 = 20_000;
 /// Ahead of the clocks of the first processes only.
 pub(super) const AHEAD_OF_SOME_MS: i64 = BEGIN_MS + 330_000;
 /// Ahead of every clock.
-pub(super) const AHEAD_OF_ALL_MS: i64 = BEGIN_MS + 100_000_000;
+pub(super) const AHEAD_OF_ALL_MS: i64 = BEGIN_MS + 10_000_000_000;
+/// Event time from one record of a lane to the next, unless a script is live.
+const STEP_MS: i64 = 2_000;
 
 /// Steps of a linear congruential generator: the scripts must not change with a library.
 #[derive(Debug, Clone)]
@@ -105,6 +109,10 @@ pub(super) struct Expiry {
 #[derive(Debug, Clone)]
 pub(super) struct Script {
     pub(super) lanes: Vec<LaneScript>,
+    /// Event time from one record of a lane to the next.
+    step_ms: i64,
+    /// Whether records come when their time has come; else all are there from the beginning.
+    pub(super) is_live: bool,
     /// Whether the source assigns its lanes one by one.
     pub(super) one_by_one: bool,
     /// What one of the lanes loses, if one does.
@@ -116,6 +124,18 @@ pub(super) struct Script {
 
 impl Script {
     pub(super) fn new(seed: u64, lanes: usize, records: usize) -> Self {
+        Self::with_step(seed, lanes, records, STEP_MS)
+    }
+
+    /// A script whose records come one by one.
+    pub(super) fn live(seed: u64, lanes: usize, records: usize, step_ms: i64) -> Self {
+        let mut script = Self::with_step(seed, lanes, records, step_ms);
+        script.is_live = true;
+        script.lanes.iter_mut().for_each(|lane| lane.silent_before = None);
+        script
+    }
+
+    fn with_step(seed: u64, lanes: usize, records: usize, step_ms: i64) -> Self {
         let mut dice = Dice::new(seed);
         let lanes = (0..lanes)
             .map(|number| LaneScript {
@@ -126,14 +146,26 @@ impl Script {
                 is_written: Arc::default(),
             })
             .collect();
-        let mut script = Self { lanes, one_by_one: false, expiry: None, begins_with: None };
+        let mut script = Self { lanes, step_ms, is_live: false, one_by_one: false, expiry: None, begins_with: None };
         script.extend(&mut dice, records);
         script
     }
 
     /// Whether the runtime may advance a lane because it is silent, or because it came after the others.
     pub(super) fn may_be_advanced(&self, lane: &LaneScript) -> bool {
-        self.one_by_one || lane.silent_before.is_some()
+        self.one_by_one || self.is_live || lane.silent_before.is_some()
+    }
+
+    /// When the broker appended a record, by the place of it in its lane.
+    fn appended_ms(&self, record: usize) -> i64 {
+        match self.is_live {
+            true => BEGIN_MS + (i64::try_from(record).expect("few records") + 1) * self.step_ms,
+            false => BEGIN_MS + CLOCK_AHEAD_MS,
+        }
+    }
+
+    fn is_there(&self, record: usize, world: &World) -> bool {
+        !self.is_live || BEGIN_MS + world.age_ms() >= self.appended_ms(record)
     }
 
     /// What one slot reads of it.
@@ -145,29 +177,31 @@ impl Script {
 
     /// More of the same, later.
     pub(super) fn extend(&mut self, dice: &mut Dice, records: usize) {
+        let step_ms = self.step_ms;
         for (number, lane) in self.lanes.iter_mut().enumerate() {
             let mut offset = lane.end();
             let begin = lane.records.len();
             for k in begin..begin + records {
                 offset += 1 + i64::from(dice.below(5) == 0) * 3;
-                let events = if dice.below(15) == 0 { Vec::new() } else { events(dice, number, k) };
+                let events = if dice.below(15) == 0 { Vec::new() } else { events(dice, number, k, step_ms) };
                 lane.records.push(Record { offset, events });
             }
         }
     }
 }
 
-fn events(dice: &mut Dice, lane: usize, k: usize) -> Vec<Event> {
+fn events(dice: &mut Dice, lane: usize, k: usize, step_ms: i64) -> Vec<Event> {
+    let step = u64::try_from(step_ms).expect("it goes on");
     let count = 1 + dice.below(2);
     (0..count)
         .map(|_| {
             let on_time_ms = BEGIN_MS
-                + i64::try_from(k).expect("few records") * 2_000
-                + i64::try_from(dice.below(1_500)).expect("small");
+                + i64::try_from(k).expect("few records") * step_ms
+                + i64::try_from(dice.below(step * 3 / 4)).expect("small");
             let event_ms = match dice.below(40) {
                 0 => AHEAD_OF_ALL_MS,
                 1 if lane == 0 => AHEAD_OF_SOME_MS,
-                2..=6 => on_time_ms - i64::try_from(dice.below(40_000)).expect("small"),
+                2..=6 => on_time_ms - i64::try_from(dice.below(step * 20)).expect("small"),
                 _ => on_time_ms,
             };
             Event {
@@ -242,6 +276,14 @@ impl Source for SlotSource {
     }
 }
 
+/// As a trace has it.
+fn text_of(event: &SourceEvent) -> String {
+    match event {
+        SourceEvent::Records(block) => format!("{} offsets {:?}", block.lane, block.offsets),
+        event => format!("{event:?}"),
+    }
+}
+
 /// How a lane is being handed over.
 #[derive(Debug)]
 struct Cursor {
@@ -264,16 +306,24 @@ pub(super) struct ScriptedSource {
     /// The lane that the script begins with has not begun.
     waits_to_begin: bool,
     paused: bool,
+    /// Whether lanes go away and come back.
+    rebalances: bool,
+    gone: Option<usize>,
     polls: u64,
+    world: Arc<World>,
 }
 
 impl ScriptedSource {
-    pub(super) fn new(script: &Arc<Script>, seed: u64, clock: Arc<dyn Clock>, records_per_block: u64) -> Self {
+    pub(super) fn new(scene: &Scene, script: &Arc<Script>, life: &Life, clock: Arc<dyn Clock>) -> Self {
+        let seed = scene.seed ^ (life.number << 32) ^ (u64::from(life.slot) << 48);
         Self {
+            world: Arc::clone(&life.world),
             script: Arc::clone(script),
             dice: Dice::new(seed),
             clock,
-            records_per_block,
+            records_per_block: scene.records_per_block,
+            rebalances: scene.rebalances,
+            gone: None,
             to_assign: if script.one_by_one {
                 (0..script.lanes.len()).rev().map(|lane| vec![lane]).collect()
             } else {
@@ -294,15 +344,54 @@ impl ScriptedSource {
         let Some(cursor) = self.cursors.get_mut(&lane) else { return SourceEvent::Records(block) };
         for _ in 0..count {
             let held = script.silent_before == Some(cursor.next) && !block.is_empty();
-            let Some(record) = script.records.get(cursor.next).filter(|_| !held) else { break };
+            let is_there = !held && self.script.is_there(cursor.next, &self.world);
+            let Some(record) = script.records.get(cursor.next).filter(|_| is_there) else { break };
             if script.silent_before == Some(cursor.next) {
                 script.is_written.store(true, Ordering::SeqCst);
             }
-            block.push(record.offset, BEGIN_MS + CLOCK_AHEAD_MS, &record.payload());
+            block.push(record.offset, self.script.appended_ms(cursor.next), &record.payload());
             cursor.next += 1;
+            cursor.told_silent = false;
             cursor.wanted = None;
         }
         SourceEvent::Records(block)
+    }
+
+    /// What there is to say now; each moment one thing.
+    fn next_events(&mut self) -> Vec<SourceEvent> {
+        if !self.to_assign.is_empty() && self.polls % 3 == 1 && !self.waits_to_begin {
+            let lanes = self.to_assign.remove(0);
+            if !self.cursors.is_empty() {
+                self.world.tally.count(Mishap::LateLane);
+            }
+            self.waits_to_begin = self.script.begins_with.is_some() && self.cursors.is_empty();
+            return vec![SourceEvent::Assigned(lanes.iter().map(|l| self.script.lanes[*l].id.clone()).collect())];
+        }
+        if self.rebalances && self.dice.below(8) == 0 {
+            return self.rebalance().into_iter().collect();
+        }
+        let started: Vec<usize> = self.cursors.keys().copied().collect();
+        if self.paused || started.is_empty() {
+            return Vec::new();
+        }
+        let lane = started[usize::try_from(self.dice.below(started.len() as u64)).unwrap_or(0)];
+        self.step(lane).into_iter().collect()
+    }
+
+    /// A lane goes away, or the one that is away comes back.
+    fn rebalance(&mut self) -> Option<SourceEvent> {
+        if let Some(lane) = self.gone.take() {
+            self.world.tally.count(Mishap::Rebalance);
+            return Some(SourceEvent::Assigned(vec![self.script.lanes[lane].id.clone()]));
+        }
+        let open: Vec<usize> = self.cursors.iter().filter(|(_, cursor)| !cursor.ended).map(|(lane, _)| *lane).collect();
+        if open.is_empty() {
+            return None;
+        }
+        let lane = open[usize::try_from(self.dice.below(open.len() as u64)).unwrap_or(0)];
+        self.cursors.remove(&lane);
+        self.gone = Some(lane);
+        Some(SourceEvent::Revoked(vec![self.script.lanes[lane].id.clone()]))
     }
 
     /// What is lost of a lane at the place where it is, if that is so.
@@ -321,6 +410,7 @@ impl ScriptedSource {
             return None;
         }
         let log = LogBounds { first: expiry.first, end: lane_script.end(), is_another: false };
+        self.world.tally.count(Mishap::Expiry);
         // It is silent until it is started again.
         self.cursors.remove(&lane);
         Some(SourceEvent::OffsetLost { lane: lane_script.id.clone(), wanted, log })
@@ -351,7 +441,8 @@ impl ScriptedSource {
             return Some(SourceEvent::Ended(lane_script.id.clone(), lane_script.end()));
         };
         let is_written = lane_script.is_written.load(Ordering::SeqCst);
-        if lane_script.silent_before == Some(cursor.next) && others_left > 8 && !is_written {
+        let is_silent = lane_script.silent_before == Some(cursor.next) && others_left > 8 && !is_written;
+        if is_silent || !script.is_there(cursor.next, &self.world) {
             let first = !std::mem::replace(&mut cursor.told_silent, true);
             return first.then(|| SourceEvent::CaughtUp(lane_script.id.clone(), record.offset));
         }
@@ -360,21 +451,11 @@ impl ScriptedSource {
 }
 
 impl Source for ScriptedSource {
-    fn poll(&mut self, max_wait: Duration) -> Result<Vec<SourceEvent>> {
+    fn poll(&mut self, _max_wait: Duration) -> Result<Vec<SourceEvent>> {
         self.polls += 1;
-        // Ticks fall between blocks only if blocks take a while.
-        crossbeam_channel::after(max_wait.min(Duration::from_millis(1))).recv().expect("the timer fires");
-        if !self.to_assign.is_empty() && self.polls % 3 == 1 && !self.waits_to_begin {
-            let lanes = self.to_assign.remove(0);
-            self.waits_to_begin = self.script.begins_with.is_some() && self.cursors.is_empty();
-            return Ok(vec![SourceEvent::Assigned(lanes.iter().map(|l| self.script.lanes[*l].id.clone()).collect())]);
-        }
-        let started: Vec<usize> = self.cursors.keys().copied().collect();
-        if self.paused || started.is_empty() {
-            return Ok(Vec::new());
-        }
-        let lane = started[usize::try_from(self.dice.below(started.len() as u64)).unwrap_or(0)];
-        Ok(self.step(lane).into_iter().collect())
+        let events = self.next_events();
+        events.iter().for_each(|event| self.world.note(|| format!("source: {}", text_of(event))));
+        Ok(events)
     }
 
     fn start(&mut self, lane: &LaneId, position: Position, _log: Option<&str>) -> Result<()> {
@@ -398,6 +479,9 @@ impl Source for ScriptedSource {
     }
 
     fn set_paused(&mut self, paused: bool) -> Result<()> {
+        if paused {
+            self.world.tally.count(Mishap::HeldBack);
+        }
         self.paused = paused;
         Ok(())
     }

@@ -11,7 +11,7 @@
 //! A rule that fails on an event stops as a whole: in which order events fail says nothing here, and what is to be done about
 //! it is the same, another text of the rule.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
@@ -41,7 +41,7 @@ const SLICE_ROWS: usize = 200_000;
 #[derive(Debug, Clone)]
 pub(super) struct Cut {
     /// Of each lane the offset before which its records count.
-    pub(super) ends: HashMap<LaneId, i64>,
+    pub(super) ends: BTreeMap<LaneId, i64>,
     pub(super) watermark_us: i64,
 }
 
@@ -162,7 +162,7 @@ pub(super) struct Rerun {
     /// What was pushed.
     pub(super) seen: Cut,
     /// Up to where the first pass went.
-    pub(super) first_ends: HashMap<LaneId, i64>,
+    pub(super) first_ends: BTreeMap<LaneId, i64>,
     pass: Option<Pass>,
     passes: usize,
     pub(super) found: Found,
@@ -191,8 +191,8 @@ impl Rerun {
             from_us,
             now_us,
             programs: singles,
-            seen: Cut { ends: HashMap::new(), watermark_us: BEFORE_TIME },
-            first_ends: HashMap::new(),
+            seen: Cut { ends: BTreeMap::new(), watermark_us: BEFORE_TIME },
+            first_ends: BTreeMap::new(),
             pass: None,
             passes: 0,
             found: Found::default(),
@@ -418,7 +418,7 @@ async fn open(with: &Surroundings<'_>, plan: &RulePlan, pass: &Pass) -> Result<O
 }
 
 /// Which rows are of these lanes, at or after one offset and before another.
-fn within(batch: &RecordBatch, from: &HashMap<LaneId, i64>, until: &HashMap<LaneId, i64>) -> Result<BooleanArray> {
+fn within(batch: &RecordBatch, from: &BTreeMap<LaneId, i64>, until: &BTreeMap<LaneId, i64>) -> Result<BooleanArray> {
     let at = |name: &str| {
         let index = batch.schema().index_of(name).map_err(Error::arrow("reading back events"))?;
         Ok::<_, Error>(batch.column(index).clone())
