@@ -22,6 +22,11 @@
 //! Numbers of slots are fixed for the life of a job: partition, home and inbox follow from them alone.
 //!
 //! `tests/model` goes through all orders of the steps of two slots, with these decisions.
+//!
+//! A link is *level* if it tells the last of all that is in closed files: what its slot has told by then, this link included, is
+//! made of the records before the `archive` of its lanes, and what it tells later of the records behind them. A checkpoint is, as
+//! long as no lane reads again what was published before. So a rule can be given its past up to a level link of each slot, and go
+//! on with what was told since.
 
 use std::collections::BTreeMap;
 
@@ -156,6 +161,9 @@ pub struct Close {
     pub quarantined: Vec<(String, Quarantine)>,
     /// Late events that are in closed files now and are still to correct results, by fingerprint of the rule.
     pub late: Vec<(String, LateStretches)>,
+    /// The link is level.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_level: bool,
 }
 
 /// What is to be done with a message.
@@ -190,6 +198,9 @@ pub struct Sender {
     pub positions: Positions,
     /// Rules that the slot runs, of those that are at home here: by fingerprint, each with the time from which on.
     pub rules: BTreeMap<String, i64>,
+    /// The last link of which something was taken in is level, and all of it was taken in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_level: bool,
 }
 
 /// Where a backup has cut off a chain. What it told behind that is in the inboxes, and does not count: the restored job says it anew.
@@ -213,6 +224,7 @@ impl Sender {
             next_part: None,
             positions: Positions::default(),
             rules: BTreeMap::new(),
+            is_level: false,
         }
     }
 
@@ -271,6 +283,7 @@ impl Sender {
         }
         self.incarnation.clone_from(&head.incarnation);
         self.n = head.n;
+        self.is_level = head.close.as_ref().is_some_and(|close| close.is_level);
         self.next_part = match &head.close {
             Some(close) => {
                 self.positions.clone_from(&close.positions);
@@ -308,6 +321,18 @@ mod tests {
             }
         }
         assert_eq!((sender.n, sender.next_part), (8, None));
+    }
+
+    #[test]
+    fn a_slot_is_level_once_all_of_a_level_link_is_taken_in() {
+        let mut sender = Sender::new(1);
+        let level = |head: Head| Head { close: Some(Close { is_level: true, ..Close::default() }), ..head };
+        let told = [head(1, 0, 0, false), level(head(1, 1, 0, true)), head(2, 0, 1, false), head(2, 1, 1, true)];
+        let is_level = told.map(|head| {
+            sender.note(&head);
+            sender.is_level
+        });
+        assert_eq!(is_level, [false, true, false, false]);
     }
 
     #[test]

@@ -191,6 +191,9 @@ pub struct SharedProgress {
     pub late: LateStretches,
     /// At the home: slots that have not said yet that they run the rule. It begins when all have.
     pub awaits: Vec<u32>,
+    /// At the home: the rule is to be given its past first, and nothing of it is out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaits_past: bool,
 }
 
 /// Up to where late events are in the results of a rule.

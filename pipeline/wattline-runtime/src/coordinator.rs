@@ -647,7 +647,7 @@ impl Coordinator {
 
     /// Takes partial state in, unless nobody will ask for it.
     fn merge(&mut self, delta: &StateDelta) -> Result<()> {
-        if self.states[delta.state].rules.iter().all(|rule| self.is_silent(*rule)) {
+        if self.rules_here(delta.state).all(|rule| self.is_silent(rule)) {
             return Ok(());
         }
         if let Err(message) = self.final_program.merge(delta) {

@@ -302,6 +302,22 @@ impl BackfillPostponed<'_> {
     }
 }
 
+/// While an archive was read for the past of a rule, slots told more of the rule than is kept.
+pub(crate) struct BackfillOutrun<'a> {
+    pub(crate) rule: &'a str,
+    pub(crate) bytes_max: u64,
+}
+
+impl BackfillOutrun<'_> {
+    pub(crate) fn emit(&self) {
+        info!(
+            rule = self.rule,
+            kept_bytes = self.bytes_max,
+            "more came for a new rule than memory holds while its past is computed: the archive is read up to newer checkpoints"
+        );
+    }
+}
+
 /// The outside is in trouble.
 pub(crate) struct SourceTrouble<'a> {
     pub(crate) message: &'a str,

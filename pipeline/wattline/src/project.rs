@@ -274,7 +274,7 @@ fn load_text(mut loader: Loader, shown: &str, text: String) -> Result<Project, R
     loader.check_table_keys(&rules);
     loader.check_kept_streams(&rules, &streams);
     loader.check_late_streams(&rules);
-    loader.check_backfills(&rules, &streams, config.run.slots);
+    loader.check_backfills(&rules, &streams);
     loader.check_deliveries(&rules, config.run.slots);
     if !loader.diagnostics.is_empty() {
         return Err(loader.refused());
@@ -453,16 +453,11 @@ impl Loader {
     }
 
     /// The past of a rule is computed from the raw tables: these must be kept, and hold all that rules have seen.
-    fn check_backfills(&mut self, rules: &RuleSet, streams: &[LoadedStream], slots: u32) {
+    fn check_backfills(&mut self, rules: &RuleSet, streams: &[LoadedStream]) {
         for rule in rules.rules().iter().filter(|rule| rule.header.backfill_ms.is_some()) {
             let dropped = streams.iter().find(|stream| !stream.config.keep && rule.streams.contains(&stream.name));
             let own = system_streams().into_iter().find(|stream| rule.streams.iter().any(|of| of == stream.name));
             let (why, help) = match (dropped, own) {
-                _ if slots > 1 => (
-                    format!("the job has {slots} slots, and each knows the past of its own partitions only"),
-                    "remove `backfill`, or leave out `slots` in `[run]`; `wattline replay` shows what the rule says of the past"
-                        .to_owned(),
-                ),
                 (Some(stream), _) => (
                     format!("stream `{}` keeps no events", stream.name),
                     format!("remove `keep = false` from stream `{}`, or `backfill` from the rule", stream.name),

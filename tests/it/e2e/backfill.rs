@@ -1,4 +1,4 @@
-//! Rules that are new to a job with a past, and are given it: by a restart, by `wattline apply`, through kills.
+//! Rules that are new to a job with a past, and are given it: by a restart, by `wattline apply`, in several slots, through kills.
 //!
 //! Whatever happens, the results of each are in the end what its query gives over all events of the archive, each row once.
 //! What was computed from the archive is marked, and of its alerts only those are published that were open when the rule joined.
@@ -53,6 +53,11 @@ fn rule(id: &str, header: &str, sql: &str) -> String {
 
 /// A job that has one rule.
 fn job_over(broker: &TestBroker, name: &str) -> Result<JobFolder> {
+    job_with(broker, name, "tick = \"50 ms\"")
+}
+
+/// The same, with other settings of `[run]`.
+fn job_with(broker: &TestBroker, name: &str, run: &str) -> Result<JobFolder> {
     broker.create_topic(name, PARTITIONS, &[])?;
     broker.create_topic(&format!("{name}-alerts"), PARTITIONS, &[])?;
     let folder = JobFolder::new(name)?;
@@ -61,8 +66,8 @@ fn job_over(broker: &TestBroker, name: &str) -> Result<JobFolder> {
     folder.write(
         "wattline.toml",
         &format!(
-            "job = \"{name}\"\n[kafka]\nbootstrap_servers = \"{}\"\n[alerts]\ntopic = \"{name}-alerts\"\n\
-             [run]\ntick = \"50 ms\"\ncheckpoint = \"300 ms\"\nfile_age = \"300 ms\"\ncorrection = \"300 ms\"\n\
+            "job = \"{name}\"\n[kafka]\nbootstrap_servers = \"{}\"\n[kafka.properties]\n\"session.timeout.ms\" = 6000\n\
+             [alerts]\ntopic = \"{name}-alerts\"\n[run]\n{run}\ncheckpoint = \"300 ms\"\nfile_age = \"300 ms\"\ncorrection = \"300 ms\"\n\
              [streams.visits]\nschema = \"visits.avsc\"\ntopic = \"{name}\"\nidle_timeout = \"1 second\"\n\
              [rules]\npaths = [\"sql\"]\n[archive]\nurl = \"archive\"\n",
             broker.bootstrap()
@@ -229,6 +234,55 @@ fn rules_that_are_applied_to_a_running_job_have_their_past_through_kills() -> Re
     produce(&mut producer, topic, 60..70)?;
     folder.run_until_end(RUN_LIMIT)?;
 
+    results_are_those_of_all_events(&folder)?;
+    alerts_are_those_of_all_events(&folder, broker, &format!("{topic}-alerts"))?;
+    folder.answer(&["archive", "verify"]).map(drop)
+}
+
+/// How often a rule has joined.
+fn joined(folder: &JobFolder) -> usize {
+    folder.log().matches("has its past and joins").count()
+}
+
+#[test]
+fn rules_that_are_new_to_several_slots_have_their_past_through_kills() -> Result<()> {
+    let broker = TestBroker::shared();
+    let topic = "backfill-slots";
+    let folder = job_with(broker, topic, "slots = 3\ntick = \"100 ms\"")?;
+    let mut producer = Producer::connect(&broker.bootstrap(), &Default::default())?;
+    produce(&mut producer, topic, 0..40)?;
+    let mut first = folder.start(&["run"])?;
+    let mut second = folder.start(&["run"])?;
+    reaches(&folder, "known", 6)?;
+    for running in [&mut second, &mut first] {
+        let status = running.terminate(MOMENT_LIMIT)?;
+        ensure!(status.success(), "the job ended with {status}:\n{}", running.log_tail());
+    }
+    add_late_comers(&folder)?;
+    let mut first = folder.start(&["run"])?;
+    let mut second = folder.start(&["run"])?;
+    produce(&mut producer, topic, 40..50)?;
+    // In the middle of joining, each once.
+    wait_until(MOMENT_LIMIT, || Ok((joined(&folder) >= 1).then_some(())))
+        .with_context(|| format!("a rule joins; the job said\n{}", folder.log()))?;
+    second.kill9()?;
+    let before = joined(&folder);
+    wait_until(MOMENT_LIMIT, || Ok((joined(&folder) >= (before + 2).min(6)).then_some(())))
+        .with_context(|| format!("other rules join; the job said\n{}", folder.log()))?;
+    first.kill9()?;
+    produce(&mut producer, topic, 50..60)?;
+    let mut first = folder.start(&["run"])?;
+    let mut second = folder.start(&["run"])?;
+    for (id, ..) in LATE_COMERS.iter().filter(|(id, ..)| ["tens", "stays"].contains(id)) {
+        reaches(&folder, id, 9)?;
+    }
+    second.kill9()?;
+    let status = first.terminate(MOMENT_LIMIT)?;
+    ensure!(status.success(), "the job ended with {status}:\n{}", first.log_tail());
+    produce(&mut producer, topic, 60..70)?;
+    folder.run_until_end(RUN_LIMIT)?;
+
+    ensure!(joined(&folder) >= 6, "six rules join:\n{}", folder.log());
     results_are_those_of_all_events(&folder)?;
     alerts_are_those_of_all_events(&folder, broker, &format!("{topic}-alerts"))?;
     folder.answer(&["archive", "verify"]).map(drop)

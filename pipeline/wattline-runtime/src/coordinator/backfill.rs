@@ -23,6 +23,17 @@
 //!
 //! While a lane reads again after a crash, it has not rolled what was published, and the rule waits for that too.
 //!
+//! In a job of several slots the rule is run in the lanes of all from the beginning, and what they have of it is told to its home,
+//! where it waits. Slots make their checkpoints each by itself, so a pass goes up to a level link of each (see [`told`]), which
+//! tells where its lanes are in the archive, and comes after the raw rows before that were committed to their table. What is told
+//! behind these links is kept. When a pass is at its end, at whatever moment, the rerun takes that in too, and goes on to the
+//! watermark to which the others have come by it: then it has all that they have, and joins as above. (If a slot has to catch up
+//! after a crash, the others are ahead of the watermark, and the rule waits for it.) Links of its home know a
+//! rule that waits, with what the lanes of that slot have told of it, and that it does; a crash of the home begins its past anew,
+//! from level links that the inbox still has or that were the last to be taken in. A crash of another slot changes nothing: its
+//! successor tells the rest of what its links have not told, as of every rule. Rows that table rules without state give in their
+//! lanes are told to the home too, if the rule has a past to be given: so its lanes need not know when it joins.
+//!
 //! Results of the past are marked (`_backfilled_at`), alerts as well, and of these only those that are open in the end are
 //! published ([`History`]). What began before the begin of the past is left alone, as a rule
 //! without a past leaves alone what began before it. A state that the rule shares with an older one stays as it is, as it
@@ -37,10 +48,11 @@ use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use wattline_core::alert::History;
 use wattline_core::error::Retry;
-use wattline_core::manifest::{Correction, LaneSection};
+use wattline_core::manifest::{Correction, LaneSection, RuleProgress};
 use wattline_core::record::{LaneId, column};
 use wattline_core::time::BEFORE_TIME;
 
+use super::exchange::Exchange;
 use super::{Coordinator, Duration, Instant, RulePlan, StreamPlan, correction};
 use crate::error::{Error, Result};
 use crate::events;
@@ -49,8 +61,13 @@ use crate::progress::Progress;
 use crate::recovery::Past;
 use crate::table::timestamp_type;
 use rerun::{Cut, Rerun, Surroundings, Work};
+use told::Told;
 
 mod rerun;
+mod shared;
+mod told;
+
+pub(super) use told::Piece;
 
 /// How long the archive is read before it is looked whether something else is due.
 const LOOK_AFTER: Duration = Duration::from_millis(100);
@@ -89,25 +106,47 @@ fn marked(rows: &RecordBatch, at_us: i64) -> Result<RecordBatch> {
 pub(super) struct Backfills {
     waiting: BTreeSet<usize>,
     under_way: Option<Rerun>,
+    /// In a job of several slots: what they tell of each rule that waits.
+    told: BTreeMap<usize, Told>,
 }
 
 impl Backfills {
-    /// The rules that the past does not know, and whose streams it knows.
-    pub(super) fn of(rules: &[RulePlan], streams: &[StreamPlan], past: &Past) -> Self {
+    /// The rules that the past does not know, and whose streams it knows. In a job of several slots those that are at home in this
+    /// one, if the job `has_begun` in any: what another has of the streams this one may not have been told.
+    pub(super) fn of(
+        rules: &[RulePlan],
+        streams: &[StreamPlan],
+        past: &Past,
+        (exchange, has_begun): (Option<&Exchange>, bool),
+    ) -> Self {
+        let senders = exchange.map(Exchange::senders).unwrap_or_default();
         let has_past = |stream: &usize| {
             let name = streams.get(*stream).map(|plan| plan.name.as_str());
-            past.lanes.values().any(|(section, _)| Some(section.stream.as_str()) == name)
+            let is_known = || past.lanes.values().any(|(section, _)| Some(section.stream.as_str()) == name);
+            if exchange.is_some() { has_begun } else { is_known() }
         };
         let is_kept = |stream: &usize| streams.get(*stream).is_some_and(|plan| plan.table.is_some());
-        let waits = |rule: &RulePlan| {
-            rule.backfill.is_some()
-                && !past.rules.contains_key(&rule.fingerprint)
-                && rule.streams.iter().any(has_past)
-                && rule.streams.iter().all(is_kept)
+        let known = |rule: &RulePlan| past.rules.get(&rule.fingerprint).filter(|known| is_known_here(known, exchange));
+        let is_new = |rule: &RulePlan| match known(rule) {
+            Some(known) => known.shared.as_ref().is_some_and(|shared| shared.awaits_past),
+            None => rule.streams.iter().any(has_past),
         };
-        let waiting = (0..rules.len()).filter(|rule| waits(&rules[*rule])).collect();
-        Self { waiting, under_way: None }
+        let waits = |rule: &usize| {
+            let plan = &rules[*rule];
+            let is_here = exchange.is_none_or(|exchange| exchange.is_home_of(*rule));
+            plan.backfill.is_some() && is_here && is_new(plan) && plan.streams.iter().all(is_kept)
+        };
+        let waiting: BTreeSet<usize> = (0..rules.len()).filter(waits).collect();
+        let told = |rule: &usize| (*rule, Told::begin(&rules[*rule].fingerprint, senders));
+        let told = waiting.iter().filter(|_| exchange.is_some()).map(told).collect();
+        Self { waiting, under_way: None, told }
     }
+}
+
+/// Whether what is known of a rule is of one that is at home here: of others of the same text this slot has nothing but what its
+/// lanes have told.
+fn is_known_here(known: &RuleProgress, exchange: Option<&Exchange>) -> bool {
+    exchange.is_none_or(|exchange| exchange.place().is_home_of(&known.id))
 }
 
 impl Coordinator {
@@ -123,7 +162,7 @@ impl Coordinator {
 
     /// Whether only rules that wait have this state: nothing is kept in it.
     pub(super) fn is_awaited(&self, state: usize) -> bool {
-        self.states[state].rules.iter().all(|rule| self.waits(*rule))
+        self.rules_here(state).all(|rule| self.waits(rule))
     }
 
     /// Right after a checkpoint: goes on with a rule that waits, and lets it join if that comes to an end now.
@@ -131,20 +170,31 @@ impl Coordinator {
         let tick_over = Instant::now() + self.settings.tick;
         while self.begin_pass() {
             let passes = self.backfills.under_way.as_ref().map_or(0, Rerun::passes);
-            let until = (passes < PASSES_MAX).then_some(tick_over);
-            if !self.read_past(until).await? {
+            // In a job of several slots the last pass has all the time that it takes.
+            let until = (passes < PASSES_MAX || self.exchange.is_some()).then_some(tick_over);
+            if !self.read_past(until).await? || !self.let_join(true).await? {
                 return Ok(());
             }
-            self.join_stream()?;
-            self.tick(true, false).await?;
         }
         Ok(())
     }
 
+    /// At the end of a pass, of which it is known whether something happened since its checkpoint: lets the rule join, if the
+    /// rerun has all that there is of it.
+    async fn let_join(&mut self, is_newest: bool) -> Result<bool> {
+        let has_all = if self.exchange.is_some() { self.take_what_was_told().await? } else { is_newest };
+        if has_all {
+            self.join_stream()?;
+            self.tick(true, false).await?;
+        }
+        Ok(has_all)
+    }
+
     /// Between checkpoints: goes on with the pass that is under way.
     pub(super) async fn read_on(&mut self) -> Result<()> {
-        if self.backfills.under_way.as_ref().is_some_and(Rerun::is_reading) {
-            self.read_past(Some(Instant::now() + self.settings.tick)).await?;
+        let is_reading = self.backfills.under_way.as_ref().is_some_and(Rerun::is_reading);
+        if (is_reading || self.keeps_for_pass()) && self.read_past(Some(Instant::now() + self.settings.tick)).await? {
+            self.let_join(false).await?;
         }
         Ok(())
     }
@@ -157,12 +207,10 @@ impl Coordinator {
                 break;
             }
             match self.read_past(None).await? {
-                true if begins => {
-                    self.join_stream()?;
-                    self.tick(true, false).await?;
+                // If it was under way, it may lack what came since its checkpoint.
+                true => {
+                    self.let_join(begins).await?;
                 }
-                // It was under way, and lacks what came since its checkpoint.
-                true => {}
                 false => tokio::time::sleep(REST).await,
             }
         }
@@ -180,6 +228,9 @@ impl Coordinator {
         if begins {
             let (cut, reached_us) = (self.cut_of(&rerun), self.reached_max_us(rule));
             rerun.begin_pass(cut, reached_us);
+            if let Some(told) = self.backfills.told.get_mut(&rule) {
+                told.begin_pass();
+            }
         }
         self.backfills.under_way = Some(rerun);
         begins
@@ -190,6 +241,7 @@ impl Coordinator {
         // A rule that has stopped as a whole is told so by the next link.
         let waiting: BTreeSet<usize> = std::mem::take(&mut self.backfills.waiting);
         self.backfills.waiting = waiting.into_iter().filter(|rule| !self.has_stopped(*rule)).collect();
+        self.forget_told();
         let rule = self.backfills.waiting.iter().copied().find(|rule| self.is_ready(*rule))?;
         let fingerprint = &self.rules[rule].fingerprint;
         let of_text = |other: &usize| self.rules[*other].fingerprint == *fingerprint;
@@ -208,7 +260,8 @@ impl Coordinator {
 
     /// Whether the lanes of the rule have rolled all that was published, and it is known how far they have come.
     fn is_ready(&self, rule: usize) -> bool {
-        self.rule_watermark_us(rule) != BEFORE_TIME && self.has_caught_up(rule)
+        let has_cut = self.exchange.is_none() || self.level_watermark_us(rule).is_some_and(|us| us != BEFORE_TIME);
+        self.rule_watermark_us(rule) != BEFORE_TIME && self.has_caught_up(rule) && has_cut
     }
 
     fn sections_of(&self, rule: usize) -> impl Iterator<Item = &LaneSection> {
@@ -218,22 +271,32 @@ impl Coordinator {
 
     /// The highest time that any lane of the rule has reached.
     fn reached_max_us(&self, rule: usize) -> i64 {
-        self.sections_of(rule).map(|section| section.reached_us).max().unwrap_or(BEFORE_TIME)
+        match &self.exchange {
+            Some(_) => self.level_reached_max_us(rule),
+            None => self.sections_of(rule).map(|section| section.reached_us).max().unwrap_or(BEFORE_TIME),
+        }
     }
 
     /// Where the lanes of a rule stand: closed files have all before it. Of a lane in which the rule was stopped, what was before.
     fn cut_of(&self, rerun: &Rerun) -> Cut {
         let rule = rerun.rules()[0];
+        let (ends, watermark_us): (Vec<(LaneId, i64)>, i64) = match &self.exchange {
+            Some(_) => (self.level_ends(rule), self.level_watermark_us(rule).unwrap_or(BEFORE_TIME)),
+            None => {
+                let end = |section: &LaneSection| (section.lane.clone(), section.archive);
+                (self.sections_of(rule).map(end).collect(), self.rule_watermark_us(rule))
+            }
+        };
         let stopped: HashMap<&LaneId, i64> = self.progress_of_rules[rule]
             .quarantined
             .iter()
             .filter_map(|quarantine| Some((quarantine.lane.as_ref()?, quarantine.offset)))
             .collect();
-        let end = |section: &LaneSection| {
-            let stopped = stopped.get(&section.lane).copied().unwrap_or(i64::MAX);
-            (section.lane.clone(), section.archive.min(stopped))
+        let before_failure = |(lane, end): (LaneId, i64)| {
+            let end = stopped.get(&lane).map_or(end, |stopped| end.min(*stopped));
+            (lane, end)
         };
-        Cut { ends: self.sections_of(rule).map(end).collect(), watermark_us: self.rule_watermark_us(rule) }
+        Cut { ends: ends.into_iter().map(before_failure).collect(), watermark_us }
     }
 
     /// Reads until the pass is at its end, which is true, or until a moment, or until the job is to end. A rerun that cannot go
@@ -242,6 +305,7 @@ impl Coordinator {
         let Some(mut rerun) = self.backfills.under_way.take() else { return Ok(false) };
         loop {
             if *self.shutdown.borrow() {
+                self.give_up(&rerun);
                 return Ok(false);
             }
             let look = Instant::now() + LOOK_AFTER;
@@ -265,10 +329,18 @@ impl Coordinator {
                 Ok(Work::Paused) => tokio::task::yield_now().await,
                 Err(error) if error.retry() == Retry::Backoff => {
                     events::BackfillPostponed { rule: &self.rules[rerun.rules()[0]].id, error: &error }.emit();
+                    self.give_up(&rerun);
                     return Ok(false);
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// The pass of the rerun is no end: nothing needs to be kept for it.
+    fn give_up(&mut self, rerun: &Rerun) {
+        if let Some(told) = self.backfills.told.get_mut(&rerun.rules()[0]) {
+            told.end_pass();
         }
     }
 
@@ -291,6 +363,7 @@ impl Coordinator {
         let Some(mut rerun) = self.backfills.under_way.take() else { return Ok(()) };
         let rules = rerun.rules().to_vec();
         self.backfills.waiting.retain(|rule| !rules.contains(rule));
+        self.forget_told();
         self.uncommitted.corrected = true;
         self.state_written.ask_for_whole();
         if let Some(message) = rerun.stopped.take() {
@@ -389,6 +462,6 @@ impl Coordinator {
             let began_us = self.progress_of_rules[*of].active_from_us;
             !rules.contains(of) && !self.is_silent(*of) && began_us <= rerun.from_us
         };
-        self.states[state].rules.iter().any(keeps)
+        self.rules_here(state).any(|rule| keeps(&rule))
     }
 }

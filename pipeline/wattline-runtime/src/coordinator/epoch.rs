@@ -284,10 +284,20 @@ impl Coordinator {
         Ok(self.exchange.as_ref().map(|exchange| exchange.section(outbox, n)))
     }
 
-    /// How far the rules have come, by fingerprint; one that waits for its past is not known yet.
+    /// How far the rules have come, by fingerprint. One that waits for its past is not known yet; in a job of several slots it is,
+    /// as one that waits: what its lanes have told of it is told.
     fn known_progress(&self) -> BTreeMap<String, RuleProgress> {
-        let known = (0..self.rules.len()).filter(|rule| !self.waits(*rule));
-        known.map(|rule| (self.rules[rule].fingerprint.clone(), self.progress_of_rules[rule].clone())).collect()
+        let known = (0..self.rules.len()).filter(|rule| self.exchange.is_some() || !self.waits(*rule));
+        // Of rules of one text, of which some are at home in other slots, those here have more to say.
+        let (elsewhere, here): (Vec<usize>, Vec<usize>) = known.partition(|rule| self.is_elsewhere(*rule));
+        let progress = |rule: usize| {
+            let mut progress = self.progress_of_rules[rule].clone();
+            if let Some(shared) = &mut progress.shared {
+                shared.awaits_past = self.waits(rule);
+            }
+            (self.rules[rule].fingerprint.clone(), progress)
+        };
+        elsewhere.into_iter().chain(here).map(progress).collect()
     }
 
     /// Names the files of one call to the archive.

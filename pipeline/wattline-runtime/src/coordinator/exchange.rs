@@ -2,7 +2,7 @@
 //!
 //! In a job of several slots nothing that the lanes hand over stays with the slot that reads them: deltas and rows of alert rules go
 //! into the outbox, also those for the slot itself, and come back by the inbox. Rows of table rules that need no state go into
-//! their table at once.
+//! their table at once, unless the rule is one that is given its past: its home says when they are results.
 //!
 //! ```text
 //! lanes ─▶ tell() ─▶ outbox object ─▶ link n ─▶ roll forward: send ─▶ inbox of the home ─▶ take_message() ─▶ merge, fold
@@ -27,6 +27,7 @@ use wattline_core::manifest::{self, LaneSection, SharedProgress};
 use wattline_core::record::LaneId;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
+use super::backfill::Piece;
 use super::{Coordinator, RulePlan, StatePlan, held_bytes};
 use crate::error::{Error, Result};
 use crate::events;
@@ -91,6 +92,10 @@ pub(super) struct Exchange {
     sources: usize,
     /// The objects with the messages of the links from the checkpoint on.
     outbox_objects: Vec<String>,
+    /// There are rules that are given their past, and may need a level link.
+    needs_level: bool,
+    /// The last link that told something was not level, or of another process.
+    owes_level: bool,
     /// Streams whose rules had come to the end of the input before this process: nothing can be added to their results.
     ended_streams: BTreeSet<usize>,
 }
@@ -124,9 +129,15 @@ impl Exchange {
             heard: BTreeSet::new(),
             sources,
             outbox_objects: past.outboxes.clone(),
+            needs_level: rules.iter().any(|rule| rule.backfill.is_some()),
+            owes_level: true,
             ended_streams: rules.iter().filter(|rule| has_ended(rule)).flat_map(|rule| rule.streams.clone()).collect(),
             plan,
         }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.plan.place
     }
 
     pub(super) fn slot(&self) -> u32 {
@@ -149,6 +160,11 @@ impl Exchange {
     /// Whether results of a rule wait until what they were made of is in closed files.
     pub(super) fn awaits_files(&self, rule: usize) -> bool {
         self.awaits_files[rule]
+    }
+
+    /// What was told by each slot.
+    pub(super) fn senders(&self) -> &[Sender] {
+        &self.senders
     }
 
     fn push(&mut self, to: u32, name: String, batch: &RecordBatch) {
@@ -216,15 +232,16 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Hands over rows of rules without state: those of alert rules go to their homes.
+    /// Hands over rows of rules without state: those of alert rules, and of rules that are given their past, go to their homes.
     pub(super) fn take_lane_rows(&mut self, rows: Vec<RuleRows>) -> Result<()> {
         let Some(exchange) = &mut self.exchange else { return self.take_rows(rows, false) };
-        let (alerts, own): (Vec<_>, Vec<_>) = rows.into_iter().partition(|of| self.rules[of.rule].alert.is_some());
-        for RuleRows { rule, batch, identity } in alerts.iter().filter(|of| of.batch.num_rows() > 0) {
-            // Rules of one text have one fingerprint, and alerts of their own.
-            let (home, RulePlan { id, fingerprint, .. }) = (exchange.homes[*rule], &self.rules[*rule]);
+        let is_told = |rule: &RulePlan| rule.alert.is_some() || rule.backfill.is_some();
+        let (told, own): (Vec<_>, Vec<_>) = rows.into_iter().partition(|of| is_told(&self.rules[of.rule]));
+        for RuleRows { rule, batch, identity } in told.iter().filter(|of| of.batch.num_rows() > 0) {
+            // Rules of one text have one fingerprint, and alerts and tables of their own.
+            let (home, RulePlan { id, fingerprint, alert, .. }) = (exchange.homes[*rule], &self.rules[*rule]);
             exchange.push(home, format!("rows/{fingerprint}/{id}"), batch);
-            if let Some(identity) = identity {
+            if let Some(identity) = identity.as_ref().filter(|_| alert.is_some()) {
                 exchange.push(home, format!("identity/{fingerprint}/{id}"), identity);
             }
         }
@@ -282,6 +299,9 @@ impl Coordinator {
             return true;
         }
         let Some(told) = &exchange.told_positions else { return self.all_sources_heard() };
+        if checkpoint && exchange.needs_level && exchange.owes_level && self.is_level() {
+            return true;
+        }
         let own = self.streams.len();
         let matters = |stream: usize| stream.checked_sub(own).is_none_or(|which| self.system[which].is_read());
         let has_come_on = |(stream, least_us): (usize, &i64)| {
@@ -290,6 +310,16 @@ impl Coordinator {
         };
         let is_silent = exchange.told_records == self.records_taken();
         (checkpoint || !is_silent) && exchange.least_us.iter().enumerate().any(has_come_on)
+    }
+
+    /// Whether a checkpoint is level now: no lane reads again what was published before.
+    fn is_level(&self) -> bool {
+        let assigned = self.lanes.values().filter(|status| status.stream != INBOX);
+        let dormant = self.dormant.values().map(|(section, _)| section);
+        // A lane of the past that feeds no stream any more has nothing to read again.
+        let feeds = |section: &&LaneSection| self.streams.iter().any(|stream| stream.lanes.matches(&section.lane));
+        assigned.into_iter().all(|status| status.processed >= status.section.published)
+            && dormant.filter(feeds).all(|section| section.archive >= section.published)
     }
 
     /// How many records the lanes of this slot have taken in, by their offsets.
@@ -311,9 +341,10 @@ impl Coordinator {
             }
         }
         let late = if checkpoint { self.take_late() } else { Vec::new() };
-        let records = self.records_taken();
+        let (records, is_level) = (self.records_taken(), checkpoint && self.is_level());
         let exchange = self.exchange.as_mut()?;
         exchange.told_records = records;
+        exchange.owes_level = !is_level;
         let introduces = exchange.told_positions.is_none();
         let mut parts = Vec::new();
         for to in 0..exchange.plan.place.of {
@@ -334,6 +365,7 @@ impl Coordinator {
                     .cloned()
                     .map(|(rule, late)| (fingerprint(rule), late))
                     .collect(),
+                is_level,
             };
             let rows = exchange.outbox.remove(&to).unwrap_or_default();
             parts.push(OutgoingPart { to, rows, close });
@@ -470,15 +502,20 @@ impl Coordinator {
             }
             Judgement::Take => sender.note(&head),
         }
-        self.take_told_rows(message.offset, rows, was_out)?;
+        self.take_told_rows((message.offset, head.from), rows, was_out)?;
         if let Some(close) = head.close {
             self.take_close(head.from, &close, was_out);
         }
         Ok(())
     }
 
-    fn take_told_rows(&mut self, offset: i64, rows: Vec<(String, RecordBatch)>, was_out: bool) -> Result<()> {
-        let mut of_alerts: Vec<RuleRows> = Vec::new();
+    fn take_told_rows(
+        &mut self,
+        (offset, from): (i64, u32),
+        rows: Vec<(String, RecordBatch)>,
+        was_out: bool,
+    ) -> Result<()> {
+        let mut of_rules: Vec<RuleRows> = Vec::new();
         for (name, batch) in rows {
             let parts: Vec<&str> = name.split('/').collect();
             match parts[..] {
@@ -489,6 +526,7 @@ impl Coordinator {
                     let bytes = held_bytes(&batch);
                     let delta = StateDelta { state, final_at_us, batch };
                     self.merge(&delta)?;
+                    self.keep_told(from, &Piece::State(delta.clone()));
                     self.progress.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
                     self.uncommitted.letter_bytes += bytes;
                     self.uncommitted.deltas.push(delta);
@@ -496,19 +534,21 @@ impl Coordinator {
                 ["rows", fingerprint, id] => {
                     let is_it = |of: &RulePlan| of.fingerprint == fingerprint && of.id == id;
                     let Some(rule) = self.rules.iter().position(is_it) else { continue };
-                    of_alerts.push(RuleRows { rule, batch, identity: None });
+                    of_rules.push(RuleRows { rule, batch, identity: None });
                 }
                 // It comes right after its rows.
                 ["identity", fingerprint, id] => {
                     let is_it = |of: &RulePlan| of.fingerprint == fingerprint && of.id == id;
-                    if let Some(rows) = of_alerts.last_mut().filter(|of| is_it(&self.rules[of.rule])) {
+                    if let Some(rows) = of_rules.last_mut().filter(|of| is_it(&self.rules[of.rule])) {
                         rows.identity = Some(batch);
                     }
                 }
                 _ => return Err(bad_message(offset, format!("it holds `{name}`, which is nothing that slots tell"))),
             }
         }
-        if was_out { Ok(()) } else { self.take_rows(of_alerts, false) }
+        // Of a rule that waits for its past nothing was out.
+        of_rules.iter().for_each(|rows| self.keep_told(from, &Piece::Rows(rows.clone())));
+        if was_out { Ok(()) } else { self.take_rows(of_rules, false) }
     }
 
     fn take_close(&mut self, from: u32, close: &Close, was_out: bool) {
@@ -537,6 +577,7 @@ impl Coordinator {
                 self.progress_of_rules[rule].late.add_all(late, joins_us);
             }
         }
+        self.note_told(from, close);
     }
 
     /// A slot has said which rules it runs. One that does not run the rule is waited for; when all run it, it begins.
@@ -551,7 +592,8 @@ impl Coordinator {
                 progress.active_from_us = progress.active_from_us.max(from_us);
                 let begins = shared.awaits.is_empty();
                 let began_us = self.began_before_us(rule);
-                if begins && began_us != BEFORE_TIME {
+                // One that waits begins with its past.
+                if begins && began_us != BEFORE_TIME && !self.waits(rule) {
                     self.final_program.leave_out(rule, began_us);
                 }
             }
@@ -573,7 +615,7 @@ impl Coordinator {
             }
             self.system[which].end();
         }
-        Ok(self.have_all_ended(0..own + self.system.len()))
+        Ok(self.have_all_ended(0..own + self.system.len()) && self.know_all_pasts())
     }
 
     /// Whether all slots have come to the end in these streams.
@@ -631,7 +673,7 @@ pub(super) fn first_progress(place: Place, rule: &RulePlan, senders: &[Sender]) 
     let runs = |slot: u32| senders.iter().any(|of| of.slot == slot && of.rules.contains_key(&rule.fingerprint));
     let is_home = place.is_home_of(&rule.id);
     let awaits = (0..place.of).filter(|slot| is_home && !runs(*slot)).collect();
-    SharedProgress { told_us: BEFORE_TIME, late: LateStretches::default(), awaits }
+    SharedProgress { told_us: BEFORE_TIME, late: LateStretches::default(), awaits, awaits_past: false }
 }
 
 /// What the slots had told of a rule before it came to its home was left alone: the highest time that they had reached by then.

@@ -51,6 +51,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     let progress_of_rules = progress_of_rules(&job, &past, fresh);
     let exchange = job.exchange.take().map(|plan| Exchange::new(plan, sources.0.len(), &job.rules, &job.states, &past));
     let told_us = exchange.as_ref().map(|_| told_of_states(&job.states, &progress_of_rules));
+    let has_begun = past.last_epoch.is_some() || (exchange.is_some() && others_have_begun(&job).await?);
     let chain = chain_after(&past, &job, slot.clone(), &progress);
     let early = EarlyRules::of(&job, exchange.is_none());
     let workers = start_workers(&mut job, (told_us, &early), &progress)?;
@@ -64,7 +65,7 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         progress_of_rules,
         final_program: job.final_program,
         programs: job.programs,
-        backfills: Backfills::of(&job.rules, &job.streams, &past),
+        backfills: Backfills::of(&job.rules, &job.streams, &past, (exchange.as_ref(), has_begun)),
         lifecycle: std::mem::take(&mut past.lifecycle),
         archive: job.archive,
         alert_sink: job.alert_sink,
@@ -110,6 +111,12 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
     coordinator.restore(past, fresh).await?;
     coordinator.start_sources(std::mem::take(&mut sources.0), &notify)?;
     Ok(coordinator)
+}
+
+/// Whether any slot of the job has put a link.
+async fn others_have_begun(job: &Job) -> Result<bool> {
+    let list = || job.store.list("chains/");
+    Ok(!until_done("looking for the chains of the other slots", &job.progress, list).await?.is_empty())
 }
 
 /// The end of the chain of a slot, to be gone on with.
@@ -240,8 +247,25 @@ fn progress_of_rules(job: &Job, past: &Past, fresh: bool) -> Vec<RuleProgress> {
             shared: place.map(|place| exchange::first_progress(place, rule, senders)),
         }
     };
-    let known = |rule: &RulePlan| past.rules.get(&rule.fingerprint).filter(|_| !fresh).cloned();
-    rules.iter().map(|rule| known(rule).unwrap_or_else(|| begin(rule))).collect()
+    let is_here = |id: &str| place.is_some_and(|place| place.is_home_of(id));
+    let is_other = |rule: &RulePlan, known: &RuleProgress, waited: bool| match rule.backfill {
+        Some(_) => !is_here(&known.id),
+        None => waited,
+    };
+    let progress = |rule: &RulePlan| {
+        let Some(known) = past.rules.get(&rule.fingerprint).filter(|_| !fresh) else { return begin(rule) };
+        match &known.shared {
+            // What is known is of a rule of the same text that has another home, and this one is to be given its past; or it waited
+            // for that, and is not to be given it any more. Only what the lanes have told goes on.
+            Some(shared) if is_here(&rule.id) && is_other(rule, known, shared.awaits_past) => {
+                let mut progress = begin(rule);
+                progress.shared.iter_mut().for_each(|begun| begun.told_us = shared.told_us);
+                progress
+            }
+            _ => known.clone(),
+        }
+    };
+    rules.iter().map(progress).collect()
 }
 
 /// What of each state was told is final at these watermarks.

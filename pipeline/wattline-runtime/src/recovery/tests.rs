@@ -57,6 +57,7 @@ fn progress() -> RuleProgress {
             told_us: 1_772_323_090_000_000,
             late: LateStretches::default(),
             awaits: vec![2],
+            awaits_past: false,
         }),
     }
 }
@@ -167,6 +168,7 @@ fn sender() -> Sender {
             lanes: vec![ArchivedLane { lane: lane(4), stream: "meter_readings".into(), since: 0, archive: 1_100 }],
         },
         rules: BTreeMap::from([("0872e296d6b2e13920eb22484947d0b6".into(), 1_772_236_800_000_000)]),
+        is_level: false,
     }
 }
 

@@ -547,7 +547,10 @@ impl FinalProgram for Merged {
     /// Gives one state after the other; a rule by itself gives all at once.
     fn advance(&mut self, watermarks_us: &[i64]) -> Result<FinalOutput> {
         let mut all = FinalOutput::default();
-        for turn_us in [self.given_us[RUNNING], END_OF_TIME] {
+        // A rule that is at home elsewhere, or new, may have another place up to which it gives nothing than those it shares with.
+        let mut turns_us = [self.given_us[SUMS], self.given_us[RUNNING], self.given_us[MENDED], END_OF_TIME];
+        turns_us.sort_unstable();
+        for turn_us in turns_us {
             for (state, watermark_us) in watermarks_us.iter().enumerate() {
                 let output = self.advance_to(state, (*watermark_us).min(turn_us));
                 all.more = self.only.is_none() && !(output.rows.is_empty() && output.failures.is_empty());

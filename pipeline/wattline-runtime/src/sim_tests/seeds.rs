@@ -110,7 +110,7 @@ impl Fate {
                     survive(world, scene, &script, 1, |life| self.faults(0, life)).await;
                 }
                 (slots, _) => {
-                    slots::survive_in(slots, world, scene, &script, |slot, life| self.faults(slot, life)).await;
+                    slots::survive_in(slots, world, scene, &script, 1, |slot, life| self.faults(slot, life)).await;
                 }
             }
             let trace = world.take_trace();

@@ -47,7 +47,20 @@ pub(super) async fn play_in<F: IntoIterator<Item = Fault>>(
     context: &str,
     faults: impl Fn(u32, u64) -> F,
 ) -> Vec<u64> {
-    let operations = survive_in(slots, world, scene, script, faults).await;
+    play_on_in(slots, world, scene, script, 1, context, faults).await
+}
+
+/// Goes on with these processes, to the end.
+async fn play_on_in<F: IntoIterator<Item = Fault>>(
+    slots: u32,
+    world: &Arc<World>,
+    scene: &Scene,
+    script: &Arc<Script>,
+    first_life: u64,
+    context: &str,
+    faults: impl Fn(u32, u64) -> F,
+) -> Vec<u64> {
+    let operations = survive_in(slots, world, scene, script, first_life, faults).await;
     oracle::check(world, script, &[ends(script)], context);
     for slot in 0..slots {
         the_chain_of_is_true(&slot.to_string(), world, context).await;
@@ -61,14 +74,62 @@ pub(super) async fn survive_in<F: IntoIterator<Item = Fault>>(
     world: &Arc<World>,
     scene: &Scene,
     script: &Arc<Script>,
+    first_life: u64,
     faults: impl Fn(u32, u64) -> F,
 ) -> Vec<u64> {
     let faults = &faults;
-    let run = |slot| {
-        let place = Place { slot, of: slots };
-        survive_at(Some(place), world, scene, script, 1, move |life| faults(slot, life))
+    let run =
+        |place: Place| survive_at(Some(place), world, scene, script, first_life, move |life| faults(place.slot, life));
+    futures::future::join_all(places(slots).map(run)).await
+}
+
+fn places(slots: u32) -> impl Iterator<Item = Place> {
+    (0..slots).map(move |slot| Place { slot, of: slots })
+}
+
+/// Runs the first process of each slot; when one dies, the others are told to stop.
+async fn begin_in(
+    slots: u32,
+    world: &Arc<World>,
+    scene: &Scene,
+    script: &Arc<Script>,
+    fault: impl Fn(u32) -> Option<Fault>,
+) {
+    let (stop, _) = watch::channel(false);
+    let (stop, fault) = (&stop, &fault);
+    let run = async |place: Place| {
+        let life = Life::begin_in(place.slot, world, 1, fault(place.slot));
+        let outcome = live_until(scene, script, &life, Some(place), stop.subscribe()).await;
+        assert!(outcome.is_ok() || life.is_dead(), "{scene:?}, {place:?}: {outcome:?}");
+        if life.is_dead() {
+            stop.send_replace(true);
+        }
     };
-    futures::future::join_all((0..slots).map(run)).await
+    futures::future::join_all(places(slots).map(run)).await;
+}
+
+/// The first processes die or are stopped somewhere; the next have rules that are new and are given their past, and one of them
+/// has a fault somewhere.
+fn rules_come_later_at(slots: u32, scene: Scene, kinds: &[FaultKind]) {
+    let tally = Tally::default();
+    let scene = Scene { late_comers_from: Some(2), ..scene };
+    each(80, |case| {
+        let mut dice = Dice::new(scene.seed * 1_000 + case as u64);
+        let first: Vec<u64> = (0..slots).map(|_| 20 + dice.below(80)).collect();
+        let fault = Fault { at: 1 + (case / kinds.len()) as u64 * 3, kind: kinds[case % kinds.len()] };
+        let faulty = u32::try_from(case / kinds.len()).expect("few cases") % slots;
+        let context = format!("{slots} slots, {scene:?}, {first:?}, then {fault:?} of {faulty}");
+        let script = Arc::new(script_of(&scene));
+        simulate(&tally, &scene, false, async |world| {
+            let dies = |slot: u32| Some(Fault { at: first[slot as usize], kind: FaultKind::CrashBefore });
+            begin_in(slots, world, &scene, &script, dies).await;
+            play_on_in(slots, world, &scene, &script, 2, &context, |slot, life| {
+                (slot == faulty && life == 2).then_some(fault)
+            })
+            .await;
+        });
+    });
+    tally.had(kinds.iter().map(|kind| kind.mishap()).chain([Mishap::CrashBefore, Mishap::LateRules]));
 }
 
 #[test]
@@ -114,4 +175,59 @@ fn crash_after_crash_in_all_of_several_slots_changes_nothing() {
         });
     });
     tally.had([Mishap::CrashBefore, Mishap::CrashAfter]);
+}
+
+#[test]
+fn rules_that_come_later_to_two_slots_are_given_their_past_whatever_happens() {
+    let scene = Scene { seed: 21, checkpoint_ms: 15, ..SCENE };
+    rules_come_later_at(2, scene, &[FaultKind::CrashBefore, FaultKind::CrashAfter]);
+}
+
+#[test]
+fn rules_that_come_later_to_four_slots_are_given_their_past_through_faults_of_the_store() {
+    let scene = Scene { seed: 22, checkpoint_ms: 12, correction_ms: 30, lanes: 5, records: 30, ..SCENE };
+    rules_come_later_at(4, scene, &[FaultKind::AckLost, FaultKind::CrashAfter, FaultKind::Unavailable]);
+}
+
+#[test]
+fn rules_that_come_later_to_several_slots_are_given_their_past_crash_after_crash() {
+    let tally = Tally::default();
+    each(24, |case| {
+        let slots = 2 + u32::try_from(case % 3).expect("few slots");
+        let checkpoint_ms = [8, 20, 60][case % 3];
+        let scene = Scene { seed: 900 + case as u64, lanes: 4, records: 40, checkpoint_ms, ..SCENE };
+        let scene = Scene { late_comers_from: Some(2), ..scene };
+        let script = Arc::new(script_of(&scene));
+        let dice = |slot: u32, life: u64| Dice::new(scene.seed * 1_000 + life * 10 + u64::from(slot));
+        let fault = |slot: u32, life: u64| {
+            let kind = [FaultKind::CrashBefore, FaultKind::CrashAfter][usize::from(dice(slot, life).below(2) == 1)];
+            Some(Fault { at: 5 + dice(slot, life + 500).below(60 + life * 8), kind })
+        };
+        let context = format!("{slots} slots, {scene:?}");
+        simulate(&tally, &scene, false, async |world| {
+            begin_in(slots, world, &scene, &script, |slot| fault(slot, 1)).await;
+            play_on_in(slots, world, &scene, &script, 2, &context, fault).await;
+        });
+    });
+    tally.had([Mishap::CrashBefore, Mishap::CrashAfter, Mishap::LateRules]);
+}
+
+#[test]
+fn rules_that_come_to_several_slots_when_all_input_has_ended_are_given_their_past() {
+    let tally = Tally::default();
+    each(16, |case| {
+        let slots = 2 + u32::try_from(case % 3).expect("few slots");
+        let scene = Scene { seed: 1_000 + case as u64, late_comers_from: Some(2), ..SCENE };
+        let script = Arc::new(script_of(&scene));
+        let fault = Fault { at: 1 + case as u64 * 3, kind: FaultKind::CrashAfter };
+        let context = format!("{slots} slots, {scene:?}, {fault:?}");
+        simulate(&tally, &scene, false, async |world| {
+            begin_in(slots, world, &scene, &script, |_| None).await;
+            play_on_in(slots, world, &scene, &script, 2, &context, |slot, life| {
+                (slot == 0 && life == 2).then_some(fault)
+            })
+            .await;
+        });
+    });
+    tally.had([Mishap::CrashAfter, Mishap::LateRules]);
 }

@@ -26,10 +26,11 @@ use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 use super::super::correction::{as_stream_batch, first_revision, in_time, nullable, wanted_columns};
 use super::super::{Instant, JobSettings, RulePlan, StreamPlan, held_bytes};
 use super::marked;
+use super::told::Piece;
 use crate::alerting::{Candidates, fold_in_order};
 use crate::error::{Error, Result};
 use crate::intake::stream_schema;
-use crate::port::{Archive, Batches, FinalProgram, LaneProgram, RuleRows, TableRange};
+use crate::port::{Archive, Batches, FinalProgram, LaneProgram, RuleRows, StateDelta, TableRange};
 use crate::table::{self, ALERTS};
 
 /// The first slice of a pass, µs of event time.
@@ -237,6 +238,39 @@ impl Rerun {
             rows: 0,
             advancing: None,
         });
+    }
+
+    /// Takes in what was told of the rule since the records of the last pass, and goes on to a watermark: for the rest of the
+    /// [`work`](Self::work) nothing is read.
+    pub(super) fn take_told(&mut self, with: &Surroundings<'_>, told: Vec<Piece>, watermark_us: i64) -> Result<()> {
+        let plan = &with.rules[self.rules[0]];
+        let numbers = plan.backfill.as_ref().map(|plan| plan.states.clone()).unwrap_or_default();
+        for piece in told {
+            match piece {
+                Piece::State(delta) => {
+                    let Some(state) = numbers.iter().position(|number| *number == delta.state) else { continue };
+                    let delta = StateDelta { state, ..delta };
+                    for single in &mut self.programs {
+                        if let Err(message) = single.merged.merge(&delta) {
+                            self.stopped.get_or_insert(message);
+                        }
+                        single.merged.relieve()?;
+                    }
+                }
+                Piece::Rows(rows) => self.give(with, &[rows])?,
+            }
+        }
+        self.pass = Some(Pass {
+            until: Cut { ends: self.seen.ends.clone(), watermark_us },
+            sliced_until_us: END_OF_TIME,
+            slice_us: (END_OF_TIME, END_OF_TIME),
+            length_us: FIRST_SLICE_US,
+            stream: plan.streams.len(),
+            reading: None,
+            rows: 0,
+            advancing: Some(Vec::new()),
+        });
+        Ok(())
     }
 
     /// Reads on until the pass is at its end, there is much to be written, or a moment has come.
