@@ -271,6 +271,14 @@ pub trait FinalProgram: Send {
     /// The text of what went wrong; the rules of the state are quarantined.
     fn merge(&mut self, delta: &StateDelta) -> Result<(), String>;
 
+    /// For a restore: takes in a part of what [`dump`](Self::dump) gave, at once; it may do the work with later calls.
+    ///
+    /// # Errors
+    /// The text of what went wrong.
+    fn restore(&mut self, delta: &StateDelta) -> Result<(), String> {
+        self.merge(delta)
+    }
+
     /// Puts state on disk if it has more than its share of memory.
     ///
     /// # Errors

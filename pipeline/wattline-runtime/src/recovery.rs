@@ -189,11 +189,11 @@ async fn load_objects(store: &dyn Store, past: &mut Past) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn load_frames(store: &dyn Store, path: &str) -> Result<Vec<(String, RecordBatch)>> {
+async fn load_frames(store: &dyn Store, path: &str) -> Result<Vec<(String, RecordBatch)>> {
     frames::read(path, &load(store, path).await?)
 }
 
-async fn load(store: &dyn Store, path: &str) -> Result<bytes::Bytes> {
+pub(crate) async fn load(store: &dyn Store, path: &str) -> Result<bytes::Bytes> {
     let missing = || Error::BadObject { path: path.to_owned(), reason: "it does not exist".into() };
     store.get(path).await?.ok_or_else(missing)
 }

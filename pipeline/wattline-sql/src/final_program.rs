@@ -60,6 +60,9 @@ pub struct FinalProgram {
 /// How often it is looked what the states have while their share is merged.
 const LOOKS_PER_SHARE: usize = 16;
 
+/// Restored rows that come into their tables with one advance, about: some tens of milliseconds.
+const TAKEN_IN_ROWS: usize = if cfg!(test) { 40 } else { 64 * 1024 };
+
 /// How much memory the states may have.
 #[derive(Debug)]
 struct Share {
@@ -235,7 +238,7 @@ impl FinalProgram {
         }
     }
 
-    /// Adds state rows: a worker's delta, or a part of a snapshot.
+    /// Adds state rows: a worker's delta.
     ///
     /// # Errors
     /// [`Error::State`] if the rows do not have the shape of the state.
@@ -252,6 +255,32 @@ impl FinalProgram {
         merged.map_err(|source| state_error(self.shared[delta.state].rule(&self.rules), source))
     }
 
+    /// Adds a part of a snapshot. Windows leave it as it is for now: it comes into their tables with the next advances, or when a window
+    /// is final. So it can be given at once, however much there is.
+    ///
+    /// # Errors
+    /// [`Error::State`] if the rows do not have the shape of the state.
+    pub fn restore(&mut self, delta: &StateDelta) -> Result<(), Error> {
+        let FinalState::Windows(panes) = &mut self.states[delta.state] else { return self.merge(delta) };
+        let restored = panes.restore_later(&delta.batch, self.watermarks_us[delta.state]);
+        if let Some(share) = &mut self.share {
+            share.merged = share.merged.saturating_add(delta.batch.get_array_memory_size());
+        }
+        restored.map_err(|source| state_error(self.shared[delta.state].rule(&self.rules), source))
+    }
+
+    /// Brings some of what was restored into its tables.
+    fn take_in(&mut self) -> Result<(), Error> {
+        let mut left = TAKEN_IN_ROWS;
+        for (state, held) in self.states.iter_mut().enumerate() {
+            let FinalState::Windows(panes) = held else { continue };
+            let taken = without_panic(|| panes.take_in(left));
+            let taken = taken.map_err(|source| state_error(self.shared[state].rule(&self.rules), source))?;
+            left = left.saturating_sub(taken);
+        }
+        Ok(())
+    }
+
     /// Moves each state to its watermark (microseconds) and gives out what that makes final for its rules, or a part of it: then
     /// it is to be called again with the same watermarks. Never moves back. All states of a rule have the same watermark.
     ///
@@ -260,6 +289,7 @@ impl FinalProgram {
     /// given, and the call can be made again.
     pub fn advance(&mut self, watermarks_us: &[i64]) -> Result<FinalOutput, Error> {
         let mut output = FinalOutput::default();
+        self.take_in()?;
         // Where a rule that goes through the past again begins to give.
         let mut turns: Vec<i64> = self.stages.iter().map(|of| of.given_us).collect();
         turns.push(END_OF_TIME);
@@ -476,12 +506,14 @@ impl FinalProgram {
     /// [`Error::State`] if an accumulator cannot give its state or take it back, [`Error::Scratch`] if the disk fails.
     pub fn dump(&mut self) -> Result<Dump, Error> {
         let mut deltas = Vec::new();
-        let mut runs = Vec::new();
+        let (mut runs, mut restored) = (Vec::new(), Vec::new());
         for (state, held) in self.states.iter_mut().enumerate() {
             let taken = match held {
                 FinalState::Windows(panes) => {
+                    let delta = |(final_at_us, batch)| StateDelta { state, final_at_us, batch };
+                    restored.extend(panes.restored().map(delta));
                     runs.extend(panes.runs().map(|(final_at_us, run)| DumpedRun::new(state, final_at_us, run)));
-                    panes.drain()
+                    panes.drain_tables()
                 }
                 FinalState::Ordered(buffer) => {
                     runs.extend(buffer.runs().map(|run| DumpedRun::new(state, END_OF_TIME, run)));
@@ -496,6 +528,7 @@ impl FinalProgram {
         for delta in &deltas {
             self.merge(delta)?;
         }
+        deltas.extend(restored);
         let rules_of_states = self.shared.iter().map(|state| state.rule(&self.rules).header.id.clone()).collect();
         Ok(Dump { deltas: deltas.into_iter(), runs: runs.into_iter(), open: None, rules_of_states })
     }

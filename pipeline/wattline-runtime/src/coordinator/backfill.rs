@@ -450,7 +450,7 @@ impl Coordinator {
         for delta in merged.dump().map_err(bad)? {
             let StateDelta { state, final_at_us, batch } = delta.map_err(bad)?;
             let Some(state) = numbers.get(state).copied().filter(|state| renewed.contains(state)) else { continue };
-            self.final_program.merge(&StateDelta { state, final_at_us, batch }).map_err(bad)?;
+            self.final_program.restore(&StateDelta { state, final_at_us, batch }).map_err(bad)?;
             self.final_program.relieve()?;
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use crossbeam_channel::{TrySendError, bounded};
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -27,11 +28,12 @@ use super::{
 use crate::commit::Chain;
 use crate::error::{Error, Result};
 use crate::events;
+use crate::frames;
 use crate::intake::{CorrectedRule, Doubt, Replay, StreamIntake, stream_schema};
 use crate::intake_thread::{Intake, Route, SourceCommand};
 use crate::port::{Position, RuleFailure, Source, StageState, StateDelta};
 use crate::progress::Progress;
-use crate::recovery::{Past, load_frames, read_past};
+use crate::recovery::{Past, load, read_past};
 use crate::retry::until_done;
 use crate::table;
 use crate::threads::{Role, aside, spawn};
@@ -39,6 +41,8 @@ use crate::worker::{LaneNumber, LaneOpening, Worker, WorkerMessage};
 
 const NOTICES: usize = 64;
 const COMMANDS: usize = 4_096;
+/// Objects of a snapshot that are read at once.
+const READ_AHEAD: usize = 3;
 
 /// Brings a job up to the point where records flow.
 pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
@@ -316,24 +320,21 @@ impl Coordinator {
             self.stage_objects.clear();
             self.restore_system_streams(Vec::new()).await?;
         } else {
-            for path in &past.stage_objects {
-                let store = self.chain.store.as_ref();
-                let what = format!("reading `{path}`");
-                let stages = until_done(&what, &self.progress, || load_frames(store, path)).await?;
-                self.restore_stages(path, stages).await?;
+            let mut stages = self.read_ahead(&past.stage_objects);
+            while let Some((path, frames)) = stages.try_next().await? {
+                self.restore_stages(path, frames).await?;
             }
             // What an earlier life of a rule kept that waits for its past is part of that past.
             let known = self.states.iter().enumerate().filter(|(state, _)| !self.is_awaited(*state));
             let by_fingerprint: HashMap<String, usize> =
                 known.map(|(state, plan)| (plan.fingerprint.clone(), state)).collect();
-            for path in &past.state_objects {
-                let store = self.chain.store.as_ref();
-                let what = format!("reading `{path}`");
-                for (fingerprint, batch) in until_done(&what, &self.progress, || load_frames(store, path)).await? {
+            let mut states = self.read_ahead(&past.state_objects);
+            while let Some((path, frames)) = states.try_next().await? {
+                for (fingerprint, batch) in frames {
                     let Some(state) = by_fingerprint.get(&fingerprint) else { continue };
                     let delta = StateDelta { state: *state, final_at_us: END_OF_TIME, batch };
-                    let merged = self.final_program.merge(&delta);
-                    merged.map_err(|reason| Error::BadObject { path: path.clone(), reason })?;
+                    let restored = self.final_program.restore(&delta);
+                    restored.map_err(|reason| Error::BadObject { path: path.to_owned(), reason })?;
                     self.relieve().await?;
                 }
             }
@@ -362,6 +363,26 @@ impl Coordinator {
         }
         self.withdraw_orphans();
         Ok(())
+    }
+
+    /// Objects one after the other; the next are read and decoded meanwhile.
+    fn read_ahead<'a>(
+        &self,
+        paths: &'a [String],
+    ) -> impl Stream<Item = Result<(&'a str, Vec<(String, RecordBatch)>)>> + Unpin + use<'a> {
+        let (store, threads) = (Arc::clone(&self.chain.store), Arc::clone(&self.threads));
+        let progress = Arc::clone(&self.progress);
+        let read = move |path: &'a String| {
+            let (store, threads, progress) = (Arc::clone(&store), Arc::clone(&threads), Arc::clone(&progress));
+            Box::pin(async move {
+                let what = format!("reading `{path}`");
+                let object = until_done(&what, &progress, || load(store.as_ref(), path)).await?;
+                let of = path.clone();
+                let frames = aside(&*threads, || what, move || frames::read(&of, &object)).await??;
+                Ok((path.as_str(), frames))
+            })
+        };
+        stream::iter(paths).map(read).buffered(READ_AHEAD)
     }
 
     /// Alerts that are open and that no rule of the job looks after any more: it is gone, or gives no conditions now.

@@ -92,7 +92,7 @@ fn give_past(
             let mut delta = delta.expect("dumps");
             delta.state = numbers[delta.state];
             if fill.contains(&delta.state) {
-                program.merge(&delta).expect("merges");
+                program.restore(&delta).expect("restores");
             }
         }
     }

@@ -278,7 +278,9 @@ impl Checkpoint {
             let half = delta.batch.num_rows() / 2;
             let halves = [delta.batch.slice(0, half), delta.batch.slice(half, delta.batch.num_rows() - half)];
             for batch in halves.into_iter().filter(|batch| batch.num_rows() > 0) {
-                fresh.merge(&StateDelta { batch: stored(batch), ..delta.clone() }).expect("merges");
+                let part = StateDelta { batch: stored(batch), ..delta.clone() };
+                let taken = if number < self.state.len() { fresh.restore(&part) } else { fresh.merge(&part) };
+                taken.expect("takes it in");
             }
         }
         fresh

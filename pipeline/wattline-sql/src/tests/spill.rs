@@ -256,7 +256,7 @@ fn given_by(set: &RuleSet, rows: &RecordBatch, program: &dyn Fn() -> FinalProgra
             for delta in current.dump().expect("dumps") {
                 let delta = delta.expect("reads");
                 if delta.final_at_us > taken_us[delta.state] {
-                    next.merge(&delta).expect("merges");
+                    next.restore(&delta).expect("restores");
                     patiently(|| next.relieve());
                 }
             }

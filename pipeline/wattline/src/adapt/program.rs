@@ -51,6 +51,11 @@ impl port::FinalProgram for Merged {
         self.0.merge(&wattline_sql::StateDelta { state, final_at_us, batch }).map_err(|e| e.to_string())
     }
 
+    fn restore(&mut self, delta: &StateDelta) -> Result<(), String> {
+        let StateDelta { state, final_at_us, batch } = delta.clone();
+        self.0.restore(&wattline_sql::StateDelta { state, final_at_us, batch }).map_err(|e| e.to_string())
+    }
+
     fn relieve(&mut self) -> Result<()> {
         self.0.relieve().map_err(rule_error)
     }

@@ -2,12 +2,16 @@
 //!
 //! A window's groups are in a hash table, and in sorted runs if memory had to be given back ([`FinalPanes::spill`]). When such a
 //! window is final, the runs and the table are merged by key, and its rows are given in parts.
+//!
+//! What a snapshot gives back is left as it came, so that a restart takes no longer than reading it: it comes into the tables little by
+//! little ([`FinalPanes::take_in`]), or when its window is needed.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
+use arrow::compute::take_record_batch;
 use datafusion::common::cast::as_int64_array;
 use datafusion::common::internal_datafusion_err;
 use datafusion::error::Result;
@@ -31,6 +35,8 @@ pub(crate) struct FinalPanes {
     complete: BTreeMap<i64, Vec<RecordBatch>>,
     /// What of a window, or of a pane, is on disk.
     runs: BTreeMap<i64, Vec<Run>>,
+    /// State rows that were restored and are in no table yet, of windows or panes that are not complete.
+    restored: BTreeMap<i64, Vec<RecordBatch>>,
     closing: Option<Closing>,
     /// What is carried from one window that hops to the next.
     fold: Option<HopFold>,
@@ -86,6 +92,7 @@ impl FinalPanes {
             panes: BTreeMap::new(),
             complete: BTreeMap::new(),
             runs: BTreeMap::new(),
+            restored: BTreeMap::new(),
             closing: None,
             fold: None,
             given_until: i64::MIN,
@@ -94,26 +101,28 @@ impl FinalPanes {
         }
     }
 
-    /// Number of groups in all open windows; one that is partly on disk counts there and here.
+    /// Number of groups in all open windows; one that is partly on disk, or was restored, counts there and here.
     pub(crate) fn rows(&self) -> usize {
-        let complete: usize = self.complete.values().flatten().map(RecordBatch::num_rows).sum();
+        let as_rows: usize = self.state_rows().map(RecordBatch::num_rows).sum();
         let runs: usize = self.runs.values().flatten().map(|run| run.rows).sum();
-        complete + runs + self.panes.values().map(Pane::len).sum::<usize>()
+        as_rows + runs + self.panes.values().map(Pane::len).sum::<usize>()
     }
 
     /// Memory held by the open windows.
     pub(crate) fn bytes(&self) -> usize {
-        let complete: usize = self.complete.values().flatten().map(RecordBatch::get_array_memory_size).sum();
-        complete + self.fold.as_ref().map_or(0, HopFold::bytes) + self.panes.values().map(Pane::bytes).sum::<usize>()
+        let as_rows: usize = self.state_rows().map(RecordBatch::get_array_memory_size).sum();
+        as_rows + self.fold.as_ref().map_or(0, HopFold::bytes) + self.panes.values().map(Pane::bytes).sum::<usize>()
+    }
+
+    /// What is in memory and in no table.
+    fn state_rows(&self) -> impl Iterator<Item = &RecordBatch> {
+        self.complete.values().chain(self.restored.values()).flatten()
     }
 
     /// Adds state rows, except those of windows that were final at `final_at_us`.
     pub(crate) fn merge(&mut self, state: &RecordBatch, final_at_us: i64) -> Result<()> {
         let widths = self.widths()?;
-        let expected = 1 + self.spec.keys.len() + widths.iter().sum::<usize>();
-        if state.num_columns() != expected {
-            return Err(internal_datafusion_err!("state has {} columns and not {expected}", state.num_columns()));
-        }
+        check_width(&self.spec, &widths, state)?;
         let starts = as_int64_array(state.column(0))?.clone();
         for (start, rows) in rows_by_window(&starts) {
             if self.spec.needed_until(start) <= final_at_us {
@@ -133,6 +142,45 @@ impl FinalPanes {
             )?;
         }
         Ok(())
+    }
+
+    /// As [`merge`](Self::merge), of a snapshot: the rows come into the tables later.
+    pub(crate) fn restore_later(&mut self, state: &RecordBatch, final_at_us: i64) -> Result<()> {
+        check_width(&self.spec, &self.widths()?, state)?;
+        for (start, rows) in rows_by_window(as_int64_array(state.column(0))?) {
+            if self.spec.needed_until(start) > final_at_us {
+                let rows = rows.map_or_else(|| Ok(state.clone()), |rows| take_record_batch(state, &rows))?;
+                self.restored.entry(start).or_default().push(rows);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings restored rows into the tables of their windows, about so many at most, and says how many.
+    pub(crate) fn take_in(&mut self, rows_max: usize) -> Result<usize> {
+        let mut taken = 0;
+        while taken < rows_max
+            && let Some(start) = self.restored.keys().next()
+        {
+            taken += self.take_in_of(*start, rows_max - taken)?;
+        }
+        Ok(taken)
+    }
+
+    fn take_in_of(&mut self, start: i64, rows_max: usize) -> Result<usize> {
+        let Some(mut states) = self.restored.remove(&start) else { return Ok(0) };
+        let (widths, pane) = (self.widths()?, pane_at(&mut self.panes, &self.spec, start)?);
+        let mut taken = 0;
+        while taken < rows_max
+            && let Some(state) = states.pop()
+        {
+            pane.merge(&self.spec, &state.columns()[1..], state.num_rows(), &widths, &mut self.groups)?;
+            taken += state.num_rows();
+        }
+        if !states.is_empty() {
+            self.restored.insert(start, states);
+        }
+        Ok(taken)
     }
 
     /// How many state columns each aggregate has.
@@ -205,6 +253,10 @@ impl FinalPanes {
             let (_, state) = pane.into_state(&self.spec, start)?;
             self.complete.entry(start).or_default().push(state);
         }
+        while let Some(entry) = self.restored.first_entry().filter(|entry| is_complete(*entry.key())) {
+            let (start, states) = entry.remove_entry();
+            self.complete.entry(start).or_default().extend(states);
+        }
         for start in self.runs.keys().copied().take_while(|start| is_complete(*start)) {
             self.complete.entry(start).or_default();
         }
@@ -214,7 +266,7 @@ impl FinalPanes {
     /// The earliest window that is to be given.
     fn next_final(&mut self, given_us: i64, watermark_us: i64) -> Option<i64> {
         let Some(paned) = self.spec.paned else {
-            let starts = [self.panes.keys().next(), self.runs.keys().next()];
+            let starts = [self.panes.keys().next(), self.runs.keys().next(), self.restored.keys().next()];
             let start = *starts.into_iter().flatten().min()?;
             return (self.spec.final_at(start) <= watermark_us).then_some(start);
         };
@@ -247,6 +299,7 @@ impl FinalPanes {
         let (mut runs, mut states) = (Vec::new(), Vec::new());
         match self.spec.paned {
             None => {
+                self.take_in_of(start, usize::MAX)?;
                 runs.extend(self.runs.remove(&start).into_iter().flatten());
                 if let Some(pane) = self.panes.remove(&start) {
                     if runs.is_empty() {
@@ -358,7 +411,11 @@ impl FinalPanes {
         }
         self.fold = None;
         let mut writer = RunWriter::new(scratch, self.spec.keys.len())?;
-        while let Some((start, pane)) = self.panes.pop_first() {
+        while let Some(start) =
+            [self.panes.keys().next(), self.restored.keys().next()].into_iter().flatten().min().copied()
+        {
+            self.take_in_of(start, usize::MAX)?;
+            let Some(pane) = self.panes.remove(&start) else { continue };
             let (_, state) = pane.into_state(&self.spec, start)?;
             if state.num_rows() == 0 {
                 continue;
@@ -422,6 +479,23 @@ impl FinalPanes {
 
     /// Takes out all windows that are in memory as state rows, each with its end.
     pub(crate) fn drain(&mut self) -> Result<Vec<(i64, RecordBatch)>> {
+        let mut drained: Vec<_> = self.restored().collect();
+        self.restored.clear();
+        drained.extend(self.drain_tables()?);
+        Ok(drained)
+    }
+
+    /// What was restored and is in no table yet, each with the end of its window.
+    pub(crate) fn restored(&self) -> impl Iterator<Item = (i64, RecordBatch)> {
+        let of_window = |(start, states): (&i64, &Vec<RecordBatch>)| {
+            let end = self.spec.needed_until(*start);
+            states.clone().into_iter().map(move |state| (end, state))
+        };
+        self.restored.iter().flat_map(of_window)
+    }
+
+    /// As [`drain`](Self::drain), without what is [`restored`](Self::restored).
+    pub(crate) fn drain_tables(&mut self) -> Result<Vec<(i64, RecordBatch)>> {
         let mut drained = Vec::new();
         while let Some((start, pane)) = self.panes.pop_first() {
             drained.push(pane.into_state(&self.spec, start)?);
@@ -531,7 +605,7 @@ impl Pane {
             return Ok(rows);
         }
         let order = key_order(&rows.columns()[1..=spec.keys.len()])?;
-        Ok(arrow::compute::take_record_batch(&rows, &order)?)
+        Ok(take_record_batch(&rows, &order)?)
     }
 
     /// Takes the rows of some groups out, in the order in which they came.
@@ -584,6 +658,14 @@ impl Pane {
         }
         Ok(self.len())
     }
+}
+
+fn check_width(spec: &AggregateSpec, widths: &[usize], state: &RecordBatch) -> Result<()> {
+    let expected = 1 + spec.keys.len() + widths.iter().sum::<usize>();
+    if state.num_columns() != expected {
+        return Err(internal_datafusion_err!("state has {} columns and not {expected}", state.num_columns()));
+    }
+    Ok(())
 }
 
 /// The window's groups; a window exists only once it has a row.
