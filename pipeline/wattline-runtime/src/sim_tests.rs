@@ -356,16 +356,23 @@ fn each(cases: usize, case: impl Fn(usize) + Sync) {
 
 /// Puts one fault at every operation of the first process.
 fn at_every_operation(scene: Scene, kinds: &[FaultKind]) {
+    at_operations(scene, kinds, 1);
+}
+
+/// With a fault of each kind at each operation, or only every so many of these.
+fn at_operations(scene: Scene, kinds: &[FaultKind], every: usize) {
     let tally = Tally::default();
     let operations = play(&tally, scene, "no fault", |_| None);
-    each(usize::try_from(operations).expect("few operations") * kinds.len(), |case| {
+    each(usize::try_from(operations).expect("few operations") * kinds.len() / every, |case| {
+        let case = case * every + case % every;
         let fault = Fault { at: (case / kinds.len() + 1) as u64, kind: kinds[case % kinds.len()] };
         let context = format!("{scene:?}, {fault:?}");
         play(&tally, scene, &context, |life| (life == 1).then_some(fault));
     });
     tally.had(kinds.iter().map(|kind| kind.mishap()).chain(scene.early.then_some(Mishap::ToldEarly)));
     for kind in kinds.iter().filter(|kind| **kind != FaultKind::Torn) {
-        assert_eq!(tally.of(kind.mishap()), operations, "{kind:?} at each operation: the first process comes to all");
+        let had = tally.of(kind.mishap());
+        assert!(had >= operations / every as u64, "{kind:?} {had} times in {operations} operations");
     }
 }
 

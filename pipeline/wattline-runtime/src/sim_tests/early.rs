@@ -37,19 +37,19 @@ fn conditions_and_occurrences_are_told_early() {
 
 #[test]
 fn nothing_that_was_told_early_is_untrue_wherever_a_process_dies() {
-    at_every_operation(EARLY, &[FaultKind::CrashBefore, FaultKind::CrashAfter]);
+    at_operations(EARLY, &[FaultKind::CrashBefore, FaultKind::CrashAfter], 2);
 }
 
 #[test]
 fn nothing_that_was_told_early_is_untrue_where_links_are_rare() {
     let scene = Scene { seed: 5, tick_ms: 60, checkpoint_ms: 90, records: 120, ..EARLY };
-    at_every_operation(scene, &[FaultKind::CrashBefore, FaultKind::CrashAfter]);
+    at_operations(scene, &[FaultKind::CrashBefore, FaultKind::CrashAfter], 2);
 }
 
 #[test]
 fn a_failure_to_tell_early_changes_nothing() {
     let scene = Scene { seed: 2, checkpoint_ms: 40, ..EARLY };
-    at_every_operation(scene, &[FaultKind::AckLost, FaultKind::Unavailable]);
+    at_operations(scene, &[FaultKind::AckLost, FaultKind::Unavailable], 2);
 }
 
 #[test]

@@ -13,9 +13,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use super::*;
 
 /// Worlds that each run of the tests plays.
-const WORLDS: u64 = 500;
+const WORLDS: u64 = 300;
 /// Worlds that are played twice.
-const TWICE: u64 = 60;
+const TWICE: u64 = 24;
 
 /// What a number from the environment says.
 #[expect(clippy::disallowed_methods, reason = "which worlds a test plays is not a setting of the program")]
