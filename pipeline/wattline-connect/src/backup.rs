@@ -97,6 +97,8 @@ pub struct SnapshotChain {
     pub last_epoch: u64,
     /// The checkpoint that this builds on, 0 if there is none.
     pub checkpoint: u64,
+    /// In a job of several slots the last link that told the others something, 0 if none did.
+    pub told: u64,
 }
 
 /// A table as of a snapshot.

@@ -206,7 +206,7 @@ pub struct Sender {
 /// Where a backup has cut off a chain. What it told behind that is in the inboxes, and does not count: the restored job says it anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
-    /// The last link that the backup has.
+    /// The last link that told something, of those that the backup has.
     pub last_link: u64,
     /// Identity of the chain from then on.
     pub incarnation: String,

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use wattline_core::exchange::Cut;
-use wattline_core::manifest::{AddedFile, Body, Epoch, Manifest};
+use wattline_core::manifest::{AddedFile, Body, Epoch, FORMAT, Manifest, Seal};
 
 pub use crate::commit::app_id;
 use crate::error::{Error, Result};
@@ -39,6 +39,8 @@ pub struct ChainEnd {
     pub last_epoch: u64,
     /// The checkpoint that it builds on, 0 if there is none.
     pub checkpoint: u64,
+    /// In a job of several slots the last link that told the others something, 0 if none did.
+    pub told: u64,
     /// Paths of the links from that checkpoint on, below the job's folder.
     pub links: Vec<String>,
     /// Paths of the objects that they name, the oldest first.
@@ -55,7 +57,7 @@ impl ChainEnd {
 
     /// How far the chain goes.
     pub fn cut(&self) -> CutChain {
-        CutChain { slot: self.slot.clone(), incarnation: self.incarnation.clone(), last_link: self.last_link }
+        CutChain { slot: self.slot.clone(), incarnation: self.incarnation.clone(), told: self.told }
     }
 }
 
@@ -106,21 +108,55 @@ pub async fn read_end(store: &dyn Store, job: &str, slot: &str, last_link: u64) 
         last_link,
         last_epoch,
         checkpoint,
+        told: epochs.last().and_then(|(_, epoch)| epoch.exchange.as_ref()).map_or(0, |exchange| exchange.told),
         links: newest_first.iter().rev().map(|manifest| Manifest::path(slot, manifest.n)).collect(),
         adds: epochs.last().map(|(_, epoch)| epoch.adds.clone()).unwrap_or_default(),
         objects,
     }))
 }
 
-/// A chain as a backup has it: its slot, its identity then, and the number of its last link.
+/// A chain as a backup has it: its slot, its identity then, and up to where it told the others something. A link that comes to lie
+/// behind a seal has told under the number that it was made for, so this is not the number of the last link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CutChain {
     /// The slot.
     pub slot: String,
     /// Its identity.
     pub incarnation: String,
-    /// Number of its newest link.
-    pub last_link: u64,
+    /// The last link that told something, 0 if none did.
+    pub told: u64,
+}
+
+/// The first link of a chain that had none when the backup was made, and its path: all that it says is the identity by which the
+/// other slots know the chain after the restore.
+///
+/// # Errors
+/// If it cannot be written as text.
+pub fn first_link(job: &str, slot: &str, incarnation: &str, created_ms: i64) -> Result<(String, Bytes)> {
+    let path = Manifest::path(slot, 1);
+    let manifest = Manifest {
+        format: FORMAT,
+        job: job.to_owned(),
+        chain: slot.to_owned(),
+        incarnation: incarnation.to_owned(),
+        n: 1,
+        nonce: incarnation.to_owned(),
+        created_ms,
+        body: Body::Seal(Seal { lanes: Vec::new(), taken_by: slot.to_owned() }),
+    };
+    let text = serde_json::to_vec(&manifest);
+    let text = text.map_err(|e| Error::BadManifest { path: path.clone(), reason: e.to_string() })?;
+    Ok((path, text.into()))
+}
+
+/// The slots of which the link in `body` knows, its own among them; none in a job of one slot. `path` is for messages.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn known_slots(path: &str, body: &[u8]) -> Result<Vec<String>> {
+    let manifest = parse_manifest(path, body)?;
+    let senders = manifest.epoch().and_then(|epoch| epoch.exchange.as_ref()).map(|exchange| &exchange.senders);
+    Ok(senders.into_iter().flatten().map(|sender| sender.slot.to_string()).collect())
 }
 
 /// The link in `body` as one of a chain with another identity; `path` is for messages. In a job of several slots it knows of the
@@ -137,7 +173,7 @@ pub fn reincarnated(path: &str, body: &[u8], incarnation: &str, chains: &[CutCha
         for sender in &mut exchange.senders {
             // A slot without a chain had told nothing yet.
             let chain = chains.iter().find(|chain| chain.slot == sender.slot.to_string());
-            let (of, last_link) = chain.map_or(("", 0), |chain| (chain.incarnation.as_str(), chain.last_link));
+            let (of, last_link) = chain.map_or(("", 0), |chain| (chain.incarnation.as_str(), chain.told));
             sender.cut_off(of, Cut { last_link, incarnation: incarnation.to_owned() });
         }
     }
@@ -149,11 +185,9 @@ pub fn reincarnated(path: &str, body: &[u8], incarnation: &str, chains: &[CutCha
 mod tests {
     use std::sync::Mutex;
 
-    use async_trait::async_trait;
-    use wattline_core::manifest::{FORMAT, Seal};
-
     use super::*;
     use crate::port::Put;
+    use async_trait::async_trait;
 
     /// Objects in memory.
     #[derive(Debug, Default)]

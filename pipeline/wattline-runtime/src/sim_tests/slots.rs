@@ -87,10 +87,11 @@ fn places(slots: u32) -> impl Iterator<Item = Place> {
     (0..slots).map(move |slot| Place { slot, of: slots })
 }
 
-/// Runs the first process of each slot; when one dies, the others are told to stop.
-async fn begin_in(
+/// Runs one process of each slot; when one dies, the others are told to stop.
+pub(super) async fn begin_in(
     slots: u32,
     world: &Arc<World>,
+    number: u64,
     scene: &Scene,
     script: &Arc<Script>,
     fault: impl Fn(u32) -> Option<Fault>,
@@ -98,7 +99,7 @@ async fn begin_in(
     let (stop, _) = watch::channel(false);
     let (stop, fault) = (&stop, &fault);
     let run = async |place: Place| {
-        let life = Life::begin_in(place.slot, world, 1, fault(place.slot));
+        let life = Life::begin_in(place.slot, world, number, fault(place.slot));
         let outcome = live_until(scene, script, &life, Some(place), stop.subscribe()).await;
         assert!(outcome.is_ok() || life.is_dead(), "{scene:?}, {place:?}: {outcome:?}");
         if life.is_dead() {
@@ -122,7 +123,7 @@ fn rules_come_later_at(slots: u32, scene: Scene, kinds: &[FaultKind]) {
         let script = Arc::new(script_of(&scene));
         simulate(&tally, &scene, false, async |world| {
             let dies = |slot: u32| Some(Fault { at: first[slot as usize], kind: FaultKind::CrashBefore });
-            begin_in(slots, world, &scene, &script, dies).await;
+            begin_in(slots, world, 1, &scene, &script, dies).await;
             play_on_in(slots, world, &scene, &script, 2, &context, |slot, life| {
                 (slot == faulty && life == 2).then_some(fault)
             })
@@ -205,7 +206,7 @@ fn rules_that_come_later_to_several_slots_are_given_their_past_crash_after_crash
         };
         let context = format!("{slots} slots, {scene:?}");
         simulate(&tally, &scene, false, async |world| {
-            begin_in(slots, world, &scene, &script, |slot| fault(slot, 1)).await;
+            begin_in(slots, world, 1, &scene, &script, |slot| fault(slot, 1)).await;
             play_on_in(slots, world, &scene, &script, 2, &context, fault).await;
         });
     });
@@ -222,7 +223,7 @@ fn rules_that_come_to_several_slots_when_all_input_has_ended_are_given_their_pas
         let fault = Fault { at: 1 + case as u64 * 3, kind: FaultKind::CrashAfter };
         let context = format!("{slots} slots, {scene:?}, {fault:?}");
         simulate(&tally, &scene, false, async |world| {
-            begin_in(slots, world, &scene, &script, |_| None).await;
+            begin_in(slots, world, 1, &scene, &script, |_| None).await;
             play_on_in(slots, world, &scene, &script, 2, &context, |slot, life| {
                 (slot == 0 && life == 2).then_some(fault)
             })

@@ -29,7 +29,7 @@ use super::tally::{Mishap, Tally};
 use super::turns::Turns;
 use crate::alerting::payload;
 use crate::port::{AlertSink, Archive, Batches, ExchangeSink, FileTag, Put, SlotMessage, Store, TableRange};
-use crate::snapshot::{ChainEnd, CutChain, app_id, reincarnated};
+use crate::snapshot::{ChainEnd, CutChain, app_id, first_link, known_slots, reincarnated};
 use crate::table::TableSpec;
 use crate::{Error, Result};
 
@@ -130,7 +130,7 @@ pub(super) struct Memory {
     pub(super) markers: BTreeMap<u32, String>,
     newest_producers: BTreeMap<u32, u64>,
     /// What was sent to each slot, by its offset.
-    inboxes: BTreeMap<u32, Vec<Bytes>>,
+    pub(super) inboxes: BTreeMap<u32, Vec<Bytes>>,
 }
 
 impl World {
@@ -212,6 +212,12 @@ impl Memory {
         files.extend(self.commits.values().flatten().flat_map(|(_, paths)| paths.clone()));
         self.files.retain(|path, _| files.contains(path));
         ends.iter().for_each(|end| self.restore_chain(end, incarnation, &chains));
+        let links = ends.iter().flat_map(|end| &end.links);
+        let known = links.flat_map(|path| known_slots(path, &self.objects[path]).expect("a link"));
+        for slot in known.filter(|slot| !ends.iter().any(|end| end.slot == *slot)).collect::<BTreeSet<_>>() {
+            let (path, link) = first_link("sim", &slot, incarnation, 0).expect("a link");
+            self.objects.insert(path, link);
+        }
     }
 
     fn restore_chain(&mut self, end: &ChainEnd, incarnation: &str, chains: &[CutChain]) {

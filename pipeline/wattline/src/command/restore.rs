@@ -10,14 +10,14 @@
 //! as the marker names links that are no more, and the topic may have been lost too. They have the ids that they had, by which
 //! consumers drop what they know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use bytes::Bytes;
 use wattline_connect::archive::Archive;
-use wattline_connect::backup::{Backups, Snapshot, SnapshotChain};
-use wattline_runtime::snapshot::{CutChain, app_id, reincarnated};
+use wattline_connect::backup::{Backups, Entry, Snapshot, SnapshotChain};
+use wattline_runtime::snapshot::{CutChain, app_id, first_link, known_slots, reincarnated};
 
 use super::backup::{answer, backups_root, moment_of, refuse_one_place};
 use super::copying::Copying;
@@ -44,7 +44,7 @@ async fn restore(args: &ArchiveRestoreArgs, backups: &Backups, archive: &Archive
     let cut = |chain: &SnapshotChain| CutChain {
         slot: chain.slot.clone(),
         incarnation: chain.incarnation.clone(),
-        last_link: chain.last_link,
+        told: chain.told,
     };
     let rewrite = |path: &str, body: &Bytes| {
         if !is_link(path) {
@@ -60,6 +60,7 @@ async fn restore(args: &ArchiveRestoreArgs, backups: &Backups, archive: &Archive
     };
     let note = |bytes, is_new| copying.note(bytes, is_new);
     backups.restore(&entries, archive.root(), &rewrite, &note).await?;
+    begin_chains(&snapshot, &entries, archive, &incarnation).await?;
     for table in &snapshot.pinned.tables {
         let txns = renamed(&snapshot, &table.txns, &incarnation);
         if !txns.is_empty() {
@@ -70,6 +71,22 @@ async fn restore(args: &ArchiveRestoreArgs, backups: &Backups, archive: &Archive
     drop(copying);
     tell(&snapshot, archive, &incarnation, args.of.format);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives slots a first link of which the chains know and that had none yet, so that all of the job have one identity.
+async fn begin_chains(snapshot: &Snapshot, entries: &[Entry], archive: &Archive, incarnation: &str) -> Result<()> {
+    let mut known: BTreeSet<(&str, String)> = BTreeSet::new();
+    for path in entries.iter().map(|entry| entry.path.as_str()).filter(|path| is_link(path)) {
+        let (Some(body), Some(job)) = (archive.root().get(path).await?, path.split('/').nth(1)) else { continue };
+        known.extend(known_slots(path, &body)?.into_iter().map(|slot| (job, slot)));
+    }
+    let chains = &snapshot.pinned.chains;
+    let has_none = |(job, slot): &(&str, String)| !chains.iter().any(|of| of.job == *job && of.slot == *slot);
+    for (job, slot) in known.into_iter().filter(has_none) {
+        let (path, link) = first_link(job, &slot, incarnation, snapshot.pinned.pinned_ms)?;
+        archive.root().put(&format!("{JOBS_FOLDER}/{job}/{path}"), link).await?;
+    }
+    Ok(())
 }
 
 /// The backup that was asked for, or the newest.

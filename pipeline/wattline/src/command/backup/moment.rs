@@ -211,6 +211,7 @@ impl Moment {
             incarnation: end.incarnation.clone(),
             app_id: end.app_id(),
             last_link: end.last_link,
+            told: end.told,
             last_epoch: end.last_epoch,
             checkpoint: end.checkpoint,
         };
