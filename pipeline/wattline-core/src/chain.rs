@@ -126,7 +126,7 @@ pub fn decide_after_refused_put(winner: &Manifest, nonce: &str, held: &BTreeMap<
         return AfterRefusedPut::Committed;
     }
     match &winner.body {
-        Body::Epoch(_) => AfterRefusedPut::ChainTaken,
+        Body::Epoch(_) | Body::Restored(_) => AfterRefusedPut::ChainTaken,
         Body::Seal(seal) => {
             let lost: Vec<LaneId> = seal
                 .lanes

@@ -128,6 +128,7 @@ impl ChainCheck {
         match &manifest.body {
             Body::Epoch(epoch) => self.take_epoch(n, epoch),
             Body::Seal(seal) => self.take_seal(n, seal),
+            Body::Restored(_) => {}
         }
     }
 

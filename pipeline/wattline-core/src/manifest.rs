@@ -64,6 +64,8 @@ pub enum Body {
     Epoch(Box<Epoch>),
     /// The named lanes left this chain; whoever owned them under an older generation must let go.
     Seal(Seal),
+    /// The slot had committed nothing when the backup was made from which the job was restored.
+    Restored(Restored),
 }
 
 /// Lanes that were taken from a chain.
@@ -73,6 +75,13 @@ pub struct Seal {
     pub lanes: Vec<(LaneId, u64)>,
     /// The chain that takes them over.
     pub taken_by: String,
+}
+
+/// What a slot that had committed nothing has to know of the others after a restore.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Restored {
+    /// Where the chains of all slots were cut off.
+    pub senders: Vec<Sender>,
 }
 
 /// A committed slice of the input of a process, with everything it produced.
@@ -236,11 +245,11 @@ pub struct AddedFile {
 }
 
 impl Manifest {
-    /// The epoch, unless this link is a seal.
+    /// The epoch, if this link is one.
     pub fn epoch(&self) -> Option<&Epoch> {
         match &self.body {
             Body::Epoch(epoch) => Some(epoch),
-            Body::Seal(_) => None,
+            Body::Seal(_) | Body::Restored(_) => None,
         }
     }
 

@@ -17,7 +17,7 @@ use arrow::array::RecordBatch;
 use wattline_core::alert::{AlertState, Lifecycle};
 use wattline_core::chain::{ResumePoint, decide_resume};
 use wattline_core::exchange::Sender;
-use wattline_core::manifest::{FORMAT, LaneSection, Manifest, RuleProgress, WaitingLane};
+use wattline_core::manifest::{Body, FORMAT, LaneSection, Manifest, RuleProgress, WaitingLane};
 use wattline_core::record::LaneId;
 use wattline_core::system_log::SystemSection;
 use wattline_core::time::END_OF_TIME;
@@ -117,6 +117,11 @@ pub(crate) async fn read_past(store: &dyn Store, chain: &str) -> Result<Past> {
     for n in (1..=past.last_link).rev() {
         let manifest = read_manifest(store, chain, n).await?;
         past.incarnation.get_or_insert_with(|| manifest.incarnation.clone());
+        if let Body::Restored(restored) = &manifest.body
+            && past.senders.is_empty()
+        {
+            past.senders.clone_from(&restored.senders);
+        }
         newest_first.push(manifest);
         if let ResumePoint::Epoch { checkpoint, .. } = decide_resume(newest_first.iter())
             && n <= checkpoint

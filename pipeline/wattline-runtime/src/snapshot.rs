@@ -11,11 +11,11 @@
 //! under the new name what they already have; then the next start finishes what the newest epoch promised, as after any crash. The
 //! marker it finds is not its own, so it publishes the alerts of that epoch again, with the same ids.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use wattline_core::exchange::Cut;
-use wattline_core::manifest::{AddedFile, Body, Epoch, FORMAT, Manifest, Seal};
+use wattline_core::exchange::{Cut, Sender};
+use wattline_core::manifest::{AddedFile, Body, Epoch, FORMAT, Manifest, Restored};
 
 pub use crate::commit::app_id;
 use crate::error::{Error, Result};
@@ -127,22 +127,31 @@ pub struct CutChain {
     pub told: u64,
 }
 
-/// The first link of a chain that had none when the backup was made, and its path: all that it says is the identity by which the
-/// other slots know the chain after the restore.
+/// Another link of a slot that had no epoch when the backup was made, behind its `last_link`, and its path: it says under which identity
+/// the chain goes on, and how far the others go, by `chains`. So the others know the chain, and what they told behind the backup is
+/// not taken in.
 ///
 /// # Errors
 /// If it cannot be written as text.
-pub fn first_link(job: &str, slot: &str, incarnation: &str, created_ms: i64) -> Result<(String, Bytes)> {
-    let path = Manifest::path(slot, 1);
+pub fn restored_link(
+    job: &str,
+    (slot, last_link): (&str, u64),
+    (incarnation, created_ms): (&str, i64),
+    (slots, chains): (&BTreeSet<u32>, &[CutChain]),
+) -> Result<(String, Bytes)> {
+    let n = last_link + 1;
+    let path = Manifest::path(slot, n);
+    let mut senders: Vec<Sender> = slots.iter().copied().map(Sender::new).collect();
+    cut_off(&mut senders, incarnation, chains);
     let manifest = Manifest {
         format: FORMAT,
         job: job.to_owned(),
         chain: slot.to_owned(),
         incarnation: incarnation.to_owned(),
-        n: 1,
+        n,
         nonce: incarnation.to_owned(),
         created_ms,
-        body: Body::Seal(Seal { lanes: Vec::new(), taken_by: slot.to_owned() }),
+        body: Body::Restored(Restored { senders }),
     };
     let text = serde_json::to_vec(&manifest);
     let text = text.map_err(|e| Error::BadManifest { path: path.clone(), reason: e.to_string() })?;
@@ -153,10 +162,28 @@ pub fn first_link(job: &str, slot: &str, incarnation: &str, created_ms: i64) -> 
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn known_slots(path: &str, body: &[u8]) -> Result<Vec<String>> {
-    let manifest = parse_manifest(path, body)?;
-    let senders = manifest.epoch().and_then(|epoch| epoch.exchange.as_ref()).map(|exchange| &exchange.senders);
-    Ok(senders.into_iter().flatten().map(|sender| sender.slot.to_string()).collect())
+pub fn known_slots(path: &str, body: &[u8]) -> Result<BTreeSet<u32>> {
+    let mut manifest = parse_manifest(path, body)?;
+    Ok(senders_of(&mut manifest.body).into_iter().flatten().map(|sender| sender.slot).collect())
+}
+
+/// What a link says of the slots.
+fn senders_of(body: &mut Body) -> Option<&mut Vec<Sender>> {
+    match body {
+        Body::Epoch(epoch) => epoch.exchange.as_mut().map(|exchange| &mut exchange.senders),
+        Body::Restored(restored) => Some(&mut restored.senders),
+        Body::Seal(_) => None,
+    }
+}
+
+/// Tells what was heard of the slots that they go on under another identity, from where a backup has them.
+fn cut_off(senders: &mut [Sender], incarnation: &str, chains: &[CutChain]) {
+    for sender in senders {
+        // A slot without a chain had told nothing yet.
+        let chain = chains.iter().find(|chain| chain.slot == sender.slot.to_string());
+        let (of, last_link) = chain.map_or(("", 0), |chain| (chain.incarnation.as_str(), chain.told));
+        sender.cut_off(of, Cut { last_link, incarnation: incarnation.to_owned() });
+    }
 }
 
 /// The link in `body` as one of a chain with another identity; `path` is for messages. In a job of several slots it knows of the
@@ -167,16 +194,7 @@ pub fn known_slots(path: &str, body: &[u8]) -> Result<Vec<String>> {
 pub fn reincarnated(path: &str, body: &[u8], incarnation: &str, chains: &[CutChain]) -> Result<Bytes> {
     let mut manifest = parse_manifest(path, body)?;
     incarnation.clone_into(&mut manifest.incarnation);
-    if let Body::Epoch(epoch) = &mut manifest.body
-        && let Some(exchange) = &mut epoch.exchange
-    {
-        for sender in &mut exchange.senders {
-            // A slot without a chain had told nothing yet.
-            let chain = chains.iter().find(|chain| chain.slot == sender.slot.to_string());
-            let (of, last_link) = chain.map_or(("", 0), |chain| (chain.incarnation.as_str(), chain.told));
-            sender.cut_off(of, Cut { last_link, incarnation: incarnation.to_owned() });
-        }
-    }
+    cut_off(senders_of(&mut manifest.body).map_or(&mut [], |senders| senders), incarnation, chains);
     let text = serde_json::to_vec(&manifest);
     text.map(Bytes::from).map_err(|e| Error::BadManifest { path: path.to_owned(), reason: e.to_string() })
 }

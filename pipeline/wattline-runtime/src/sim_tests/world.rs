@@ -29,7 +29,7 @@ use super::tally::{Mishap, Tally};
 use super::turns::Turns;
 use crate::alerting::payload;
 use crate::port::{AlertSink, Archive, Batches, ExchangeSink, FileTag, Put, SlotMessage, Store, TableRange};
-use crate::snapshot::{ChainEnd, CutChain, app_id, first_link, known_slots, reincarnated};
+use crate::snapshot::{ChainEnd, CutChain, app_id, known_slots, reincarnated, restored_link};
 use crate::table::TableSpec;
 use crate::{Error, Result};
 
@@ -213,10 +213,16 @@ impl Memory {
         self.files.retain(|path, _| files.contains(path));
         ends.iter().for_each(|end| self.restore_chain(end, incarnation, &chains));
         let links = ends.iter().flat_map(|end| &end.links);
-        let known = links.flat_map(|path| known_slots(path, &self.objects[path]).expect("a link"));
-        for slot in known.filter(|slot| !ends.iter().any(|end| end.slot == *slot)).collect::<BTreeSet<_>>() {
-            let (path, link) = first_link("sim", &slot, incarnation, 0).expect("a link");
-            self.objects.insert(path, link);
+        let slots: BTreeSet<u32> =
+            links.flat_map(|path| known_slots(path, &self.objects[path]).expect("a link")).collect();
+        for slot in slots.iter().map(u32::to_string) {
+            let end = ends.iter().find(|end| end.slot == slot);
+            if end.is_none_or(|end| end.last_epoch == 0) {
+                let behind = (slot.as_str(), end.map_or(0, |end| end.last_link));
+                let link = restored_link("sim", behind, (incarnation, 0), (&slots, &chains));
+                let (path, link) = link.expect("a link");
+                self.objects.insert(path, link);
+            }
         }
     }
 

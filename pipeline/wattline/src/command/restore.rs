@@ -17,7 +17,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use wattline_connect::archive::Archive;
 use wattline_connect::backup::{Backups, Entry, Snapshot, SnapshotChain};
-use wattline_runtime::snapshot::{CutChain, app_id, first_link, known_slots, reincarnated};
+use wattline_runtime::snapshot::{CutChain, app_id, known_slots, reincarnated, restored_link};
 
 use super::backup::{answer, backups_root, moment_of, refuse_one_place};
 use super::copying::Copying;
@@ -41,11 +41,6 @@ async fn restore(args: &ArchiveRestoreArgs, backups: &Backups, archive: &Archive
     let drawn = uuid::Uuid::new_v4().simple().to_string();
     let incarnation = backups.begin_restore(&snapshot, archive.root(), &drawn).await?.incarnation;
     let copying = Copying::of(snapshot.objects, snapshot.bytes, args.of.format);
-    let cut = |chain: &SnapshotChain| CutChain {
-        slot: chain.slot.clone(),
-        incarnation: chain.incarnation.clone(),
-        told: chain.told,
-    };
     let rewrite = |path: &str, body: &Bytes| {
         if !is_link(path) {
             return Ok(None);
@@ -73,20 +68,32 @@ async fn restore(args: &ArchiveRestoreArgs, backups: &Backups, archive: &Archive
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gives slots a first link of which the chains know and that had none yet, so that all of the job have one identity.
+/// Gives slots of which the chains know and that had committed nothing a link that says where all were cut off.
 async fn begin_chains(snapshot: &Snapshot, entries: &[Entry], archive: &Archive, incarnation: &str) -> Result<()> {
-    let mut known: BTreeSet<(&str, String)> = BTreeSet::new();
+    let mut known: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
     for path in entries.iter().map(|entry| entry.path.as_str()).filter(|path| is_link(path)) {
         let (Some(body), Some(job)) = (archive.root().get(path).await?, path.split('/').nth(1)) else { continue };
-        known.extend(known_slots(path, &body)?.into_iter().map(|slot| (job, slot)));
+        known.entry(job).or_default().extend(known_slots(path, &body)?);
     }
-    let chains = &snapshot.pinned.chains;
-    let has_none = |(job, slot): &(&str, String)| !chains.iter().any(|of| of.job == *job && of.slot == *slot);
-    for (job, slot) in known.into_iter().filter(has_none) {
-        let (path, link) = first_link(job, &slot, incarnation, snapshot.pinned.pinned_ms)?;
-        archive.root().put(&format!("{JOBS_FOLDER}/{job}/{path}"), link).await?;
+    for (job, slots) in known {
+        let of_job: Vec<&SnapshotChain> = snapshot.pinned.chains.iter().filter(|chain| chain.job == job).collect();
+        let cuts: Vec<CutChain> = of_job.iter().map(|chain| cut(chain)).collect();
+        for slot in slots.iter().map(u32::to_string) {
+            let chain = of_job.iter().find(|chain| chain.slot == slot);
+            if chain.is_some_and(|chain| chain.last_epoch > 0) {
+                continue;
+            }
+            let last_link = chain.map_or(0, |chain| chain.last_link);
+            let named = (incarnation, snapshot.pinned.pinned_ms);
+            let (path, link) = restored_link(job, (&slot, last_link), named, (&slots, &cuts))?;
+            archive.root().put(&format!("{JOBS_FOLDER}/{job}/{path}"), link).await?;
+        }
     }
     Ok(())
+}
+
+fn cut(chain: &SnapshotChain) -> CutChain {
+    CutChain { slot: chain.slot.clone(), incarnation: chain.incarnation.clone(), told: chain.told }
 }
 
 /// The backup that was asked for, or the newest.
