@@ -203,10 +203,11 @@ pub fn reincarnated(path: &str, body: &[u8], incarnation: &str, chains: &[CutCha
 mod tests {
     use std::sync::Mutex;
 
+    use async_trait::async_trait;
+    use wattline_core::manifest::Seal;
+
     use super::*;
     use crate::port::Put;
-    use async_trait::async_trait;
-
     /// Objects in memory.
     #[derive(Debug, Default)]
     struct Objects(Mutex<BTreeMap<String, Bytes>>);
