@@ -64,7 +64,7 @@ pub enum Body {
     Epoch(Box<Epoch>),
     /// The named lanes left this chain; whoever owned them under an older generation must let go.
     Seal(Seal),
-    /// The slot had committed nothing when the backup was made from which the job was restored.
+    /// The slot had no checkpoint yet when the backup was made from which the job was restored.
     Restored(Restored),
 }
 
@@ -77,7 +77,7 @@ pub struct Seal {
     pub taken_by: String,
 }
 
-/// What a slot that had committed nothing has to know of the others after a restore.
+/// What a slot that had no checkpoint has to know of the others after a restore: it reads all again that they told.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Restored {
     /// Where the chains of all slots were cut off.

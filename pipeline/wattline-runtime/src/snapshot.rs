@@ -127,9 +127,9 @@ pub struct CutChain {
     pub told: u64,
 }
 
-/// Another link of a slot that had no epoch when the backup was made, behind its `last_link`, and its path: it says under which identity
-/// the chain goes on, and how far the others go, by `chains`. So the others know the chain, and what they told behind the backup is
-/// not taken in.
+/// Another link of a slot that had no checkpoint when the backup was made, behind its `last_link`, and its path: it says under which
+/// identity the chain goes on, and how far the others go, by `chains`. So the others know the chain, and what they told behind the
+/// backup is not taken in. A chain that has such a link ([`Slots::is_restored`]) needs no other.
 ///
 /// # Errors
 /// If it cannot be written as text.
@@ -158,13 +158,23 @@ pub fn restored_link(
     Ok((path, text.into()))
 }
 
-/// The slots of which the link in `body` knows, its own among them; none in a job of one slot. `path` is for messages.
+/// What a link says of the slots of its job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slots {
+    /// Those that it knows, its own among them; none in a job of one slot.
+    pub known: BTreeSet<u32>,
+    /// It is a [`restored_link`].
+    pub is_restored: bool,
+}
+
+/// Reads the link in `body`; `path` is for messages.
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn known_slots(path: &str, body: &[u8]) -> Result<BTreeSet<u32>> {
+pub fn read_slots(path: &str, body: &[u8]) -> Result<Slots> {
     let mut manifest = parse_manifest(path, body)?;
-    Ok(senders_of(&mut manifest.body).into_iter().flatten().map(|sender| sender.slot).collect())
+    let known = senders_of(&mut manifest.body).into_iter().flatten().map(|sender| sender.slot).collect();
+    Ok(Slots { known, is_restored: matches!(manifest.body, Body::Restored(_)) })
 }
 
 /// What a link says of the slots.

@@ -29,7 +29,7 @@ use super::tally::{Mishap, Tally};
 use super::turns::Turns;
 use crate::alerting::payload;
 use crate::port::{AlertSink, Archive, Batches, ExchangeSink, FileTag, Put, SlotMessage, Store, TableRange};
-use crate::snapshot::{ChainEnd, CutChain, app_id, known_slots, reincarnated, restored_link};
+use crate::snapshot::{ChainEnd, CutChain, app_id, read_slots, reincarnated, restored_link};
 use crate::table::TableSpec;
 use crate::{Error, Result};
 
@@ -212,17 +212,20 @@ impl Memory {
         files.extend(self.commits.values().flatten().flat_map(|(_, paths)| paths.clone()));
         self.files.retain(|path, _| files.contains(path));
         ends.iter().for_each(|end| self.restore_chain(end, incarnation, &chains));
-        let links = ends.iter().flat_map(|end| &end.links);
-        let slots: BTreeSet<u32> =
-            links.flat_map(|path| known_slots(path, &self.objects[path]).expect("a link")).collect();
-        for slot in slots.iter().map(u32::to_string) {
-            let end = ends.iter().find(|end| end.slot == slot);
-            if end.is_none_or(|end| end.last_epoch == 0) {
-                let behind = (slot.as_str(), end.map_or(0, |end| end.last_link));
-                let link = restored_link("sim", behind, (incarnation, 0), (&slots, &chains));
-                let (path, link) = link.expect("a link");
-                self.objects.insert(path, link);
+        let links = ends.iter().flat_map(|end| end.links.iter().map(move |path| (end, path)));
+        let (mut slots, mut has_link) = (BTreeSet::new(), BTreeSet::new());
+        for (end, path) in links {
+            let of_link = read_slots(path, &self.objects[path]).expect("a link");
+            slots.extend(of_link.known);
+            if of_link.is_restored || end.checkpoint > 0 {
+                has_link.insert(end.slot.clone());
             }
+        }
+        for slot in slots.iter().map(u32::to_string).filter(|slot| !has_link.contains(slot)) {
+            let last_link = ends.iter().find(|end| end.slot == slot).map_or(0, |end| end.last_link);
+            let link = restored_link("sim", (&slot, last_link), (incarnation, 0), (&slots, &chains));
+            let (path, link) = link.expect("a link");
+            self.objects.insert(path, link);
         }
     }
 
