@@ -181,6 +181,13 @@ impl Subject {
         Self::with(job, &Setup::at(place))
     }
 
+    /// As [`new`](Self::new), for one of several runs that are tried: each four read more slowly than those before. A machine that is slow
+    /// or busy makes fewer links in the same time.
+    pub(super) fn for_try(job: &str, place: Place<'_>, number: u32) -> Result<Self> {
+        let setup = Setup::at(place);
+        Self::with(job, &Setup { pace_ms: setup.pace_ms * (1 + (number - 1) / 4), ..setup })
+    }
+
     /// A job that a test has set up itself.
     pub(super) fn of(folder: JobFolder, job: &str) -> Self {
         Self { folder, job: job.to_owned(), pace_ms: 0 }
@@ -228,6 +235,15 @@ impl Subject {
         let pace = self.pace_ms.to_string();
         let all: Vec<&str> = ["run", "--until-end", "--pace", &pace].iter().chain(args).copied().collect();
         self.folder.start(&all)
+    }
+
+    /// Runs the job to its good end, and gives the moments to which it came.
+    pub(super) fn moments(&self) -> Result<Vec<String>> {
+        let mut running = self.start(&["--moments", "moments"])?;
+        let status = running.wait(RUN_LIMIT)?;
+        ensure!(status.success(), "the job ended with {status}:\n{}", running.log_tail());
+        let moments = fs::read_to_string(self.folder.path().join("moments"))?;
+        Ok(moments.lines().map(str::to_owned).collect())
     }
 
     /// Runs the job to its good end; gives how long it took until it committed something, where that can be seen.
@@ -302,14 +318,11 @@ impl Undisturbed {
             &format!("faults-none-{}", UNDISTURBED.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
             Place::Folder,
         )?;
-        let mut running = subject.start(&["--moments", "moments"])?;
-        let status = running.wait(RUN_LIMIT)?;
-        ensure!(status.success(), "the job ended with {status}:\n{}", running.log_tail());
+        let moments = subject.moments()?;
         let lines = subject.lines()?;
         holds_what_is_in_the_input(&subject, &lines)?;
         alerts_are_out_once(&[&subject])?;
-        let moments = fs::read_to_string(subject.folder.path().join("moments"))?;
-        Ok(Self { lines, moments: moments.lines().map(str::to_owned).collect() })
+        Ok(Self { lines, moments })
     }
 }
 
