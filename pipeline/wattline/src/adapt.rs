@@ -8,6 +8,7 @@ pub(crate) mod archive;
 pub(crate) mod crash_points;
 pub(crate) mod decoder;
 pub(crate) mod exchange;
+pub(crate) mod plans;
 pub(crate) mod program;
 pub(crate) mod references;
 #[cfg(debug_assertions)]

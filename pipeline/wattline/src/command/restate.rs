@@ -39,9 +39,10 @@ use self::rows::{Changes, Out, Period, changes, rows_out};
 use super::amend::{Amendments, Steps, TRIES_MAX, settled, user};
 use super::differences::{Differences, Replayed, differences};
 use super::replay::{Asked, instants};
+use crate::adapt::plans::result_table;
 use crate::cli::{QueryFormat, ReplayArgs};
 use crate::project::Project;
-use crate::{config, job, report};
+use crate::{config, report};
 
 pub(super) async fn run(args: &ReplayArgs, project: &Project) -> Result<ExitCode> {
     if args.format == QueryFormat::Csv {
@@ -273,7 +274,7 @@ fn written(
     changes: &Changes,
     revision: i64,
 ) -> Result<(TableSpec, Vec<RecordBatch>)> {
-    let spec = job::result_table(rule);
+    let spec = result_table(rule);
     let inserted = take_record_batch(is, &changes.inserted)?;
     if !has_columns(rule, out) && changes.withdrawn.is_empty() {
         return Ok((spec, vec![inserted]));

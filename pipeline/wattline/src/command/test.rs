@@ -28,11 +28,12 @@ use wattline_runtime::{RulePlan, stream_schema};
 use wattline_sql::test_file::{CaseKind, Expected, ExpectedRow, TestCase, TestFile};
 use wattline_sql::{TestOutcome, UserFunctions, rule_of, run_rule_test};
 
+use crate::adapt::plans::rule_plans;
 use crate::assets::BUILTIN;
 use crate::cli::{OutputFormat, TestArgs};
 use crate::project::{Project, Refused};
 use crate::rule_paths::test_of;
-use crate::{job, project, report};
+use crate::{project, report};
 
 /// The lateness that cases of shipped rules are written for.
 const SHIPPED_DELAY_MS: i64 = 120_000;
@@ -297,7 +298,7 @@ fn with_identity(stream: &str, time: usize, schema: &SchemaRef, batch: &RecordBa
 }
 
 fn compare_alerts(project: &Project, outcome: &TestOutcome, expected: &[ExpectedRow]) -> Result<Vec<String>> {
-    let plans = job::rule_plans(&project.rules, &project.stream_names());
+    let plans = rule_plans(&project.rules, &project.stream_names());
     let got = fold(&plans, outcome)?;
     let got = got.iter().map(|record| Ok(serde_json::from_slice(&payload(record))?)).collect::<Result<Vec<Value>>>()?;
     let mut failures = Vec::new();

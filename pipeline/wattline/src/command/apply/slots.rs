@@ -18,6 +18,7 @@ use wattline_runtime::standing::{RulesLink, RulesOfSlot};
 
 use super::LOOK_EVERY;
 use crate::adapt::archive::{JOBS_FOLDER, JobStore};
+use crate::adapt::plans::rule_plans;
 use crate::cli::ApplyArgs;
 use crate::job;
 use crate::project::Project;
@@ -204,7 +205,7 @@ impl Slots {
     async fn of(project: &Project, here: BTreeMap<u32, Option<u64>>, only_here: bool) -> Result<Self> {
         let root = job::archive_root(&project.config, &project.folder)?;
         let store = JobStore(root.child(JOBS_FOLDER).child(project.config.job.get_ref()));
-        let revision = rules_revision(&job::rule_plans(&project.rules, &project.stream_names()));
+        let revision = rules_revision(&rule_plans(&project.rules, &project.stream_names()));
         let mut slots = BTreeMap::new();
         for slot in 0..project.config.run.slots {
             let here = here.get(&slot).copied();
