@@ -13,6 +13,10 @@
 //! This crate knows neither Kafka nor DataFusion: sources, programs and sinks come in through the traits of
 //! [`port`], so that the same loop runs against real components and against simulated ones.
 
+// By this name the adapters of the program know the crate; the simulation runs them too.
+#[cfg(test)]
+extern crate self as wattline_runtime;
+
 pub mod alerting;
 pub mod clock;
 mod commit;

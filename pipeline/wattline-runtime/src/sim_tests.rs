@@ -27,6 +27,8 @@ mod rules;
 mod script;
 mod seeds;
 mod slots;
+mod sql;
+mod sql_rules;
 mod tally;
 mod turns;
 mod week;
@@ -62,6 +64,15 @@ const LIFE_MAX: Duration = Duration::from_secs(120);
 /// How far ahead of their clock events may be that come when their time has come.
 const LIVE_BOUND_MS: i64 = 2 * 3_600_000;
 const LIVES_MAX: u64 = 200;
+/// Who runs the rules of a scene.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Engine {
+    /// The one of [`rules`].
+    Plain,
+    /// `wattline-sql`, with so many bytes of memory for what the rules keep, or as many as that takes.
+    Sql(Option<usize>),
+}
+
 /// Next to nothing, and more than workers ever hold: they count groups.
 const TOLD_BYTES: u64 = 20_000;
 
@@ -93,6 +104,7 @@ struct Scene {
     forgets_at_once: bool,
     /// Whether alerts that no late events correct are told before their link.
     early: bool,
+    engine: Engine,
 }
 
 const SCENE: Scene = Scene {
@@ -113,6 +125,7 @@ const SCENE: Scene = Scene {
     late_comers_from: None,
     forgets_at_once: false,
     early: false,
+    engine: Engine::Plain,
 };
 
 #[derive(Debug)]
@@ -183,6 +196,8 @@ fn job(
     if scene.late_comers_from == Some(life.number) {
         life.world.tally.count(Mishap::LateRules);
     }
+    let rules = rules_of(scene, life, place);
+    let first = (rules.programs)();
     Job {
         settings: settings(scene, life),
         streams: vec![StreamPlan {
@@ -196,21 +211,15 @@ fn job(
             lanes: LaneMatch::Topic("readings".into()),
             table: Some(rules::raw_table()),
         }],
-        rules: rules::told_early(
-            scene.early,
-            match scene.late_comers_from {
-                None => rules::plans(),
-                Some(from) => rules::plans_with(life.number >= from),
-            },
-        ),
-        states: rules::states(),
+        rules: rules::told_early(scene.early, rules.plans),
+        states: rules.states,
         references: BTreeMap::new(),
-        reference_tables: Some(Box::new(rules::Registers::new(scene.workers, place))),
+        reference_tables: Some(Box::new(rules::Registers::new(rules.programs))),
         sources: vec![source],
         decoders: Box::new(|_| Box::new(rules::TextDecoder)),
-        lane_programs: (0..scene.workers).map(|_| Box::<rules::Lanes>::default() as _).collect(),
-        final_program: Box::new(place.map_or_else(rules::Merged::default, rules::Merged::at)),
-        programs: Box::new(rules::single_rule),
+        lane_programs: first.lane_programs,
+        final_program: first.final_program,
+        programs: first.programs,
         store: Arc::clone(life) as _,
         archive: Arc::clone(life) as _,
         alert_sink: Some(Arc::clone(life) as _),
@@ -219,6 +228,15 @@ fn job(
         threads: Arc::clone(&life.world.turns) as _,
         progress: Arc::new(Progress::default()),
         shutdown,
+    }
+}
+
+/// The rules of a process, by the engine that the scene wants.
+fn rules_of(scene: &Scene, life: &Life, place: Option<Place>) -> rules::LifeRules {
+    let late_comers = scene.late_comers_from.map(|from| life.number >= from);
+    match scene.engine {
+        Engine::Plain => rules::life_rules(scene.workers, place, late_comers),
+        Engine::Sql(bytes) => sql_rules::life_rules(scene.workers, place, late_comers, bytes, &life.world.tally),
     }
 }
 
@@ -442,10 +460,10 @@ fn input_that_goes_on_after_its_end_is_computed_alone() {
 }
 
 /// The first process dies somewhere; the next has rules that are new and are given their past, and a fault somewhere.
-fn rules_come_later(scene: Scene, kinds: &[FaultKind]) {
+fn rules_come_later(cases: usize, scene: Scene, kinds: &[FaultKind]) {
     let tally = Tally::default();
     let scene = Scene { late_comers_from: Some(2), ..scene };
-    each(100, |case| {
+    each(cases, |case| {
         let mut dice = Dice::new(scene.seed * 1_000 + case as u64);
         let first = Fault { at: 20 + dice.below(60), kind: FaultKind::CrashBefore };
         let fault = Fault { at: 1 + case as u64 / kinds.len() as u64 * 3, kind: kinds[case % kinds.len()] };
@@ -466,13 +484,13 @@ fn rules_come_later(scene: Scene, kinds: &[FaultKind]) {
 
 #[test]
 fn rules_that_come_later_are_given_their_past_whatever_happens() {
-    rules_come_later(SCENE, &[FaultKind::CrashBefore, FaultKind::CrashAfter]);
+    rules_come_later(100, SCENE, &[FaultKind::CrashBefore, FaultKind::CrashAfter]);
 }
 
 #[test]
 fn rules_that_come_later_are_given_their_past_through_faults_of_the_store() {
     let scene = Scene { seed: 11, checkpoint_ms: 12, correction_ms: 30, ..SCENE };
-    rules_come_later(scene, &[FaultKind::AckLost, FaultKind::Unavailable]);
+    rules_come_later(100, scene, &[FaultKind::AckLost, FaultKind::Unavailable]);
 }
 
 #[test]

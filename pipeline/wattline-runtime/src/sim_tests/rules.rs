@@ -113,7 +113,7 @@ pub(super) fn alert_rule(id: &str) -> AlertRule {
 }
 
 /// The rules as they are before some have come, or after.
-pub(super) fn plans_with(late_comers: bool) -> Vec<RulePlan> {
+fn plans_with(late_comers: bool) -> Vec<RulePlan> {
     let mut plans = plans();
     for rule in LATE_COMERS {
         let plan = &mut plans[rule];
@@ -145,7 +145,7 @@ pub(super) fn told_early(early: bool, mut plans: Vec<RulePlan>) -> Vec<RulePlan>
     plans
 }
 
-pub(super) fn plans() -> Vec<RulePlan> {
+fn plans() -> Vec<RulePlan> {
     let plan = |rule: usize, id: &str, span_us: Option<i64>, table: Option<TableSpec>, alert| RulePlan {
         id: id.into(),
         version: "1".into(),
@@ -212,7 +212,7 @@ fn width_us(state: usize) -> i64 {
     if [REFUSALS, FAILURES].contains(&STATES[state]) { SYSTEM_WINDOW_US } else { WINDOW_US }
 }
 
-pub(super) fn states() -> Vec<StatePlan> {
+fn states() -> Vec<StatePlan> {
     let plan = |rule: &usize| StatePlan {
         fingerprint: format!("state of {rule}"),
         rules: rules_of(*rule).to_vec(),
@@ -335,7 +335,7 @@ impl Decoder for TextDecoder {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Lanes {
+struct Lanes {
     /// By state.
     partial: [BTreeMap<Pane, Total>; STATES.len()],
     /// The only rule that is run, if not all are.
@@ -345,7 +345,7 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn only(rule: usize) -> Self {
+    fn only(rule: usize) -> Self {
         Self { only: Some(rule), ..Self::default() }
     }
 
@@ -448,7 +448,7 @@ fn delta(state: usize, window: &[(Pane, Total)]) -> StateDelta {
 }
 
 #[derive(Debug)]
-pub(super) struct Merged {
+struct Merged {
     /// By state.
     panes: [BTreeMap<Pane, Total>; STATES.len()],
     taken_us: [i64; STATES.len()],
@@ -479,11 +479,11 @@ impl Default for Merged {
 }
 
 impl Merged {
-    pub(super) fn only(rule: usize) -> Self {
+    fn only(rule: usize) -> Self {
         Self { only: Some(rule), ..Self::default() }
     }
 
-    pub(super) fn at(place: Place) -> Self {
+    fn at(place: Place) -> Self {
         let elsewhere =
             plans().into_iter().enumerate().filter(|(_, rule)| !place.is_home_of(&rule.id)).map(|(rule, _)| rule);
         Self { elsewhere: elsewhere.collect(), ..Self::default() }
@@ -630,17 +630,37 @@ impl FinalProgram for Merged {
     }
 }
 
+/// The rules of a life, and how it makes their programs.
+pub(super) struct LifeRules {
+    pub(super) plans: Vec<RulePlan>,
+    pub(super) states: Vec<StatePlan>,
+    /// Makes programs without state.
+    pub(super) programs: Box<dyn Fn() -> Reloaded + Send>,
+}
+
+/// The rules as they are run here. Those that come later may be there or not; they are there from the first on if that is absent.
+pub(super) fn life_rules(workers: usize, place: Option<Place>, late_comers: Option<bool>) -> LifeRules {
+    LifeRules {
+        plans: late_comers.map_or_else(plans, plans_with),
+        states: states(),
+        programs: Box::new(move || Reloaded {
+            versions: BTreeMap::new(),
+            lane_programs: (0..workers).map(|_| Box::<Lanes>::default() as _).collect(),
+            final_program: Box::new(place.map_or_else(Merged::default, Merged::at)),
+            programs: Box::new(single_rule),
+        }),
+    }
+}
+
 /// Programs that are the same and come anew with every second look: changing over may change nothing.
-#[derive(Debug)]
 pub(super) struct Registers {
-    workers: usize,
     looks: usize,
-    place: Option<Place>,
+    programs: Box<dyn Fn() -> Reloaded + Send>,
 }
 
 impl Registers {
-    pub(super) fn new(workers: usize, place: Option<Place>) -> Self {
-        Self { workers, looks: 0, place }
+    pub(super) fn new(programs: Box<dyn Fn() -> Reloaded + Send>) -> Self {
+        Self { looks: 0, programs }
     }
 }
 
@@ -649,15 +669,13 @@ impl References for Registers {
         self.looks += 1;
         let reloaded = self.looks.is_multiple_of(2).then(|| Reloaded {
             versions: BTreeMap::from([("keys".to_owned(), self.looks.to_string())]),
-            lane_programs: (0..self.workers).map(|_| Box::<Lanes>::default() as _).collect(),
-            final_program: Box::new(self.place.map_or_else(Merged::default, Merged::at)),
-            programs: Box::new(single_rule),
+            ..(self.programs)()
         });
         ReferencesSeen { reloaded, ..ReferencesSeen::default() }
     }
 }
 
 /// The programs of one rule.
-pub(super) fn single_rule(rule: usize) -> (Box<dyn LaneProgram>, Box<dyn FinalProgram>) {
+fn single_rule(rule: usize) -> (Box<dyn LaneProgram>, Box<dyn FinalProgram>) {
     (Box::new(Lanes::only(rule)), Box::new(Merged::only(rule)))
 }

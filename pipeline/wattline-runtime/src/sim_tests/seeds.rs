@@ -25,14 +25,14 @@ fn setting(name: &str) -> Option<u64> {
 
 /// A world, as its seed wants it.
 #[derive(Debug, Clone, Copy)]
-struct Fate {
+pub(super) struct Fate {
     scene: Scene,
     slots: u32,
     expires: bool,
 }
 
 impl Fate {
-    fn of(seed: u64) -> Self {
+    pub(super) fn of(seed: u64) -> Self {
         let mut dice = Dice::new(seed ^ 0xFA7E);
         let mut one_of = |choices: &[u64]| choices[usize::try_from(dice.below(choices.len() as u64)).unwrap_or(0)];
         let slots = u32::try_from(one_of(&[1, 1, 1, 1, 1, 2, 2, 3])).expect("few slots");
@@ -60,6 +60,11 @@ impl Fate {
         // What was told holds as long as the log does, and as the next process has the same rules and finds the lanes that were there.
         scene.early = !expires && !one_by_one && late_comers_from.is_none() && one_of(&[0, 0, 1]) == 1;
         Self { scene, slots, expires }
+    }
+
+    /// The same, with another engine for its rules.
+    pub(super) fn run_by(self, engine: Engine) -> Self {
+        Self { scene: Scene { engine, ..self.scene }, ..self }
     }
 
     /// What goes wrong in a life. The later ones are spared, so that one of them comes to the end.
@@ -128,22 +133,28 @@ impl Fate {
 }
 
 /// Plays a world; a panic in it names the seed.
-fn play_seed(seed: u64, tally: &Tally, is_watched: bool) -> Vec<String> {
-    let played = catch_unwind(AssertUnwindSafe(|| Fate::of(seed).play(tally, is_watched)));
+fn play_fate(fate: Fate, tally: &Tally, is_watched: bool) -> Vec<String> {
+    let played = catch_unwind(AssertUnwindSafe(|| fate.play(tally, is_watched)));
     played.unwrap_or_else(|panic| {
-        eprintln!("WATTLINE_SEED={seed} plays this world again: {:?}", Fate::of(seed));
+        eprintln!("WATTLINE_SEED={} plays this world again: {fate:?}", fate.scene.seed);
         resume_unwind(panic)
     })
 }
 
-#[test]
-fn thousands_of_worlds_say_what_the_laws_say() {
+/// Plays as many worlds, or as many as the environment wants; gives what was done to them, and whether that may be little.
+pub(super) fn play_worlds(worlds: u64, fate: impl Fn(u64) -> Fate + Sync) -> (Tally, bool) {
     let first = setting("WATTLINE_SEED");
-    let count = setting("WATTLINE_SEEDS").unwrap_or(if first.is_some() { 1 } else { WORLDS });
+    let count = setting("WATTLINE_SEEDS").unwrap_or(if first.is_some() { 1 } else { worlds });
     let (first, tally) = (first.unwrap_or(1), Tally::default());
     each(usize::try_from(count).expect("a number of worlds"), |case| {
-        play_seed(first + case as u64, &tally, false);
+        play_fate(fate(first + case as u64), &tally, false);
     });
+    (tally, count < worlds)
+}
+
+#[test]
+fn thousands_of_worlds_say_what_the_laws_say() {
+    let (tally, are_few) = play_worlds(WORLDS, Fate::of);
     use Mishap::*;
     let all = [
         CrashBefore,
@@ -163,7 +174,7 @@ fn thousands_of_worlds_say_what_the_laws_say() {
         ToldEarly,
     ];
     // A few worlds need not have them all.
-    tally.had(all.into_iter().filter(|_| count >= WORLDS));
+    tally.had(all.into_iter().filter(|_| !are_few));
 }
 
 /// Where two lines begin to differ, with what is around it.
@@ -175,24 +186,31 @@ fn first_difference(once: Option<&String>, again: Option<&String>) -> String {
     format!("once:  …{}\nagain: …{}", part(once), part(again))
 }
 
-#[test]
-fn the_same_seed_gives_the_same_trace() {
+/// Plays each of so many worlds twice: both times the same is done. Gives what was done to them.
+pub(super) fn play_twice(worlds: u64, fate: impl Fn(u64) -> Fate + Sync) -> Tally {
     let tally = Tally::default();
     let lengths = Mutex::new(BTreeMap::new());
-    each(usize::try_from(TWICE).expect("few"), |case| {
-        let seed = 1 + case as u64;
-        let (once, again) = (play_seed(seed, &tally, true), play_seed(seed, &tally, true));
+    each(usize::try_from(worlds).expect("few"), |case| {
+        let fate = fate(1 + case as u64);
+        let (once, again) = (play_fate(fate, &tally, true), play_fate(fate, &tally, true));
         let differs = once.iter().zip(&again).position(|(once, again)| once != again);
         let differs = differs.or((once.len() != again.len()).then_some(once.len().min(again.len())));
         if let Some(at) = differs {
             let (before, seen) =
                 (once[at.saturating_sub(3)..at].join("\n"), first_difference(once.get(at), again.get(at)));
-            panic!("{:?}: line {at} differs\n{before}\n{seen}", Fate::of(seed));
+            panic!("{fate:?}: line {at} differs\n{before}\n{seen}");
         }
         lengths.lock().unwrap_or_else(PoisonError::into_inner).insert(once.len(), once);
     });
     let lengths = lengths.into_inner().unwrap_or_else(PoisonError::into_inner);
     assert!(lengths.keys().all(|length| *length > 30), "all that is done is written down");
-    assert!(lengths.len() > 20, "another seed is another world");
+    let apart = usize::try_from(worlds * 5 / 6).expect("few");
+    assert!(lengths.len() > apart, "another seed is another world");
+    tally
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let tally = play_twice(TWICE, Fate::of);
     tally.had([Mishap::CrashBefore, Mishap::CrashAfter, Mishap::AckLost, Mishap::Slow]);
 }

@@ -111,10 +111,10 @@ pub(super) async fn begin_in(
 
 /// The first processes die or are stopped somewhere; the next have rules that are new and are given their past, and one of them
 /// has a fault somewhere.
-fn rules_come_later_at(slots: u32, scene: Scene, kinds: &[FaultKind]) {
+pub(super) fn rules_come_later_at(slots: u32, cases: usize, scene: Scene, kinds: &[FaultKind]) {
     let tally = Tally::default();
     let scene = Scene { late_comers_from: Some(2), ..scene };
-    each(80, |case| {
+    each(cases, |case| {
         let mut dice = Dice::new(scene.seed * 1_000 + case as u64);
         let first: Vec<u64> = (0..slots).map(|_| 20 + dice.below(80)).collect();
         let fault = Fault { at: 1 + (case / kinds.len()) as u64 * 3, kind: kinds[case % kinds.len()] };
@@ -181,13 +181,13 @@ fn crash_after_crash_in_all_of_several_slots_changes_nothing() {
 #[test]
 fn rules_that_come_later_to_two_slots_are_given_their_past_whatever_happens() {
     let scene = Scene { seed: 21, checkpoint_ms: 15, ..SCENE };
-    rules_come_later_at(2, scene, &[FaultKind::CrashBefore, FaultKind::CrashAfter]);
+    rules_come_later_at(2, 80, scene, &[FaultKind::CrashBefore, FaultKind::CrashAfter]);
 }
 
 #[test]
 fn rules_that_come_later_to_four_slots_are_given_their_past_through_faults_of_the_store() {
     let scene = Scene { seed: 22, checkpoint_ms: 12, correction_ms: 30, lanes: 5, records: 30, ..SCENE };
-    rules_come_later_at(4, scene, &[FaultKind::AckLost, FaultKind::CrashAfter, FaultKind::Unavailable]);
+    rules_come_later_at(4, 80, scene, &[FaultKind::AckLost, FaultKind::CrashAfter, FaultKind::Unavailable]);
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) enum Mishap {
     LateRules,
     /// A source was held back, because a worker or the memory had no room.
     HeldBack,
+    /// What rules keep went to disk, because it was more than their share of memory.
+    Spilled,
 }
 
 /// How often, in all worlds of a test.

@@ -25,6 +25,7 @@ use wattline_core::manifest::AddedFile;
 
 use super::rules::longs;
 use super::script::Dice;
+use super::sql_rules::with_system_names;
 use super::tally::{Mishap, Tally};
 use super::turns::Turns;
 use crate::alerting::payload;
@@ -192,7 +193,7 @@ impl World {
 
     /// All rows of a table, as any reader of the committed files sees them.
     pub(super) fn rows(&self, table: &str) -> Vec<RecordBatch> {
-        self.look(|memory| memory.rows(table))
+        self.look(|memory| memory.rows(table)).into_iter().map(with_system_names).collect()
     }
 }
 

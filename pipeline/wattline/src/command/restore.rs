@@ -17,7 +17,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use wattline_connect::archive::Archive;
 use wattline_connect::backup::{Backups, Entry, Snapshot, SnapshotChain};
-use wattline_runtime::snapshot::{CutChain, app_id, known_slots, reincarnated, restored_link};
+use wattline_runtime::snapshot::{CutChain, app_id, read_slots, reincarnated, restored_link};
 
 use super::backup::{answer, backups_root, moment_of, refuse_one_place};
 use super::copying::Copying;
@@ -68,19 +68,25 @@ async fn restore(args: &ArchiveRestoreArgs, backups: &Backups, archive: &Archive
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gives slots of which the chains know and that had committed nothing a link that says where all were cut off.
+/// Gives slots of which the chains know and that had no checkpoint a link that says where all were cut off.
 async fn begin_chains(snapshot: &Snapshot, entries: &[Entry], archive: &Archive, incarnation: &str) -> Result<()> {
-    let mut known: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+    let (mut known, mut restored) = (BTreeMap::<&str, BTreeSet<u32>>::new(), BTreeSet::new());
     for path in entries.iter().map(|entry| entry.path.as_str()).filter(|path| is_link(path)) {
-        let (Some(body), Some(job)) = (archive.root().get(path).await?, path.split('/').nth(1)) else { continue };
-        known.entry(job).or_default().extend(known_slots(path, &body)?);
+        let Some(body) = archive.root().get(path).await? else { continue };
+        let [_, job, _, slot, _] = path.split('/').collect::<Vec<_>>()[..] else { continue };
+        let slots = read_slots(path, &body)?;
+        known.entry(job).or_default().extend(slots.known);
+        if slots.is_restored {
+            restored.insert((job, slot));
+        }
     }
-    for (job, slots) in known {
+    // A job of several slots that has committed nothing begins anew.
+    for (job, slots) in known.into_iter().filter(|(_, slots)| !slots.is_empty()) {
         let of_job: Vec<&SnapshotChain> = snapshot.pinned.chains.iter().filter(|chain| chain.job == job).collect();
         let cuts: Vec<CutChain> = of_job.iter().map(|chain| cut(chain)).collect();
         for slot in slots.iter().map(u32::to_string) {
             let chain = of_job.iter().find(|chain| chain.slot == slot);
-            if chain.is_some_and(|chain| chain.last_epoch > 0) {
+            if chain.is_some_and(|chain| chain.checkpoint > 0) || restored.contains(&(job, slot.as_str())) {
                 continue;
             }
             let last_link = chain.map_or(0, |chain| chain.last_link);
