@@ -73,7 +73,7 @@ struct Share {
 }
 
 enum FinalState {
-    Windows(FinalPanes),
+    Windows(Box<FinalPanes>),
     Ordered(OrderBuffer),
 }
 
@@ -110,7 +110,7 @@ impl fmt::Debug for FinalProgram {
 impl FinalState {
     fn new(feed: &Feed) -> Self {
         match &feed.hold {
-            Hold::Windows(window) => Self::Windows(FinalPanes::new(Arc::clone(window))),
+            Hold::Windows(window) => Self::Windows(Box::new(FinalPanes::new(Arc::clone(window)))),
             Hold::Rows | Hold::Nothing => Self::Ordered(OrderBuffer::new(Arc::clone(&feed.schema))),
         }
     }
