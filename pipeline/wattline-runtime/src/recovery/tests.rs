@@ -9,13 +9,16 @@ use wattline_core::exchange::{ArchivedLane, Cut, Positions, Reached};
 use wattline_core::gap::Gap;
 use wattline_core::lane::IdleAdvance;
 use wattline_core::late::LateStretches;
-use wattline_core::manifest::{AddedFile, Body, Correction, Epoch, Exchange, Quarantine, Seal, SharedProgress};
+use wattline_core::manifest::{
+    AddedFile, Body, Correction, Epoch, Exchange, Quarantine, Restored, Seal, SharedProgress,
+};
 use wattline_core::system_log::SystemSection;
 
 use super::*;
 
 const EPOCH: &str = include_str!("manifest-6-epoch.json");
 const SEAL: &str = include_str!("manifest-6-seal.json");
+const RESTORED: &str = include_str!("manifest-6-restored.json");
 
 fn lane(partition: i32) -> LaneId {
     LaneId::new("meter-readings", partition)
@@ -189,9 +192,13 @@ fn manifest(n: u64, nonce: &str, created_ms: i64, body: Body) -> Manifest {
 fn manifests_of_format_6_are_read_and_written_as_ever() {
     assert_eq!(FORMAT, 6, "a new format needs files of its own beside this test");
     let sealed = Seal { lanes: vec![(lane(3), 3)], taken_by: "0".into() };
+    let cut = Cut { last_link: 2, incarnation: "99bb02".into() };
+    let restored =
+        Restored { senders: vec![Sender { incarnation: "77aa01".into(), cut: Some(cut), ..Sender::new(1) }] };
     for (text, expected) in [
         (EPOCH, manifest(17, "a81b2c", 1_772_323_200_123, Body::Epoch(Box::new(epoch())))),
         (SEAL, manifest(18, "b92c3d", 1_772_323_201_123, Body::Seal(sealed))),
+        (RESTORED, manifest(1, "99bb02", 1_772_323_202_123, Body::Restored(restored))),
     ] {
         assert_eq!(parse_manifest("m", text.as_bytes()).expect("readable"), expected);
         let stored: Value = serde_json::from_str(text).expect("JSON");

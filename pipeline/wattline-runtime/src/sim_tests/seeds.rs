@@ -155,26 +155,8 @@ pub(super) fn play_worlds(worlds: u64, fate: impl Fn(u64) -> Fate + Sync) -> (Ta
 #[test]
 fn thousands_of_worlds_say_what_the_laws_say() {
     let (tally, are_few) = play_worlds(WORLDS, Fate::of);
-    use Mishap::*;
-    let all = [
-        CrashBefore,
-        CrashAfter,
-        AckLost,
-        Unavailable,
-        Torn,
-        Slow,
-        ClockAhead,
-        ClockBack,
-        Rebalance,
-        Expiry,
-        LateLane,
-        LateRules,
-        HeldBack,
-        Retention,
-        ToldEarly,
-    ];
     // A few worlds need not have them all.
-    tally.had(all.into_iter().filter(|_| !are_few));
+    tally.had(Mishap::OF_WORLDS.into_iter().filter(|_| !are_few));
 }
 
 /// Where two lines begin to differ, with what is around it.

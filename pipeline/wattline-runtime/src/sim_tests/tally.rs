@@ -37,6 +37,27 @@ pub(super) enum Mishap {
     Spilled,
 }
 
+impl Mishap {
+    /// What random worlds have, if there are many.
+    pub(super) const OF_WORLDS: [Self; 15] = [
+        Self::CrashBefore,
+        Self::CrashAfter,
+        Self::AckLost,
+        Self::Unavailable,
+        Self::Torn,
+        Self::Slow,
+        Self::ClockAhead,
+        Self::ClockBack,
+        Self::Rebalance,
+        Self::Expiry,
+        Self::LateLane,
+        Self::LateRules,
+        Self::HeldBack,
+        Self::Retention,
+        Self::ToldEarly,
+    ];
+}
+
 /// How often, in all worlds of a test.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally(Arc<Mutex<BTreeMap<Mishap, u64>>>);
