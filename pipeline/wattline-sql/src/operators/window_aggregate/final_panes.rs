@@ -247,15 +247,15 @@ impl FinalPanes {
         if self.spec.paned.is_none() {
             return Ok(());
         }
-        let is_complete = |start: i64| self.spec.complete_at(start) <= watermark_us;
+        let spec = Arc::clone(&self.spec);
+        let is_complete = |start: i64| spec.complete_at(start) <= watermark_us;
+        while let Some(start) = self.restored.keys().copied().next().filter(|start| is_complete(*start)) {
+            self.take_in_of(start, usize::MAX)?;
+        }
         while let Some(entry) = self.panes.first_entry().filter(|entry| is_complete(*entry.key())) {
             let (start, pane) = entry.remove_entry();
             let (_, state) = pane.into_state(&self.spec, start)?;
             self.complete.entry(start).or_default().push(state);
-        }
-        while let Some(entry) = self.restored.first_entry().filter(|entry| is_complete(*entry.key())) {
-            let (start, states) = entry.remove_entry();
-            self.complete.entry(start).or_default().extend(states);
         }
         for start in self.runs.keys().copied().take_while(|start| is_complete(*start)) {
             self.complete.entry(start).or_default();
