@@ -5,6 +5,7 @@
 //! inside the program: they read its tables, its alert topic, its messages and its exit status.
 
 mod amendments;
+mod avro;
 mod backfill;
 mod backup;
 mod counts;

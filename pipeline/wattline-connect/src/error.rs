@@ -381,6 +381,22 @@ pub enum Error {
         /// What is wrong and what to do.
         detail: String,
     },
+    /// Settings with which no schema registry can be asked.
+    #[error("schema registry `{url}`: {detail}")]
+    RegistrySettings {
+        /// Its address.
+        url: String,
+        /// What is wrong and what to write.
+        detail: String,
+    },
+    /// A schema registry did not say what it has.
+    #[error("the schema registry did not answer `{url}`: {detail}")]
+    Registry {
+        /// What was asked for.
+        url: String,
+        /// What came instead.
+        detail: String,
+    },
     /// A reference table whose content cannot be taken.
     #[error("{}:{line}: column `{column}`: {detail}", path.display())]
     Reference {
@@ -416,6 +432,7 @@ impl Error {
             | Self::UnknownTable { .. }
             | Self::BackupRefused { .. }
             | Self::RestoreRefused { .. }
+            | Self::RegistrySettings { .. }
             | Self::Reference { .. } => Kind::Invalid,
             Self::AlertTooLarge { .. }
             | Self::Corrupt { .. }
@@ -432,6 +449,7 @@ impl Error {
             | Self::Delta { .. }
             | Self::CommitContended { .. }
             | Self::FileGone { .. }
+            | Self::Registry { .. }
             | Self::TableRead { .. } => Kind::Unavailable,
             Self::NotAssigned { .. }
             | Self::MemberFenced { .. }
@@ -453,6 +471,7 @@ impl Error {
             | Self::Delta { .. }
             | Self::CommitContended { .. }
             | Self::FileGone { .. }
+            | Self::Registry { .. }
             | Self::TableRead { .. } => Retry::Backoff,
             Self::ClientDead { .. } | Self::MemberFenced { .. } | Self::PublisherFenced { .. } => Retry::AfterRestore,
             Self::Property { .. }
@@ -483,6 +502,7 @@ impl Error {
             | Self::BackupRefused { .. }
             | Self::BackupOvertaken { .. }
             | Self::RestoreRefused { .. }
+            | Self::RegistrySettings { .. }
             | Self::Reference { .. } => Retry::Never,
         }
     }

@@ -14,6 +14,7 @@ pub mod error;
 pub mod files;
 pub mod kafka;
 pub mod reference;
+pub mod schema_registry;
 pub mod source;
 pub mod store;
 

@@ -22,6 +22,10 @@ pub enum Reason {
     NotAnObject,
     /// The record is not one CSV record with as many cells as the header.
     NotCsv,
+    /// The record is not one Avro value of the schema that it names, or names none.
+    NotAvro,
+    /// The record was written with a schema that nobody has, or that cannot be that of the stream.
+    UnknownSchema,
     /// A value is not of the type of its field.
     WrongType,
     /// A required field is absent or null.
@@ -40,7 +44,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Empty,
         Self::TooLarge,
         Self::InvalidUtf8,
@@ -48,6 +52,8 @@ impl Reason {
         Self::TooDeep,
         Self::NotAnObject,
         Self::NotCsv,
+        Self::NotAvro,
+        Self::UnknownSchema,
         Self::WrongType,
         Self::MissingField,
         Self::OutOfRange,
@@ -67,6 +73,8 @@ impl Reason {
             Self::TooDeep => "too_deep",
             Self::NotAnObject => "not_an_object",
             Self::NotCsv => "not_csv",
+            Self::NotAvro => "not_avro",
+            Self::UnknownSchema => "unknown_schema",
             Self::WrongType => "wrong_type",
             Self::MissingField => "missing_field",
             Self::OutOfRange => "out_of_range",

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   schemas/<stream>.avsc ──▶ StreamSchema ─┐
-//!   mapping (wattline.toml) ─▶ Mapping ─────┴─▶ JsonDecoder | CsvDecoder | ColumnDecoder
+//!   mapping (wattline.toml) ─▶ Mapping ─────┴─▶ JsonDecoder | AvroDecoder | CsvDecoder | ColumnDecoder
 //!                                                     │
 //!   block of raw records ─────────────────────────────┴─▶ Decoded { batch, dead letters, unknown fields }
 //! ```
@@ -11,6 +11,7 @@
 //! mapping says so. A refused event never affects its neighbours. What an event becomes does not depend on how the
 //! records are cut into blocks. Time guards, lateness and the system columns are not decided here but in the lane.
 
+mod avro;
 mod column;
 mod columns;
 mod csv;
@@ -29,6 +30,7 @@ mod scan;
 mod schema;
 mod shift;
 
+pub use avro::{AvroDecoder, Framing, SchemaFiles, SchemaName, SchemaUnknown, WriterSchemas};
 pub use columns::ColumnDecoder;
 pub use csv::CsvDecoder;
 pub use dead_letter::{DeadLetter, Reason};

@@ -1,6 +1,6 @@
 //! The schema of a stream, read from an Avro schema file.
 //!
-//! One file types every payload format: Avro's own binary form later, JSON, CSV and Parquet now. Beyond Avro a record says
+//! One file types every payload format: Avro's own binary form, JSON, CSV and Parquet. Beyond Avro a record says
 //! `event_time` (the field that orders the stream) and `key` (the fields that name the entity); a field may say `unit`
 //! and `confidential`.
 //!

@@ -149,8 +149,11 @@ pub struct Refused {
 
 /// Turns raw records of one stream into typed rows. One per worker and stream.
 pub trait Decoder: Send {
-    /// Decodes a block; never fails, bad records are [`Refused`].
-    fn decode(&mut self, block: &RecordBlock) -> Decoded;
+    /// Decodes a block; bad records are [`Refused`].
+    ///
+    /// # Errors
+    /// If what is needed to tell good records from bad ones is not to be had, and the job is to end.
+    fn decode(&mut self, block: &RecordBlock) -> Result<Decoded>;
 
     /// Takes in the header line of a text file with columns.
     ///

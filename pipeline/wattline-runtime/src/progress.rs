@@ -170,7 +170,7 @@ impl Progress {
     }
 
     /// Notes what is wrong outside, or that nothing is any more.
-    pub(crate) fn note_trouble(&self, trouble: Option<String>) {
+    pub fn note_trouble(&self, trouble: Option<String>) {
         *lock(&self.trouble) = trouble;
     }
 

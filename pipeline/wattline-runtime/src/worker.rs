@@ -307,7 +307,7 @@ impl Worker {
             self.pending.inbox.extend((0..block.len()).map(message));
             return Ok(());
         }
-        let decoded = self.decoders[lane.stream].decode(block);
+        let decoded = self.decoders[lane.stream].decode(block)?;
         Progress::add(&self.progress.records, block.len());
         Progress::add(&self.progress.bytes, block.bytes.len());
         let place = BlockPlace {

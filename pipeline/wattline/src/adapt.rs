@@ -11,6 +11,7 @@ pub(crate) mod exchange;
 pub(crate) mod plans;
 pub(crate) mod program;
 pub(crate) mod references;
+pub(crate) mod registry;
 #[cfg(debug_assertions)]
 pub(crate) mod set_clock;
 pub(crate) mod sink;

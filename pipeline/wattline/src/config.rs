@@ -31,6 +31,7 @@ pub(crate) struct Config {
     #[serde(default = "default_slot")]
     pub(crate) slot: String,
     pub(crate) kafka: Option<Kafka>,
+    pub(crate) schema_registry: Option<SchemaRegistry>,
     #[serde(default)]
     pub(crate) streams: BTreeMap<String, Spanned<Stream>>,
     #[serde(default)]
@@ -58,6 +59,15 @@ pub(crate) struct Kafka {
     pub(crate) properties: BTreeMap<String, Scalar>,
 }
 
+/// Where the schemas are that Avro records name by number.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SchemaRegistry {
+    pub(crate) url: String,
+    pub(crate) username: Option<Scalar>,
+    pub(crate) password: Option<Scalar>,
+}
+
 /// One stream.
 #[derive(Debug, Clone, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,8 +76,11 @@ pub(crate) struct Stream {
     pub(crate) schema: Spanned<String>,
     pub(crate) topic: Option<String>,
     pub(crate) files: Option<Spanned<String>>,
-    /// `ndjson`, `csv` or `parquet`, where the file name does not tell.
+    /// Of files `ndjson`, `csv` or `parquet`, where the name does not tell; of a topic `json` or `avro`.
     pub(crate) format: Option<Spanned<String>>,
+    /// Files with schemas that Avro records may name by their fingerprints.
+    #[serde(default)]
+    pub(crate) writer_schemas: Vec<Spanned<String>>,
     #[serde(default = "default_start")]
     pub(crate) start: Spanned<String>,
     /// What becomes of a topic whose records are gone before they are read.

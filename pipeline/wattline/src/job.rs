@@ -18,6 +18,7 @@ use wattline_connect::store::ObjectRoot;
 use wattline_core::exchange::Place;
 use wattline_core::lane::TimeGuard;
 use wattline_core::record::LaneId;
+use wattline_decode::WriterSchemas;
 use wattline_runtime::clock::Clock;
 use wattline_runtime::port::{AlertSink, Decoder, LaneProgram, References, Reloaded, Source};
 use wattline_runtime::progress::Progress;
@@ -32,6 +33,7 @@ use crate::adapt::exchange::Inboxes;
 use crate::adapt::plans::{rule_plans, state_plans};
 use crate::adapt::program::{Lanes, Merged};
 use crate::adapt::references::ReferenceFiles;
+use crate::adapt::registry::{self, Patience};
 use crate::adapt::sink::AlertTopic;
 use crate::adapt::source::{Files, Topics};
 use crate::config;
@@ -122,6 +124,8 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         Some(place) => Some(connect_exchange(config, place).await?),
         None => None,
     };
+    let patience = Patience::Job { progress: Arc::clone(&options.progress), shutdown: options.shutdown.clone() };
+    let registry = registry::open(config, patience)?;
     let names: Arc<[String]> = project.stream_names().into();
     let run = RunPrograms {
         workers: worker_count(&config.run),
@@ -139,7 +143,7 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         reference_tables,
         streams,
         sources,
-        decoders: decoders(&project.streams)?,
+        decoders: decoders(&project.streams, registry)?,
         lane_programs: programs.lane_programs,
         final_program: programs.final_program,
         programs: programs.programs,
@@ -309,15 +313,17 @@ fn single_programs(rules: &RuleSet, streams: &Arc<[String]>, state: &StateMemory
     })
 }
 
-fn decoders(streams: &[LoadedStream]) -> Result<Box<wattline_runtime::DecoderFactory>> {
+fn decoders(
+    streams: &[LoadedStream],
+    registry: Option<Arc<dyn WriterSchemas>>,
+) -> Result<Box<wattline_runtime::DecoderFactory>> {
     // Made once here, so that a mapping that does not fit is an error and not a dead worker.
     for stream in streams {
-        StreamDecoder::new(Arc::clone(&stream.schema), stream.mapping.clone(), stream.limits())?;
+        StreamDecoder::new(stream, registry.as_ref())?;
     }
     let streams = streams.to_vec();
     Ok(Box::new(move |number: usize| -> Box<dyn Decoder> {
-        let stream = &streams[number];
-        let decoder = StreamDecoder::new(Arc::clone(&stream.schema), stream.mapping.clone(), stream.limits());
+        let decoder = StreamDecoder::new(&streams[number], registry.as_ref());
         Box::new(decoder.expect("the same decoder was made before the job started"))
     }))
 }

@@ -6,15 +6,11 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
+use arrow::array::Array;
 use toml::Spanned;
 use wattline_connect::kafka::register::empty_register;
 use wattline_connect::reference::{ReferenceOptions, load_reference};
-use wattline_decode::{Limits, Mapping, StreamSchema};
-use wattline_runtime::port::Position;
 use wattline_runtime::stream_schema;
 use wattline_runtime::table::{AUDIT_TABLES, SystemStream, system_streams, system_tables};
 use wattline_sql::diagnostic::code;
@@ -22,54 +18,19 @@ use wattline_sql::{
     Catalog, Delivery, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream, UserFunctions, rule_of,
 };
 
-use crate::adapt::source::name_of_life;
 use crate::assets::{self, BUILTIN};
 use crate::config::{self, Config};
 use crate::rule_paths::RulePaths;
 
-/// A stream of a loaded project.
-#[derive(Debug, Clone)]
-pub(crate) struct LoadedStream {
-    pub(crate) name: String,
-    pub(crate) config: config::Stream,
-    pub(crate) schema: Arc<StreamSchema>,
-    pub(crate) mapping: Mapping,
-    /// With system columns.
-    pub(crate) arrow: SchemaRef,
-    pub(crate) start: Position,
-    pub(crate) oldest_us: i64,
-}
+mod streams;
+
+pub(crate) use streams::{LoadedStream, Payload, file_format, instant_us};
 
 impl Project {
     /// Names of all streams by their number: those of the configuration, then those that every job has.
     pub(crate) fn stream_names(&self) -> Vec<String> {
         let own = self.streams.iter().map(|stream| stream.name.clone());
         own.chain(system_streams().map(|stream| stream.name.to_owned())).collect()
-    }
-}
-
-impl LoadedStream {
-    /// Bounds of what the decoder accepts.
-    pub(crate) fn limits(&self) -> Limits {
-        let bytes = usize::try_from(self.config.record_bytes_max.0).unwrap_or(usize::MAX);
-        Limits { record_bytes_max: bytes, ..Limits::default() }
-    }
-
-    /// The name that its lanes have, if it is a topic.
-    pub(crate) fn lane_topic(&self) -> Option<String> {
-        let life = self.config.topic_life.as_ref().map(|life| *life.get_ref());
-        self.config.topic.as_deref().map(|topic| name_of_life(topic, life))
-    }
-
-    /// As rules see it.
-    pub(crate) fn for_rules(&self) -> Stream {
-        Stream {
-            name: self.name.clone(),
-            schema: self.arrow.clone(),
-            event_time: self.schema.event_time_field().name.clone(),
-            key: self.schema.key.clone(),
-            delay_ms: self.config.delay.0,
-        }
     }
 }
 
@@ -511,167 +472,6 @@ impl Loader {
         }
     }
 
-    fn streams(&mut self, file: &str, config: &Config, catalog: &mut Catalog) -> Vec<LoadedStream> {
-        let mut loaded = Vec::new();
-        for (name, stream) in &config.streams {
-            if is_own_table(name) {
-                let message = format!("`{name}` is a table of wattline itself");
-                let help = "give the stream another name".to_owned();
-                self.mistake("WL-1110", file, stream.span(), message, Some(help));
-                continue;
-            }
-            let Some(stream) = self.stream(file, name, stream) else { continue };
-            let added = catalog.add_stream(stream.for_rules());
-            if let Err(error) = added {
-                self.mistake("WL-1110", file, config.streams[name].span(), error.to_string(), None);
-            }
-            loaded.push(stream);
-        }
-        loaded
-    }
-
-    fn stream(&mut self, file: &str, name: &str, spanned: &Spanned<config::Stream>) -> Option<LoadedStream> {
-        let before = self.diagnostics.len();
-        let stream = spanned.get_ref();
-        if stream.topic.is_some() == stream.files.is_some() {
-            let message = format!("stream `{name}` needs either `topic` or `files`");
-            self.mistake("WL-1111", file, spanned.span(), message, None);
-        }
-        let of_topics = [
-            ("on_gap", stream.on_gap.as_ref().map(Spanned::span)),
-            ("topic_life", stream.topic_life.as_ref().map(Spanned::span)),
-        ];
-        for (key, span) in of_topics.into_iter().filter(|_| stream.files.is_some()) {
-            let Some(span) = span else { continue };
-            let message = format!("stream `{name}` reads files, and `{key}` is said of topics");
-            self.mistake("WL-1118", file, span, message, Some("remove it".to_owned()));
-        }
-        let start = self.start(file, stream);
-        let oldest_us = instant_us(stream.oldest.get_ref());
-        if oldest_us.is_none() {
-            let message = format!("`{}` is not an instant", stream.oldest.get_ref());
-            self.mistake(
-                "WL-1112",
-                file,
-                stream.oldest.span(),
-                message,
-                Some("write it as `2000-01-02T00:00:00Z`".into()),
-            );
-        }
-        if let Some(format) = &stream.format
-            && file_format(format.get_ref()).is_none()
-        {
-            let message = format!("`{}` is not a file format", format.get_ref());
-            self.mistake("WL-1113", file, format.span(), message, Some("write `ndjson`, `csv` or `parquet`".into()));
-        }
-        let schema = self.schema(file, &stream.schema)?;
-        let mapping = stream.mapping.as_ref().map(|m| m.get_ref().clone()).unwrap_or_default();
-        for problem in mapping.validate(&schema) {
-            let span = stream.mapping.as_ref().map_or(0..0, Spanned::span);
-            let message = format!("mapping of stream `{name}`, `{}`: {}", problem.key, problem.message);
-            let span = self.key_span(file, &span, &problem.key);
-            self.mistake("WL-1114", file, span, message, problem.help);
-        }
-        if self.diagnostics.len() > before {
-            return None;
-        }
-        Some(LoadedStream {
-            name: name.to_owned(),
-            arrow: stream_schema(&schema.arrow),
-            schema: Arc::new(schema),
-            mapping,
-            start: start?,
-            oldest_us: oldest_us?,
-            config: stream.clone(),
-        })
-    }
-
-    /// What two streams read would be of the one or of the other.
-    fn check_sources(&mut self, file: &str, streams: &[LoadedStream], config: &Config) {
-        let mut known: BTreeMap<String, &str> = BTreeMap::new();
-        for stream in streams {
-            let sources = match (&stream.config.topic, &stream.config.files) {
-                (Some(topic), _) => vec![format!("the topic `{topic}`")],
-                (None, Some(pattern)) => {
-                    let pattern = self.folder.join(pattern.get_ref()).to_string_lossy().into_owned();
-                    // What cannot be found is told when it is read.
-                    let files = wattline_connect::files::find(&pattern).unwrap_or_default();
-                    files.iter().map(|path| format!("the file `{}`", path.display())).collect()
-                }
-                (None, None) => Vec::new(),
-            };
-            let taken = sources.iter().find_map(|source| Some((source, *known.get(source)?)));
-            if let Some((source, other)) = taken {
-                let message = format!("the streams `{other}` and `{}` both read {source}", stream.name);
-                let help = "let each stream read what no other does".to_owned();
-                self.mistake("WL-1117", file, config.streams[&stream.name].span(), message, Some(help));
-            }
-            known.extend(sources.into_iter().map(|source| (source, stream.name.as_str())));
-        }
-    }
-
-    /// The place of a mapping's key within the section, as near as text search gets.
-    fn key_span(&self, file: &str, section: &std::ops::Range<usize>, key: &str) -> std::ops::Range<usize> {
-        let last = key.rsplit('.').next().unwrap_or(key);
-        let text = self.texts.get(file).and_then(|text| text.get(section.clone())).unwrap_or_default();
-        match text.find(last) {
-            Some(at) => section.start + at..section.start + at + last.len(),
-            None => section.clone(),
-        }
-    }
-
-    fn start(&mut self, file: &str, stream: &config::Stream) -> Option<Position> {
-        let text = stream.start.get_ref().as_str();
-        let position = match text {
-            "earliest" => Some(Position::Earliest),
-            "latest" => Some(Position::Latest),
-            other => instant_us(other).map(|us| Position::Timestamp(us.div_euclid(1_000))),
-        };
-        let wrong_for_files = stream.files.is_some() && position.is_some_and(|p| p != Position::Earliest);
-        if position.is_none() || wrong_for_files {
-            let message = format!("`{text}` is not a place to start from");
-            let help = if stream.files.is_some() {
-                "files start at `earliest`"
-            } else {
-                "write `earliest`, `latest` or an instant such as `2026-03-01T00:00:00Z`"
-            };
-            self.mistake("WL-1115", file, stream.start.span(), message, Some(help.to_owned()));
-            return None;
-        }
-        position
-    }
-
-    fn schema(&mut self, file: &str, reference: &Spanned<String>) -> Option<StreamSchema> {
-        let path = reference.get_ref();
-        let text = match path.strip_prefix(BUILTIN) {
-            Some(name) => assets::schema(name).ok_or_else(|| {
-                let known = assets::schema_names();
-                let known: Vec<&str> = known.iter().map(String::as_str).collect();
-                (format!("there is no shipped schema `{name}`"), config::nearest(name, &known))
-            }),
-            None => std::fs::read_to_string(self.folder.join(path))
-                .map_err(|error| (format!("schema `{path}` cannot be read: {error}"), None)),
-        };
-        let text = match text {
-            Ok(text) => text,
-            Err((message, help)) => {
-                self.mistake("WL-1116", file, reference.span(), message, help);
-                return None;
-            }
-        };
-        let parsed = StreamSchema::parse(&text, path);
-        self.texts.insert(path.clone(), text);
-        match parsed {
-            Ok(schema) => Some(schema),
-            Err(problems) => {
-                for problem in problems {
-                    self.mistake("WL-1120", path, problem.span, problem.message, problem.help);
-                }
-                None
-            }
-        }
-    }
-
     /// A column that shipped rules know and the table lacks is NULL, which is right if it is not there and not if it is misspelt.
     fn warn_of_misspelt(&mut self, file: &str, span: std::ops::Range<usize>, table: &ReferenceTable) {
         let Some(known) = assets::known_tables().get(&table.name) else { return };
@@ -737,40 +537,7 @@ impl Loader {
     }
 }
 
-/// Reads an RFC 3339 instant as microseconds since the epoch.
-pub(crate) fn instant_us(text: &str) -> Option<i64> {
-    let array = arrow::array::StringArray::from(vec![text]);
-    let zoned = text.ends_with('Z') || text.rfind(['+', '-']).is_some_and(|at| at > 10);
-    let kind = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()));
-    let cast = arrow::compute::cast(&array, &kind).ok()?;
-    let instants = cast.as_primitive::<TimestampMicrosecondType>();
-    (zoned && instants.is_valid(0)).then(|| instants.value(0))
-}
-
-/// Reads the name of a file format.
-pub(crate) fn file_format(name: &str) -> Option<wattline_connect::files::FileFormat> {
-    match name {
-        "ndjson" | "json" | "jsonl" => Some(wattline_connect::files::FileFormat::Ndjson),
-        "csv" => Some(wattline_connect::files::FileFormat::Csv),
-        "parquet" => Some(wattline_connect::files::FileFormat::Parquet),
-        _ => None,
-    }
-}
-
 /// Whether any of the diagnostics refuses the project.
 pub(crate) fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn instants_need_a_zone() {
-        assert_eq!(instant_us("1970-01-01T00:00:01Z"), Some(1_000_000));
-        assert_eq!(instant_us("1970-01-01T08:00:01+08:00"), Some(1_000_000));
-        assert_eq!(instant_us("1970-01-01T00:00:01"), None);
-        assert_eq!(instant_us("yesterday"), None);
-    }
 }

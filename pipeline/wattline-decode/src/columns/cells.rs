@@ -68,6 +68,14 @@ pub(super) fn convert(
     refuse: &mut Refuse<'_>,
 ) -> Result<ArrayRef, ArrowError> {
     let to = field.field_type.arrow();
+    if let DataType::Timestamp(unit, Some(_)) = array.data_type()
+        && *array.data_type() != to
+        && field.field_type == FieldType::Instant
+    {
+        let instants: ArrayRef = Arc::new(to_microseconds(array, *unit).with_data_type(to));
+        refuse_unfit(&instants, field, refuse);
+        return Ok(instants);
+    }
     let untreated = treatment.factor.is_none() && !matches!(field.field_type, FieldType::Symbol(_));
     if *array.data_type() == to && untreated {
         refuse_unfit(array, field, refuse);

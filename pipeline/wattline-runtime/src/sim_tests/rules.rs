@@ -294,7 +294,7 @@ pub(super) fn totals(batch: &RecordBatch) -> Vec<(Pane, Total)> {
 pub(super) struct TextDecoder;
 
 impl Decoder for TextDecoder {
-    fn decode(&mut self, block: &RecordBlock) -> Decoded {
+    fn decode(&mut self, block: &RecordBlock) -> Result<Decoded> {
         let (mut times, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
         let (mut record, mut index, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for k in 0..block.len() {
@@ -322,7 +322,7 @@ impl Decoder for TextDecoder {
         let columns: Vec<ArrayRef> =
             vec![instants(times.into_iter()), Arc::new(StringArray::from(keys)), Arc::new(Int64Array::from(values))];
         let batch = RecordBatch::try_new(schema(), columns).expect("columns of the schema");
-        Decoded { batch, record, index, refused, unknown_fields: BTreeMap::new() }
+        Ok(Decoded { batch, record, index, refused, unknown_fields: BTreeMap::new() })
     }
 
     fn set_header(&mut self, _lane: &LaneId, _line: &[u8]) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! The decoders of a stream: JSON unless a lane announced a header, typed columns for columnar files.
+//! The decoders of a stream: JSON or Avro, unless a lane announced a header, typed columns for columnar files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -6,43 +6,74 @@ use std::sync::Arc;
 use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use wattline_core::error::{Kind, Retry};
 use wattline_core::record::{LaneId, RecordBlock};
-use wattline_decode::{ColumnDecoder, CsvDecoder, JsonDecoder, Limits, Mapping, Records, StreamSchema};
+use wattline_decode::{
+    AvroDecoder, ColumnDecoder, CsvDecoder, Framing, JsonDecoder, Limits, Mapping, Records, StreamSchema, WriterSchemas,
+};
 use wattline_runtime::port::{self, Decoded, Refused};
+
+use crate::project::{LoadedStream, Payload};
 
 /// Decodes everything that one worker reads of one stream.
 pub(crate) struct StreamDecoder {
     schema: Arc<StreamSchema>,
     mapping: Mapping,
     limits: Limits,
-    json: JsonDecoder,
+    payload: PayloadDecoder,
     csv: HashMap<LaneId, CsvDecoder>,
     columns: HashMap<LaneId, ColumnDecoder>,
 }
 
+/// What records are that come without a header.
+enum PayloadDecoder {
+    Json(Box<JsonDecoder>),
+    Avro(Box<AvroDecoder>),
+}
+
 impl StreamDecoder {
-    /// A decoder for a stream.
+    /// A decoder for a stream; `registry` has the schemas of records that name them by number.
     ///
     /// # Errors
     /// If the mapping does not fit the schema; `check` reports the same with its place.
     pub(crate) fn new(
-        schema: Arc<StreamSchema>,
-        mapping: Mapping,
-        limits: Limits,
+        stream: &LoadedStream,
+        registry: Option<&Arc<dyn WriterSchemas>>,
     ) -> Result<Self, wattline_decode::Error> {
-        let json = JsonDecoder::new(Arc::clone(&schema), &mapping, limits)?;
-        Ok(Self { schema, mapping, limits, json, csv: HashMap::new(), columns: HashMap::new() })
+        let (schema, mapping, limits) = (Arc::clone(&stream.schema), stream.mapping.clone(), stream.limits());
+        let avro = |schemas| AvroDecoder::new(Arc::clone(&schema), &mapping, limits, schemas);
+        let payload = match (&stream.payload, registry) {
+            (Payload::Avro(files), None) => {
+                let files = Arc::clone(files) as Arc<dyn WriterSchemas>;
+                PayloadDecoder::Avro(Box::new(avro((Framing::SingleObject, files))?))
+            }
+            (Payload::Avro(_), Some(registry)) => {
+                PayloadDecoder::Avro(Box::new(avro((Framing::Confluent, Arc::clone(registry)))?))
+            }
+            (Payload::Json, _) => {
+                PayloadDecoder::Json(Box::new(JsonDecoder::new(Arc::clone(&schema), &mapping, limits)?))
+            }
+        };
+        Ok(Self { schema, mapping, limits, payload, csv: HashMap::new(), columns: HashMap::new() })
     }
 }
 
 impl port::Decoder for StreamDecoder {
-    fn decode(&mut self, block: &RecordBlock) -> Decoded {
+    fn decode(&mut self, block: &RecordBlock) -> wattline_runtime::Result<Decoded> {
         let records = Records { bytes: &block.bytes, ends: &block.ends };
-        let decoded = match self.csv.get_mut(&block.lane) {
-            Some(csv) => csv.decode(records),
-            None => self.json.decode(records),
+        let decoded = match (self.csv.get_mut(&block.lane), &mut self.payload) {
+            (Some(csv), _) => csv.decode(records),
+            (None, PayloadDecoder::Json(json)) => json.decode(records),
+            (None, PayloadDecoder::Avro(avro)) => {
+                avro.decode(records).map_err(|unknown| wattline_runtime::Error::Port {
+                    what: format!("reading `{}`", block.lane),
+                    kind: Kind::Unavailable,
+                    retry: Retry::AfterRestore,
+                    source: Box::new(unknown),
+                })?
+            }
         };
-        carry(decoded, |_record| None)
+        Ok(carry(decoded, |_record| None))
     }
 
     fn set_header(&mut self, lane: &LaneId, line: &[u8]) -> Result<(), String> {

@@ -39,6 +39,7 @@ use wattline_runtime::table::{Amended, DEAD_LETTERS, Redemption, redemption_batc
 use self::decode::redeem_stream;
 use self::letters::{Asked, Records, read_letters};
 use super::amend::{Amendments, Next, Steps, TRIES_MAX, settled, user};
+use crate::adapt::registry::{self, Patience};
 use crate::cli::{QueryFormat, ReplayArgs};
 use crate::project::{LoadedStream, Project};
 use crate::table_text::{grouped, table};
@@ -216,7 +217,8 @@ impl Redeeming<'_> {
         records.leave("not in closed files yet", &mut told, |(lane, offset), _| {
             archived.get(&(name.to_owned(), lane.clone())).is_some_and(|end| *offset >= *end)
         });
-        redeem_stream(&self.archive, stream, records, &mut told, written).await?;
+        let registry = registry::open(&self.project.config, Patience::None)?;
+        redeem_stream(&self.archive, (stream, registry.as_ref()), records, &mut told, written).await?;
         written.flush(stream).await?;
         Ok(told)
     }

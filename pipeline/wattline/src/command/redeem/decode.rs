@@ -20,6 +20,7 @@ use wattline_connect::source::SourceEvent;
 use wattline_core::lane::{TimeGuard, Verdict};
 use wattline_core::record::{LaneId, RecordBlock, column};
 use wattline_core::redemption::{REDEEMED_LATENESS_MS, RefusedRecord, decide_redemption};
+use wattline_decode::WriterSchemas;
 use wattline_runtime::port::{Decoded, Decoder as _};
 use wattline_runtime::table::DEAD_LETTERS;
 
@@ -39,12 +40,12 @@ const RAW_COLUMNS: [&str; 4] = ["record_topic", "record_partition", "record_offs
 /// Redeems what can be redeemed of a stream.
 pub(super) async fn redeem_stream(
     archive: &Archive,
-    stream: &LoadedStream,
+    (stream, registry): (&LoadedStream, Option<&Arc<dyn WriterSchemas>>),
     records: &mut Records,
     told: &mut OfStream,
     written: &mut Written<'_>,
 ) -> Result<()> {
-    let mut decoder = StreamDecoder::new(Arc::clone(&stream.schema), stream.mapping.clone(), stream.limits())?;
+    let mut decoder = StreamDecoder::new(stream, registry)?;
     leave_unreadable(stream, records, &mut decoder, told);
     if records.0.is_empty() {
         return Ok(());
@@ -209,7 +210,7 @@ struct Decoding<'a> {
 impl Decoding<'_> {
     async fn decode(&mut self, blocks: Blocks, written: &mut Written<'_>) -> Result<()> {
         for (block, records) in blocks.lanes.into_values() {
-            let decoded = self.decoder.decode(&block);
+            let decoded = tokio::task::block_in_place(|| self.decoder.decode(&block))?;
             let judged = self.judge(&decoded, &records);
             let mut rows: HashMap<u32, BTreeSet<i32>> = HashMap::new();
             for ((number, record), mut of) in (0_u32..).zip(&records).zip(judged) {

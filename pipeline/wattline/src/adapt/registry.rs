@@ -1,0 +1,104 @@
+//! The schemas of a registry, for decoders that cannot go on without them.
+//!
+//! A record that names a schema which nobody can show now is no bad record: the worker that has it waits, its queue fills, and the source is
+//! held back, as with any sink that is away. The message of the status line says what is waited for. A schema that was shown once is
+//! never asked for again; one that the registry does not have is, by the next process.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use wattline_connect::schema_registry::{Found, SchemaRegistry, SchemaRegistryConfig};
+use wattline_decode::{SchemaName, SchemaUnknown, WriterSchemas};
+use wattline_runtime::progress::Progress;
+
+use crate::config;
+
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How often it is looked whether the job is to end.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long an answer is waited for.
+#[derive(Debug)]
+pub(crate) enum Patience {
+    /// Until the job is to end.
+    Job { progress: Arc<Progress>, shutdown: watch::Receiver<bool> },
+    /// One answer.
+    None,
+}
+
+/// A registry that is asked until it answers. Not from a thread of the tasks.
+pub(crate) struct RegistrySchemas {
+    registry: SchemaRegistry,
+    handle: Handle,
+    patience: Patience,
+    known: Mutex<HashMap<u32, Arc<str>>>,
+}
+
+impl fmt::Debug for RegistrySchemas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrySchemas").field("registry", &self.registry).finish_non_exhaustive()
+    }
+}
+
+/// Opens the registry of a job, if it has one. Nothing is asked yet.
+pub(crate) fn open(config: &config::Config, patience: Patience) -> Result<Option<Arc<dyn WriterSchemas>>> {
+    let Some(config::SchemaRegistry { url, username, password }) = &config.schema_registry else { return Ok(None) };
+    let reveal = |value: &Option<config::Scalar>| value.as_ref().map(config::Scalar::reveal).transpose();
+    let login = reveal(username).and_then(|name| Ok(name.zip(reveal(password)?)));
+    let login = login.map_err(|why| anyhow!("[schema_registry]: {why}"))?;
+    let registry = SchemaRegistry::new(SchemaRegistryConfig { url: url.clone(), login })?;
+    Ok(Some(Arc::new(RegistrySchemas::new(registry, patience))))
+}
+
+impl RegistrySchemas {
+    /// Asks with the runtime of the caller.
+    fn new(registry: SchemaRegistry, patience: Patience) -> Self {
+        Self { registry, handle: Handle::current(), patience, known: Mutex::default() }
+    }
+
+    async fn ask(&self, number: u32) -> std::result::Result<Found, String> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let error = match self.registry.schema(number).await {
+                Ok(found) => break Ok(found),
+                Err(error) => error.to_string(),
+            };
+            let Patience::Job { progress, shutdown } = &self.patience else { break Err(error) };
+            tracing::warn!(error, wait_ms = wait.as_millis(), "asking for schema {number} failed, trying again");
+            progress.note_trouble(Some(format!("asking for schema {number}: {error}")));
+            let mut waited = Duration::ZERO;
+            while waited < wait {
+                if *shutdown.borrow() {
+                    return Err(error);
+                }
+                tokio::time::sleep(LOOK).await;
+                waited += LOOK;
+            }
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+}
+
+impl WriterSchemas for RegistrySchemas {
+    fn schema(&self, name: SchemaName) -> std::result::Result<Option<Arc<str>>, SchemaUnknown> {
+        let SchemaName::Number(number) = name else { return Ok(None) };
+        // Whoever else wants one waits for the same registry.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(text) = known.get(&number) {
+            return Ok(Some(Arc::clone(text)));
+        }
+        match self.handle.block_on(self.ask(number)) {
+            Ok(Found::Avro(text)) => Ok(Some(Arc::clone(known.entry(number).or_insert(text.into())))),
+            // As a text that is no schema, so that its records say why they are refused.
+            Ok(Found::Other(kind)) => Ok(Some(format!("{{\"type\":\"a schema of {kind}\"}}").into())),
+            Ok(Found::Nothing) => Ok(None),
+            Err(reason) => Err(SchemaUnknown { schema: name, reason }),
+        }
+    }
+}
