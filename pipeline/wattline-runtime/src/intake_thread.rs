@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TryRecvError, TrySendError};
 use tokio::sync::mpsc;
 use wattline_core::gap::{AfterLoss, LogBounds, OnGap, decide_after_loss};
 use wattline_core::record::LaneId;
@@ -88,7 +88,13 @@ impl Part for Intake {
 impl Intake {
     fn serve(&mut self, waits: bool) -> Result<Turn> {
         let mut done = Turn::Nothing;
-        while let Ok(command) = self.commands.try_recv() {
+        loop {
+            let command = match self.commands.try_recv() {
+                Ok(command) => command,
+                Err(TryRecvError::Empty) => break,
+                // A coordinator that was given up before it could say so.
+                Err(TryRecvError::Disconnected) => return Ok(Turn::Over),
+            };
             done = Turn::Done;
             match command {
                 SourceCommand::Start(lane, route) => {

@@ -30,8 +30,8 @@ use crate::lane_program::state_error;
 #[cfg(test)]
 use crate::operators::TestDisk;
 use crate::operators::{
-    FinalPanes, InOrder, OrderBuffer, Run, Scratch, is_of_scratch, is_of_writing, record_batch, without_panic,
-    without_spare_bytes,
+    FinalPanes, InOrder, OrderBuffer, Run, Scratch, filled_bytes, is_of_scratch, is_of_writing, record_batch,
+    without_panic, without_spare_bytes,
 };
 use crate::planner::{Feed, Hold, Node};
 use crate::program::{FinalOutput, RuleFailure, RuleRows, StageState, StateDelta};
@@ -264,7 +264,7 @@ impl FinalProgram {
         let FinalState::Windows(panes) = &mut self.states[delta.state] else { return self.merge(delta) };
         let restored = panes.restore_later(&delta.batch, self.watermarks_us[delta.state]);
         if let Some(share) = &mut self.share {
-            share.merged = share.merged.saturating_add(delta.batch.get_array_memory_size());
+            share.merged = share.merged.saturating_add(filled_bytes(&delta.batch));
         }
         restored.map_err(|source| state_error(self.shared[delta.state].rule(&self.rules), source))
     }
@@ -559,7 +559,7 @@ impl FinalProgram {
             self.watermarks_us[*feed] = self.watermarks_us[*feed].max(state.taken_us);
         }
         if let Some(share) = &mut self.share {
-            share.merged = share.merged.saturating_add(state.batch.get_array_memory_size());
+            share.merged = share.merged.saturating_add(filled_bytes(&state.batch));
         }
         let restored = stages.root.restore(state.part, &state.batch, state.taken_us);
         let mut put_off = false;

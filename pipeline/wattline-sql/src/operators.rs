@@ -39,7 +39,7 @@ pub(crate) use ref_join::{KeyIndexes, Lookups, RefJoin, RefJoinKind, RefTable, c
 pub(crate) use session::{SessionSpec, SessionStage};
 #[cfg(test)]
 pub(crate) use spill::{RUNS_MAX, TestDisk};
-pub(crate) use spill::{Run, Scratch, is_of_scratch, is_of_writing, without_spare_bytes};
+pub(crate) use spill::{Run, Scratch, filled_bytes, is_of_scratch, is_of_writing, without_spare_bytes};
 pub(crate) use stream_join::{JoinSide, StreamJoinSpec, StreamJoinStage};
 pub(crate) use try_decimal::with_quick_casts;
 pub(crate) use unnest::Unnest;

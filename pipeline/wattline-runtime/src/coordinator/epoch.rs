@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use tokio::time::Instant;
@@ -183,10 +183,22 @@ pub(super) fn read_stage_name(name: &str) -> Option<(&str, i64, usize)> {
     parts.next().is_none().then_some(read)
 }
 
+/// Rows of a state that are stored as one batch.
+const PIECE_ROWS: usize = 64 * 1024;
+
 /// Memory that a batch alone holds. Columns without a value share one array of nulls from batch to batch.
 pub(crate) fn held_bytes(batch: &RecordBatch) -> u64 {
     let filled = batch.columns().iter().filter(|column| column.null_count() < column.len());
     filled.map(|column| column.get_array_memory_size() as u64).sum()
+}
+
+/// Bytes of the values of a batch, of whatever memory they are a part.
+fn filled_bytes(batch: &RecordBatch) -> u64 {
+    let of_column = |column: &ArrayRef| {
+        let data = column.to_data();
+        data.get_slice_memory_size().unwrap_or_else(|_error| data.get_array_memory_size()) as u64
+    };
+    batch.columns().iter().map(of_column).sum()
 }
 
 impl Coordinator {
@@ -401,11 +413,15 @@ impl Coordinator {
         let (mut objects, mut frames, mut bytes) = (Vec::new(), Vec::new(), 0);
         for row in rows {
             let (name, batch) = row?;
-            bytes += held_bytes(&batch);
-            frames.push((name, batch));
-            if bytes >= self.settings.object_bytes {
-                bytes = 0;
-                objects.extend(self.write_object(what, objects.len(), std::mem::take(&mut frames)).await?);
+            // A state may be one batch. Whoever restores it reads objects aside, and takes in a few rows at a time.
+            for from in (0..batch.num_rows()).step_by(PIECE_ROWS) {
+                let piece = batch.slice(from, PIECE_ROWS.min(batch.num_rows() - from));
+                bytes += filled_bytes(&piece);
+                frames.push((name.clone(), piece));
+                if bytes >= self.settings.object_bytes {
+                    bytes = 0;
+                    objects.extend(self.write_object(what, objects.len(), std::mem::take(&mut frames)).await?);
+                }
             }
         }
         objects.extend(self.write_object(what, objects.len(), frames).await?);

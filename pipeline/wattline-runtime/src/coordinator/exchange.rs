@@ -736,7 +736,7 @@ fn read_message(offset: i64, payload: &[u8]) -> Result<Message> {
         return Err(bad_message(offset, format!("its format is {format}, this version of wattline reads {FORMAT}")));
     }
     let head = serde_json::from_slice(head).map_err(|e| bad_message(offset, e.to_string()))?;
-    Ok((head, frames::read(&format!("message {offset} of the inbox"), rows)?))
+    Ok((head, frames::read(&format!("message {offset} of the inbox"), &Bytes::copy_from_slice(rows))?))
 }
 
 fn bad_message(offset: i64, reason: String) -> Error {

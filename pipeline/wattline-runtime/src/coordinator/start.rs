@@ -112,9 +112,13 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         rules: job.rules,
         states: job.states,
     };
-    coordinator.restore(past, fresh).await?;
+    // They find their place in their groups meanwhile. Lanes flow when they are taken, and that is later.
     coordinator.start_sources(std::mem::take(&mut sources.0), &notify)?;
-    Ok(coordinator)
+    let restored = coordinator.restore(past, fresh).await;
+    if restored.is_err() {
+        coordinator.stop_sources();
+    }
+    restored.map(|()| coordinator)
 }
 
 /// Whether any slot of the job has put a link.

@@ -28,7 +28,7 @@ use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::error::Result;
 use wattline_core::time::{BEFORE_TIME, END_OF_TIME};
 
-use super::spill::{Run, RunWriter, Scratch, in_slices, is_of_writing, without_spare_bytes};
+use super::spill::{Run, RunWriter, Scratch, in_own_buffers, in_slices, is_of_writing, without_spare_bytes};
 
 /// Into so many each lane is split.
 const SPLIT: usize = 8;
@@ -378,6 +378,8 @@ impl<S: KeyedStage> Exchanged for Exchange<S> {
 
     fn restore(&mut self, part: usize, rows: &RecordBatch, given_us: i64) -> Result<()> {
         self.given_us = self.given_us.max(given_us);
+        // What stays is a part of what was read at once, and must not hold on to all of it.
+        let rows = &in_own_buffers(rows)?;
         for (lane, rows) in self.part_by_lane(self.lanes.len(), part, rows)? {
             match &mut self.lanes[lane].kept {
                 Kept::InMemory(stage) => {

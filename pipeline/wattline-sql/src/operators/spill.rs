@@ -18,7 +18,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, MutableArrayData, RecordBatch, UInt32Array, make_array};
 use arrow::compute::{SortOptions, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
@@ -35,6 +35,8 @@ use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSe
 use datafusion::physical_plan::sorts::streaming_merge::StreamingMergeBuilder;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
+
+use super::record_batch;
 
 /// Rows that are read from a run at once.
 const BATCH_ROWS: usize = 8 * 1024;
@@ -304,6 +306,28 @@ pub(crate) fn without_spare_bytes(batch: &RecordBatch) -> Result<RecordBatch> {
         }
     };
     Ok(RecordBatch::try_new(batch.schema(), batch.columns().iter().map(compact).collect())?)
+}
+
+/// Bytes of what is in the columns of a batch. Columns that were read out of one buffer each hold on to all of it, and would count it
+/// as often as there are columns.
+pub(crate) fn filled_bytes(batch: &RecordBatch) -> usize {
+    let column = |column: &ArrayRef| {
+        let data = column.to_data();
+        data.get_slice_memory_size().unwrap_or_else(|_error| data.get_array_memory_size())
+    };
+    batch.columns().iter().map(column).sum()
+}
+
+/// The same rows in buffers of their own.
+pub(crate) fn in_own_buffers(batch: &RecordBatch) -> Result<RecordBatch> {
+    let copy = |column: &ArrayRef| {
+        let data = column.to_data();
+        let mut own = MutableArrayData::new(vec![&data], false, column.len());
+        own.try_extend(0, 0, column.len())?;
+        Ok(make_array(own.freeze()))
+    };
+    let columns = batch.columns().iter().map(copy).collect::<Result<_>>()?;
+    record_batch(&batch.schema(), columns, batch.num_rows())
 }
 
 /// Rows as they are, in slices.

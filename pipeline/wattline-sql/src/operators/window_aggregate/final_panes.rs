@@ -24,7 +24,7 @@ use super::hop_fold::HopFold;
 use super::{AggregateSpec, Overlap, PanedWindows, Partial, rows_by_window, take_all};
 use crate::catalog::event_time_type;
 use crate::operators::exchange::KeyedStage;
-use crate::operators::spill::{Merged, RUNS_MAX, Run, RunWriter, Scratch, is_of_writing, key_order};
+use crate::operators::spill::{Merged, RUNS_MAX, Run, RunWriter, Scratch, filled_bytes, is_of_writing, key_order};
 use crate::operators::{Chunk, halving, record_batch};
 
 /// Aggregates by window and key.
@@ -37,6 +37,8 @@ pub(crate) struct FinalPanes {
     runs: BTreeMap<i64, Vec<Run>>,
     /// State rows that were restored and are in no table yet, of windows or panes that are not complete.
     restored: BTreeMap<i64, Vec<RecordBatch>>,
+    /// Memory of these.
+    restored_bytes: usize,
     closing: Option<Closing>,
     /// What is carried from one window that hops to the next.
     fold: Option<HopFold>,
@@ -93,6 +95,7 @@ impl FinalPanes {
             complete: BTreeMap::new(),
             runs: BTreeMap::new(),
             restored: BTreeMap::new(),
+            restored_bytes: 0,
             closing: None,
             fold: None,
             given_until: i64::MIN,
@@ -103,20 +106,19 @@ impl FinalPanes {
 
     /// Number of groups in all open windows; one that is partly on disk, or was restored, counts there and here.
     pub(crate) fn rows(&self) -> usize {
-        let as_rows: usize = self.state_rows().map(RecordBatch::num_rows).sum();
+        let as_rows: usize =
+            self.complete.values().chain(self.restored.values()).flatten().map(RecordBatch::num_rows).sum();
         let runs: usize = self.runs.values().flatten().map(|run| run.rows).sum();
         as_rows + runs + self.panes.values().map(Pane::len).sum::<usize>()
     }
 
     /// Memory held by the open windows.
     pub(crate) fn bytes(&self) -> usize {
-        let as_rows: usize = self.state_rows().map(RecordBatch::get_array_memory_size).sum();
-        as_rows + self.fold.as_ref().map_or(0, HopFold::bytes) + self.panes.values().map(Pane::bytes).sum::<usize>()
-    }
-
-    /// What is in memory and in no table.
-    fn state_rows(&self) -> impl Iterator<Item = &RecordBatch> {
-        self.complete.values().chain(self.restored.values()).flatten()
+        let complete: usize = self.complete.values().flatten().map(RecordBatch::get_array_memory_size).sum();
+        complete
+            + self.restored_bytes
+            + self.fold.as_ref().map_or(0, HopFold::bytes)
+            + self.panes.values().map(Pane::bytes).sum::<usize>()
     }
 
     /// Adds state rows, except those of windows that were final at `final_at_us`.
@@ -150,6 +152,7 @@ impl FinalPanes {
         for (start, rows) in rows_by_window(as_int64_array(state.column(0))?) {
             if self.spec.needed_until(start) > final_at_us {
                 let rows = rows.map_or_else(|| Ok(state.clone()), |rows| take_record_batch(state, &rows))?;
+                self.restored_bytes += filled_bytes(&rows);
                 self.restored.entry(start).or_default().push(rows);
             }
         }
@@ -172,9 +175,15 @@ impl FinalPanes {
         let (widths, pane) = (self.widths()?, pane_at(&mut self.panes, &self.spec, start)?);
         let mut taken = 0;
         while taken < rows_max
-            && let Some(state) = states.pop()
+            && let Some(mut state) = states.pop()
         {
+            let left = state.num_rows().saturating_sub(rows_max - taken);
+            if left > 0 {
+                states.push(state.slice(0, left));
+                state = state.slice(left, state.num_rows() - left);
+            }
             pane.merge(&self.spec, &state.columns()[1..], state.num_rows(), &widths, &mut self.groups)?;
+            self.restored_bytes = self.restored_bytes.saturating_sub(filled_bytes(&state));
             taken += state.num_rows();
         }
         if !states.is_empty() {
@@ -480,7 +489,7 @@ impl FinalPanes {
     /// Takes out all windows that are in memory as state rows, each with its end.
     pub(crate) fn drain(&mut self) -> Result<Vec<(i64, RecordBatch)>> {
         let mut drained: Vec<_> = self.restored().collect();
-        self.restored.clear();
+        (self.restored, self.restored_bytes) = (BTreeMap::new(), 0);
         drained.extend(self.drain_tables()?);
         Ok(drained)
     }
