@@ -1,3 +1,5 @@
+//! Records of several writers, good and damaged, by hand: what each must become, and that a damaged one harms nobody else.
+
 use std::sync::Mutex;
 
 use arrow::array::{Float64Array, StringArray, TimestampMicrosecondArray};
