@@ -25,6 +25,7 @@ mod speed_job;
 mod tree;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -50,10 +51,9 @@ fn main() -> Result<()> {
     let mut topics: BTreeMap<String, Topic> = BTreeMap::new();
     for scenario in &scenarios {
         let name = scenario.topic();
-        if !topics.contains_key(&name) {
-            let topic = speed_job::produce(&broker, scenario)?;
+        if let Entry::Vacant(place) = topics.entry(name.clone()) {
+            let topic = place.insert(speed_job::produce(&broker, scenario)?);
             say(&format!("{name}: {} readings, {:.0} MB", topic.events, topic.bytes as f64 / 1e6));
-            topics.insert(name, topic);
         }
     }
     let mut measured: BTreeMap<&str, Vec<Measured>> = BTreeMap::new();

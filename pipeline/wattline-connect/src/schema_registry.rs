@@ -250,7 +250,7 @@ mod tests {
     fn serve(answers: Vec<(u16, String)>) -> (String, thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/registry", listener.local_addr().unwrap());
-        let serving = thread::spawn(move || {
+        let serve = move || {
             let answer = |(status, body): (u16, String)| {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut request = Vec::new();
@@ -266,7 +266,8 @@ mod tests {
                 String::from_utf8(request).unwrap()
             };
             answers.into_iter().map(answer).collect()
-        });
+        };
+        let serving = thread::Builder::new().name("registry".to_owned()).spawn(serve).unwrap();
         (url, serving)
     }
 

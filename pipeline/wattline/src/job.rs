@@ -33,7 +33,7 @@ use crate::adapt::exchange::Inboxes;
 use crate::adapt::plans::{rule_plans, state_plans};
 use crate::adapt::program::{Lanes, Merged};
 use crate::adapt::references::ReferenceFiles;
-use crate::adapt::registry::{self, Patience};
+use crate::adapt::registry;
 use crate::adapt::sink::AlertTopic;
 use crate::adapt::source::{Files, Topics};
 use crate::config;
@@ -124,8 +124,6 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         Some(place) => Some(connect_exchange(config, place).await?),
         None => None,
     };
-    let patience = Patience::Job { progress: Arc::clone(&options.progress), shutdown: options.shutdown.clone() };
-    let registry = registry::open(config, patience)?;
     let names: Arc<[String]> = project.stream_names().into();
     let run = RunPrograms {
         workers: worker_count(&config.run),
@@ -143,7 +141,7 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         reference_tables,
         streams,
         sources,
-        decoders: decoders(&project.streams, registry)?,
+        decoders: decoders(&project.streams, registry::of_job(config, &options.progress, &options.shutdown)?)?,
         lane_programs: programs.lane_programs,
         final_program: programs.final_program,
         programs: programs.programs,

@@ -52,9 +52,9 @@ impl Registry {
         let state = State { schemas: schemas.iter().copied().collect(), is_away: true, asked: 0 };
         let registry = Self { address: listener.local_addr()?, state: Arc::new(Mutex::new(state)) };
         let served = registry.clone();
-        thread::spawn(move || {
-            listener.incoming().flatten().for_each(|stream| served.answer(stream).unwrap_or_default())
-        });
+        let serve = move || listener.incoming().flatten().for_each(|stream| served.answer(stream).unwrap_or_default());
+        // It waits for requests as long as the tests run.
+        thread::Builder::new().name("schema-registry".to_owned()).spawn(serve)?;
         Ok(registry)
     }
 

@@ -112,13 +112,8 @@ pub(super) async fn start(mut job: Job) -> Result<Coordinator> {
         rules: job.rules,
         states: job.states,
     };
-    // They find their place in their groups meanwhile. Lanes flow when they are taken, and that is later.
-    coordinator.start_sources(std::mem::take(&mut sources.0), &notify)?;
-    let restored = coordinator.restore(past, fresh).await;
-    if restored.is_err() {
-        coordinator.stop_sources();
-    }
-    restored.map(|()| coordinator)
+    coordinator.begin((std::mem::take(&mut sources.0), &notify), past, fresh).await?;
+    Ok(coordinator)
 }
 
 /// Whether any slot of the job has put a link.
@@ -284,6 +279,22 @@ fn told_of_states(states: &[StatePlan], progress: &[RuleProgress]) -> Arc<[i64]>
 }
 
 impl Coordinator {
+    /// Starts the sources, and takes over the past. They find their place in their groups meanwhile; lanes flow when they are taken,
+    /// and that is later.
+    async fn begin(
+        &mut self,
+        (sources, notify): (Vec<Box<dyn Source>>, &mpsc::Sender<crate::intake_thread::SourceNotice>),
+        past: Past,
+        fresh: bool,
+    ) -> Result<()> {
+        self.start_sources(sources, notify)?;
+        let restored = self.restore(past, fresh).await;
+        if restored.is_err() {
+            self.stop_sources();
+        }
+        restored
+    }
+
     /// Starts a thread for each source.
     fn start_sources(
         &mut self,

@@ -46,6 +46,15 @@ impl fmt::Debug for RegistrySchemas {
     }
 }
 
+/// The registry of a job that runs, if it has one.
+pub(crate) fn of_job(
+    config: &config::Config,
+    progress: &Arc<Progress>,
+    shutdown: &watch::Receiver<bool>,
+) -> Result<Option<Arc<dyn WriterSchemas>>> {
+    open(config, Patience::Job { progress: Arc::clone(progress), shutdown: shutdown.clone() })
+}
+
 /// Opens the registry of a job, if it has one. Nothing is asked yet.
 pub(crate) fn open(config: &config::Config, patience: Patience) -> Result<Option<Arc<dyn WriterSchemas>>> {
     let Some(config::SchemaRegistry { url, username, password }) = &config.schema_registry else { return Ok(None) };
@@ -86,6 +95,10 @@ impl RegistrySchemas {
 }
 
 impl WriterSchemas for RegistrySchemas {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "decoders have threads of their own, which have nothing to do without the schema"
+    )]
     fn schema(&self, name: SchemaName) -> std::result::Result<Option<Arc<str>>, SchemaUnknown> {
         let SchemaName::Number(number) = name else { return Ok(None) };
         // Whoever else wants one waits for the same registry.
