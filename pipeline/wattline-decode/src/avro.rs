@@ -172,7 +172,8 @@ enum Writer {
 #[derive(Debug)]
 struct Usable {
     store: SchemaStore,
-    projection: Vec<usize>,
+    /// The fields that are wanted, if not all are.
+    projection: Option<Vec<usize>>,
     /// `None` after a failure, which leaves it with half a record.
     decoder: Option<Decoder>,
     columns: ColumnDecoder,
@@ -321,6 +322,7 @@ impl Usable {
         };
         let (projection, others): (Vec<usize>, Vec<usize>) =
             (0..names.len()).partition(|number| is_wanted(names[*number]));
+        let projection = (!others.is_empty()).then_some(projection);
         let unknown = others.into_iter().map(|number| names[number]).filter(|name| !mapping.ignore.contains(*name));
         let unknown = unknown.map(excerpt).collect();
         let opened: Vec<String> = names.iter().filter(|name| is_opened(name)).map(|name| (*name).to_owned()).collect();
@@ -330,7 +332,7 @@ impl Usable {
         };
         let mut store = SchemaStore::new_with_type(algorithm);
         store.set(fingerprint, AvroSchema::new(text.to_owned())).map_err(|error| error.to_string())?;
-        let decoder = build(&store, &projection)?;
+        let decoder = build(&store, projection.as_deref())?;
         let flat = flat_schema(&decoder.schema(), &opened);
         let columns = ColumnDecoder::new(Arc::clone(schema), mapping, limits, &flat).map_err(|e| e.to_string())?;
         Ok(Self { store, projection, decoder: Some(decoder), columns, opened, unknown })
@@ -357,7 +359,7 @@ impl Usable {
     fn attempt(&mut self, run: &[(u32, &[u8])]) -> Result<RecordBatch, String> {
         let mut decoder = match self.decoder.take() {
             Some(decoder) => decoder,
-            None => build(&self.store, &self.projection)?,
+            None => build(&self.store, self.projection.as_deref())?,
         };
         for (_, payload) in run {
             let room = decoder.capacity();
@@ -405,11 +407,15 @@ impl Parts {
     }
 }
 
-fn build(store: &SchemaStore, projection: &[usize]) -> Result<Decoder, String> {
+fn build(store: &SchemaStore, projection: Option<&[usize]>) -> Result<Decoder, String> {
     // A run is one batch, however long it is.
     let builder = ReaderBuilder::new().with_batch_size(usize::MAX >> 1).with_writer_schema_store(store.clone());
     let builder = store.fingerprints().into_iter().fold(builder, ReaderBuilder::with_active_fingerprint);
-    builder.with_projection(projection.to_vec()).build_decoder().map_err(|error| error.to_string())
+    let builder = match projection {
+        Some(projection) => builder.with_projection(projection.to_vec()),
+        None => builder,
+    };
+    builder.build_decoder().map_err(|error| error.to_string())
 }
 
 fn field_names(tree: &Value) -> Option<Vec<&str>> {

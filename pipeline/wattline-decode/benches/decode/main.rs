@@ -1,4 +1,4 @@
-//! What reading JSON costs: rows per second of processor time, next to `arrow-json` on the same bytes.
+//! What reading JSON and Avro costs: rows per second of processor time, next to `arrow-json`.
 //!
 //! Measured are readings of 14 members, as the fleet of `wattline-sim` writes them and written in other ways; the candidates take
 //! turns, round after round, in one process and one thread, so that whatever slows the machine slows all of them. A ratio is taken
@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code, reason = "the standard library has no processor time")]
 
+mod avro;
 #[path = "../../../../benches/e2e/machine.rs"]
 mod machine;
 mod payloads;
@@ -70,7 +71,8 @@ struct Candidate<'a> {
 
 fn main() -> Result<()> {
     let settings = settings(std::env::args().skip(1))?;
-    let narrow = Arc::new(narrow_schema()?);
+    let narrow_text = narrow_schema()?;
+    let narrow = Arc::new(parse(&narrow_text)?);
     let shipped = Arc::new(parse(SHIPPED)?);
     let blocks = |writing| payloads::blocks(settings.readings, writing);
     let as_is = blocks(Writing::AsIs)?;
@@ -90,6 +92,9 @@ fn main() -> Result<()> {
         candidates.push(ours(name, &narrow, mapping, blocks)?);
     }
     candidates.push(ours("wattline, shipped schema", &shipped, "", &as_is)?);
+    let (avro_blocks, mut avro_decoder) = (avro::blocks(&narrow, &expected)?, avro::decoder(&narrow, &narrow_text)?);
+    let run = move || avro::decode(&mut avro_decoder, &avro_blocks);
+    candidates.push(Candidate { name: "wattline, Avro", run: Box::new(run), ns: Vec::new() });
     if let Some(only) = &settings.only {
         candidates.retain(|candidate| candidate.name.contains(only));
     }
@@ -132,12 +137,12 @@ fn parse(text: &str) -> Result<StreamSchema> {
 }
 
 /// The shipped schema with the fields that the readings have.
-fn narrow_schema() -> Result<StreamSchema> {
+fn narrow_schema() -> Result<String> {
     let mut schema: Value = serde_json::from_str(SHIPPED)?;
     let fields = schema["fields"].as_array_mut().context("a schema without fields")?;
     fields.retain(|field| field["name"].as_str().is_some_and(|name| FIELDS.contains(&name)));
     ensure!(fields.len() == FIELDS.len(), "the shipped schema lacks fields of the readings");
-    parse(&schema.to_string())
+    Ok(schema.to_string())
 }
 
 fn read_by_peer(schema: &StreamSchema, blocks: &[Block]) -> Result<Vec<RecordBatch>> {
