@@ -11,6 +11,7 @@
 //! A broken record never moves the clock of its lane, and neither does a late one: [`Generator`] keeps, per
 //! partition, the highest time that an accepted record had, which is what lateness is measured against.
 
+pub mod avro;
 mod devices;
 mod disorder;
 mod generator;

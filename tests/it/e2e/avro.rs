@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use wattline_connect::kafka::admin::{KeyedMessage, Producer};
+use wattline_sim::avro::{framed, write_bytes, write_long};
 
 use super::job::JobFolder;
 use crate::child_process::wait_until;
@@ -85,38 +86,20 @@ impl Registry {
     }
 }
 
-fn long(value: i64, out: &mut Vec<u8>) {
-    let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
-    while rest >= 0x80 {
-        out.push((rest & 0x7f) as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
-fn bytes(value: &[u8], out: &mut Vec<u8>) {
-    long(i64::try_from(value.len()).unwrap_or_default(), out);
-    out.extend_from_slice(value);
-}
-
-fn framed(number: u32) -> Vec<u8> {
-    [&[0][..], &number.to_be_bytes()].concat()
-}
-
 fn old(number: u32, second: i64) -> Vec<u8> {
     let mut out = framed(number);
-    long(BEGIN_MS + second * 1_000, &mut out);
-    bytes(format!("old{second}").as_bytes(), &mut out);
+    write_long(BEGIN_MS + second * 1_000, &mut out);
+    write_bytes(format!("old{second}").as_bytes(), &mut out);
     out
 }
 
 fn new(second: i64, cents: i16) -> Vec<u8> {
     let mut out = framed(2);
-    bytes(format!("new{second}").as_bytes(), &mut out);
-    long((BEGIN_MS + second * 1_000) * 1_000, &mut out);
-    long(1, &mut out);
-    bytes(&cents.to_be_bytes(), &mut out);
-    bytes(b"good", &mut out);
+    write_bytes(format!("new{second}").as_bytes(), &mut out);
+    write_long((BEGIN_MS + second * 1_000) * 1_000, &mut out);
+    write_long(1, &mut out);
+    write_bytes(&cents.to_be_bytes(), &mut out);
+    write_bytes(b"good", &mut out);
     out
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, TimestampMicrosecondType};
 use wattline_decode::{AvroDecoder, Framing, Limits, Mapping, SchemaName, SchemaUnknown, StreamSchema, WriterSchemas};
+use wattline_sim::avro::{framed, write_bytes, write_long};
 
 use crate::payloads::Block;
 
@@ -33,12 +34,11 @@ pub(crate) fn blocks(schema: &StreamSchema, batches: &[RecordBatch]) -> Result<V
     let block = |batch: &RecordBatch| {
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
         for row in 0..batch.num_rows() {
-            bytes.push(0);
-            bytes.extend(NUMBER.to_be_bytes());
+            bytes.extend(framed(NUMBER));
             for field in &schema.fields {
                 let column = batch.column_by_name(&field.name).context("a column is missing")?;
                 if !field.required {
-                    long(i64::from(column.is_valid(row)), &mut bytes);
+                    write_long(i64::from(column.is_valid(row)), &mut bytes);
                 }
                 if column.is_valid(row) {
                     value(column, row, &mut bytes)?;
@@ -53,31 +53,17 @@ pub(crate) fn blocks(schema: &StreamSchema, batches: &[RecordBatch]) -> Result<V
 
 fn value(column: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Result<()> {
     match column.data_type() {
-        DataType::Utf8 => text(column.as_string::<i32>().value(row).as_bytes(), out),
-        DataType::Int32 => long(i64::from(column.as_primitive::<Int32Type>().value(row)), out),
-        DataType::Timestamp(..) => long(column.as_primitive::<TimestampMicrosecondType>().value(row), out),
+        DataType::Utf8 => write_bytes(column.as_string::<i32>().value(row).as_bytes(), out),
+        DataType::Int32 => write_long(i64::from(column.as_primitive::<Int32Type>().value(row)), out),
+        DataType::Timestamp(..) => write_long(column.as_primitive::<TimestampMicrosecondType>().value(row), out),
         DataType::Float64 => out.extend(column.as_primitive::<Float64Type>().value(row).to_le_bytes()),
         DataType::Decimal128(..) => {
             let digits = column.as_primitive::<Decimal128Type>().value(row);
-            text(&i64::try_from(digits).context("a large decimal")?.to_be_bytes(), out);
+            write_bytes(&i64::try_from(digits).context("a large decimal")?.to_be_bytes(), out);
         }
         other => bail!("a reading with `{other}`"),
     }
     Ok(())
-}
-
-fn text(bytes: &[u8], out: &mut Vec<u8>) {
-    long(bytes.len().cast_signed() as i64, out);
-    out.extend_from_slice(bytes);
-}
-
-fn long(value: i64, out: &mut Vec<u8>) {
-    let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
-    while rest >= 0x80 {
-        out.push((rest & 0x7f) as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
 }
 
 /// Decodes all blocks, of which no record may be refused.

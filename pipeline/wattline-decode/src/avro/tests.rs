@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use arrow::array::{Float64Array, StringArray, TimestampMicrosecondArray};
 use proptest::prelude::*;
+use wattline_sim::avro::{framed, write_bytes, write_long};
 
 use super::*;
 
@@ -62,37 +63,19 @@ fn registry() -> Arc<Registry> {
     Arc::new(Registry { texts: texts.into(), asked: Mutex::default() })
 }
 
-fn long(value: i64, out: &mut Vec<u8>) {
-    let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
-    while rest >= 0x80 {
-        out.push((rest & 0x7f) as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
-fn bytes(value: &[u8], out: &mut Vec<u8>) {
-    long(i64::try_from(value.len()).unwrap(), out);
-    out.extend_from_slice(value);
-}
-
-fn framed(number: u32) -> Vec<u8> {
-    [&[0][..], &number.to_be_bytes()].concat()
-}
-
 /// A record of [`WRITER`].
 fn record(number: u32, ms: i64, meter: &str, u: f64, lat: Option<f64>, kind: i64) -> Vec<u8> {
     let mut out = framed(number);
-    long(ms, &mut out);
-    bytes(b"1.0", &mut out);
-    bytes(meter.as_bytes(), &mut out);
+    write_long(ms, &mut out);
+    write_bytes(b"1.0", &mut out);
+    write_bytes(meter.as_bytes(), &mut out);
     out.extend(u.to_le_bytes());
-    long(i64::from(lat.is_some()), &mut out);
+    write_long(i64::from(lat.is_some()), &mut out);
     if let Some(lat) = lat {
         out.extend([lat, 8.5].map(f64::to_le_bytes).concat());
     }
-    bytes(&123_456_i64.to_be_bytes(), &mut out);
-    long(kind, &mut out);
+    write_bytes(&123_456_i64.to_be_bytes(), &mut out);
+    write_long(kind, &mut out);
     out
 }
 
