@@ -63,7 +63,7 @@ pub(crate) struct Kafka {
 #[derive(Debug, Clone, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SchemaRegistry {
-    pub(crate) url: String,
+    pub(crate) url: Spanned<String>,
     pub(crate) username: Option<Scalar>,
     pub(crate) password: Option<Scalar>,
 }

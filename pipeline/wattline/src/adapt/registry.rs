@@ -61,7 +61,7 @@ pub(crate) fn open(config: &config::Config, patience: Patience) -> Result<Option
     let reveal = |value: &Option<config::Scalar>| value.as_ref().map(config::Scalar::reveal).transpose();
     let login = reveal(username).and_then(|name| Ok(name.zip(reveal(password)?)));
     let login = login.map_err(|why| anyhow!("[schema_registry]: {why}"))?;
-    let registry = SchemaRegistry::new(SchemaRegistryConfig { url: url.clone(), login })?;
+    let registry = SchemaRegistry::new(SchemaRegistryConfig { url: url.get_ref().clone(), login })?;
     Ok(Some(Arc::new(RegistrySchemas::new(registry, patience))))
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
 use toml::Spanned;
+use wattline_connect::schema_registry::{SchemaRegistry, SchemaRegistryConfig};
 use wattline_decode::{AvroDecoder, Limits, Mapping, SchemaFiles, StreamSchema};
 use wattline_runtime::port::Position;
 use wattline_runtime::stream_schema;
@@ -65,6 +66,12 @@ impl LoadedStream {
 
 impl Loader {
     pub(super) fn streams(&mut self, file: &str, config: &Config, catalog: &mut Catalog) -> Vec<LoadedStream> {
+        if let Some(registry) = &config.schema_registry {
+            let settings = SchemaRegistryConfig { url: registry.url.get_ref().clone(), login: None };
+            if let Err(error) = SchemaRegistry::new(settings) {
+                self.mistake("WL-1119", file, registry.url.span(), error.to_string(), None);
+            }
+        }
         let mut loaded = Vec::new();
         for (name, stream) in &config.streams {
             if is_own_table(name) {
