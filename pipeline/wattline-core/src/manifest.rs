@@ -157,7 +157,7 @@ pub struct LaneSection {
     pub ended: bool,
     /// Advances of the silent lane in this epoch.
     pub idle_advances: Vec<IdleAdvance>,
-    /// Events (offset, index) refused in this epoch because of the clock.
+    /// Events (offset, index) refused in this epoch because of the clock, or of what somebody outside said (a schema registry).
     pub refused: Vec<(i64, i32)>,
     /// Offsets that were found to be gone in this epoch, which then is a checkpoint: `state` lies behind them.
     pub gaps: Vec<Gap>,

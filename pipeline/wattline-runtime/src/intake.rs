@@ -41,7 +41,7 @@ pub(crate) struct Replay {
     pub(crate) published: i64,
     /// Advances of the lane, by offset.
     pub(crate) idle_advances: VecDeque<IdleAdvance>,
-    /// Events that were refused because of the clock.
+    /// Events that were refused because of the clock, or because of what somebody outside said.
     pub(crate) refused: HashSet<(i64, i32)>,
     /// The time of the lane at `published`, as far as it matters: nothing behind what its rules have given may be on time then.
     pub(crate) reached_us: Option<i64>,
@@ -188,7 +188,7 @@ pub(crate) struct Lane {
 pub(crate) struct Doubt {
     /// The time that the lane had reached when a clock decided first, or records were gone.
     pub(crate) reached_us: Option<i64>,
-    /// The first record of which a later clock may say that it is too far ahead, or that it is not.
+    /// The first record of which a later clock may say that it is too far ahead, or that it is not; or somebody outside, that it is good.
     pub(crate) unsettled: Option<i64>,
 }
 
@@ -287,6 +287,11 @@ impl Lane {
             let record = refused.record as usize;
             if place.offsets[record] < self.replay.published {
                 continue;
+            }
+            if refused.is_by_others {
+                self.note_doubt();
+                self.doubt.unsettled.get_or_insert(place.offsets[record]);
+                self.refused.push((place.offsets[record], refused.index));
             }
             dead_letters.push(DeadLetter {
                 stream: Arc::clone(&stream.name),
@@ -441,7 +446,64 @@ impl Judged {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::TimestampMicrosecondArray;
+
     use super::*;
+    use crate::port::Refused;
+    use crate::table::timestamp_type;
+
+    /// A block of two records, of which others say that the second is bad, or that it is not.
+    fn block(is_refused: bool) -> Decoded {
+        let schema = Arc::new(Schema::new(vec![Field::new("at", timestamp_type(), false)]));
+        let record: Vec<u32> = if is_refused { vec![0] } else { vec![0, 1] };
+        let times: Vec<i64> = record.iter().map(|record| i64::from(*record) + 1_000_000).collect();
+        let times = TimestampMicrosecondArray::from(times).with_timezone("UTC");
+        let refused = Refused {
+            record: 1,
+            index: 0,
+            reason: "no_such_schema",
+            detail: String::new(),
+            raw: None,
+            is_by_others: true,
+        };
+        Decoded {
+            batch: RecordBatch::try_new(schema, vec![Arc::new(times)]).expect("one column"),
+            index: vec![0; record.len()],
+            record,
+            refused: if is_refused { vec![refused] } else { Vec::new() },
+            unknown_fields: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_others_said_of_a_record_is_noted_and_holds_when_it_is_read_again() {
+        let schema = Arc::new(Schema::new(vec![Field::new("at", timestamp_type(), false)]));
+        let stream = StreamIntake {
+            name: "visits".into(),
+            schema: stream_schema(&schema),
+            event_time: 0,
+            guard: TimeGuard { oldest_us: 0, future_bound_ms: 1_000 },
+            corrected: Vec::new(),
+            by_delay: BTreeMap::new(),
+        };
+        let place =
+            BlockPlace { offsets: &[7, 8], timestamps_ms: &[-1, -1], log_append_time: false, fetched_at_ms: 9_000 };
+        let admit = |lane: &mut Lane, decoded| lane.admit(&stream, decoded, &place, &|_| Vec::new()).expect("admitted");
+        let new_lane = |replay| Lane::new(LaneId::new("visits", 0), 0, Some(7), 0, replay);
+
+        let mut lane = new_lane(Replay::default());
+        let admitted = admit(&mut lane, block(true));
+        assert_eq!((admitted.batch.num_rows(), admitted.dead_letters.len()), (1, 1));
+        assert_eq!((lane.refused.as_slice(), lane.doubt.unsettled), (&[(8, 0)][..], Some(8)));
+
+        // The next process is told that the record is good.
+        let replay = Replay { published: 9, refused: lane.refused.iter().copied().collect(), ..Replay::default() };
+        let admitted = admit(&mut new_lane(replay), block(false));
+        assert_eq!((admitted.batch.num_rows(), admitted.dead_letters.len()), (1, 0), "its dead letter is out");
+        let replay = Replay { published: 7, ..Replay::default() };
+        let admitted = admit(&mut new_lane(replay), block(false));
+        assert_eq!(admitted.batch.num_rows(), 2, "nobody has refused it");
+    }
 
     #[test]
     fn behind_a_gap_a_lane_is_where_its_rules_take_it_to_be_once_it_is_past_what_was_published() {

@@ -145,6 +145,8 @@ pub struct Refused {
     pub detail: String,
     /// The text of the row, where the block holds no bytes of it (columnar files).
     pub raw: Option<String>,
+    /// It was somebody outside who said so, and who may say otherwise to the next process that reads the record.
+    pub is_by_others: bool,
 }
 
 /// Turns raw records of one stream into typed rows. One per worker and stream.

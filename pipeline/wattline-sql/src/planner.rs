@@ -143,6 +143,11 @@ impl StreamPlan {
         self.root.span_us(&self.feeds)
     }
 
+    /// Whether it keeps something over rows that are final.
+    pub(crate) fn has_stages(&self) -> bool {
+        self.root.has_stages()
+    }
+
     /// Whether its rows are final at once, each with the event that it is of.
     pub(crate) fn is_final_at_once(&self) -> bool {
         matches!((&self.root, &self.feeds[..]), (Node::Feed(_), [Feed { hold: Hold::Nothing, .. }]))
@@ -155,6 +160,15 @@ impl StreamPlan {
 }
 
 impl Node {
+    fn has_stages(&self) -> bool {
+        match self {
+            Self::Feed(_) => false,
+            Self::Steps(input, _) => input.has_stages(),
+            Self::Union(inputs, _) => inputs.iter().any(Self::has_stages),
+            Self::Windows(..) | Self::Over(..) | Self::Sessions(..) | Self::Patterns(..) | Self::Join(..) => true,
+        }
+    }
+
     fn span_us(&self, feeds: &[Feed]) -> Option<i64> {
         match self {
             Self::Feed(feed) => match &feeds[*feed].hold {

@@ -90,6 +90,13 @@ impl CompiledRule {
         self.plan.is_final_at_once()
     }
 
+    /// Whether it keeps something over rows that are final: window functions, sessions, patterns, joins, windows over windows. Rules with one
+    /// fingerprint keep it together.
+    #[must_use]
+    pub fn has_stages(&self) -> bool {
+        self.plan.has_stages()
+    }
+
     /// For each of its streams the columns that it reads, without the system columns.
     #[must_use]
     pub fn columns_read(&self, catalog: &Catalog) -> Vec<Vec<String>> {

@@ -141,7 +141,7 @@ pub(crate) async fn build(project: &Project, options: RunOptions) -> Result<Job>
         reference_tables,
         streams,
         sources,
-        decoders: decoders(&project.streams, registry::of_job(config, &options.progress, &options.shutdown)?)?,
+        decoders: decoders(&project.streams, registry::of_job(config, &root, &options.progress, &options.shutdown)?)?,
         lane_programs: programs.lane_programs,
         final_program: programs.final_program,
         programs: programs.programs,

@@ -15,7 +15,8 @@ use wattline_runtime::stream_schema;
 use wattline_runtime::table::{AUDIT_TABLES, SystemStream, system_streams, system_tables};
 use wattline_sql::diagnostic::code;
 use wattline_sql::{
-    Catalog, Delivery, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream, UserFunctions, rule_of,
+    Catalog, CompiledRule, Delivery, Diagnostic, ReferenceTable, RuleFile, RuleSet, Severity, Stream, UserFunctions,
+    rule_of,
 };
 
 use crate::assets::{self, BUILTIN};
@@ -413,9 +414,19 @@ impl Loader {
         }
     }
 
-    /// The past of a rule is computed from the raw tables: these must be kept, and hold all that rules have seen.
+    /// The past of a rule is computed from the raw tables: these must be kept, and hold all that rules have seen. Rules that compute the
+    /// same keep rows together: these are of a past, or not.
     fn check_backfills(&mut self, rules: &RuleSet, streams: &[LoadedStream]) {
         for rule in rules.rules().iter().filter(|rule| rule.header.backfill_ms.is_some()) {
+            let is_same = |other: &&CompiledRule| {
+                other.fingerprint == rule.fingerprint && other.header.backfill_ms != rule.header.backfill_ms
+            };
+            if let Some(other) = rules.rules().iter().find(is_same).filter(|_| rule.has_stages()) {
+                let (id, other) = (&rule.header.id, &other.header.id);
+                let message = format!("rules `{id}` and `{other}` compute the same, but are not given the same past");
+                let help = format!("give `{other}` the same `backfill`, or keep one of the two");
+                self.mistake("WL-1145", &rule.path, rule.header.span_of("backfill"), message, Some(help));
+            }
             let dropped = streams.iter().find(|stream| !stream.config.keep && rule.streams.contains(&stream.name));
             let own = system_streams().into_iter().find(|stream| rule.streams.iter().any(|of| of == stream.name));
             let (why, help) = match (dropped, own) {

@@ -165,5 +165,14 @@ fn avro_records_are_read_by_the_schemas_of_a_registry() -> Result<()> {
     let all = texts(&folder, rows)?;
     assert_eq!((all.len(), all[3].as_str()), (7, "old4 2026-03-02T00:00:04Z -"));
     assert_eq!(texts(&folder, letters)?, ["3 not_avro", "6 not_avro"]);
+
+    // What was read once is read without the registry.
+    registry.with(|state| (state.is_away, state.asked) = (true, 0));
+    let more = old(9, 9);
+    producer.send_all([KeyedMessage { topic, key: b"s", payload: &more, timestamp_ms: None }].into_iter())?;
+    producer.flush(FLUSH_LIMIT)?;
+    let status = folder.start(&["run", "--until-end"])?.wait(LIMIT)?;
+    ensure!(status.success() && registry.with(|state| state.asked) == 0, "{status}");
+    assert_eq!(texts(&folder, rows)?.len(), 8);
     Ok(())
 }

@@ -322,6 +322,16 @@ fn a_rule_that_comes_when_all_files_are_read_has_their_past_and_no_more_than_is_
     folder.run_until_end(RUN_LIMIT)?;
     assert_eq!((days("week")?, days("year")?, days("plain")?), (11, 23, 3));
 
+    // Two rules that follow the same keys together cannot have two pasts.
+    let following = "SELECT shop, at, lag(amount) OVER (PARTITION BY shop ORDER BY at) AS before FROM visits";
+    folder.write("sql/one.sql", &rule("one", "kind = \"table\"\nbackfill = \"1 week\"", following))?;
+    folder.write("sql/two.sql", &rule("two", "kind = \"table\"", following))?;
+    let refused = folder.wattline(&["check"])?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(refused.status.code() == Some(1) && said.contains("`two` the same `backfill`"), "{refused:?}");
+    folder.write("sql/two.sql", &rule("two", "kind = \"table\"\nbackfill = \"1 week\"", following))?;
+    ensure!(folder.wattline(&["check"])?.status.success(), "both have the same past");
+
     // Without raw events there is no past.
     folder.write("wattline.toml", &config.replace("files = \"in/*\"\n", "files = \"in/*\"\nkeep = false\n"))?;
     let refused = folder.wattline(&["check"])?;

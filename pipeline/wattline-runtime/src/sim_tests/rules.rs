@@ -307,6 +307,7 @@ impl Decoder for TextDecoder {
                     reason: "bad_text",
                     detail: String::new(),
                     raw: None,
+                    is_by_others: false,
                 });
                 continue;
             }

@@ -9,7 +9,8 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use wattline_core::error::{Kind, Retry};
 use wattline_core::record::{LaneId, RecordBlock};
 use wattline_decode::{
-    AvroDecoder, ColumnDecoder, CsvDecoder, Framing, JsonDecoder, Limits, Mapping, Records, StreamSchema, WriterSchemas,
+    AvroDecoder, ColumnDecoder, CsvDecoder, Framing, JsonDecoder, Limits, Mapping, Reason, Records, StreamSchema,
+    WriterSchemas,
 };
 use wattline_runtime::port::{self, Decoded, Refused};
 
@@ -109,6 +110,7 @@ fn carry(decoded: wattline_decode::Decoded, raw: impl Fn(usize) -> Option<String
             reason: letter.reason.code(),
             detail: letter.detail,
             raw: raw(letter.record as usize),
+            is_by_others: letter.reason == Reason::UnknownSchema,
         })
         .collect();
     Decoded {
@@ -129,6 +131,7 @@ fn refuse_all(schema: &StreamSchema, batch: &RecordBatch, detail: &str) -> Decod
             reason: "wrong_type",
             detail: detail.to_owned(),
             raw: Some(row_text(batch, row)),
+            is_by_others: false,
         })
         .collect();
     Decoded {

@@ -1,8 +1,11 @@
 //! The schemas of a registry, for decoders that cannot go on without them.
 //!
 //! A record that names a schema which nobody can show now is no bad record: the worker that has it waits, its queue fills, and the source is
-//! held back, as with any sink that is away. The message of the status line says what is waited for. A schema that was shown once is
-//! never asked for again; one that the registry does not have is, by the next process.
+//! held back, as with any sink that is away. The message of the status line says what is waited for.
+//!
+//! A schema that was shown once is never asked for again, by no process of the job: it is kept below the job's folder before the first
+//! record is read by it, by the registry's address and its number. So what was accepted can be read again, whatever the registry has by then, and also
+//! while it is away. A schema that the registry does not have is asked for again by the next process; which records were refused for it is in the links.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,12 +13,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use wattline_connect::schema_registry::{Found, SchemaRegistry, SchemaRegistryConfig};
+use wattline_connect::store::ObjectRoot;
 use wattline_decode::{SchemaName, SchemaUnknown, WriterSchemas};
 use wattline_runtime::progress::Progress;
 
+use crate::adapt::archive::JOBS_FOLDER;
 use crate::config;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -35,6 +41,8 @@ pub(crate) enum Patience {
 /// A registry that is asked until it answers. Not from a thread of the tasks.
 pub(crate) struct RegistrySchemas {
     registry: SchemaRegistry,
+    /// Where schemas are kept.
+    kept: ObjectRoot,
     handle: Handle,
     patience: Patience,
     known: Mutex<HashMap<u32, Arc<str>>>,
@@ -46,35 +54,47 @@ impl fmt::Debug for RegistrySchemas {
     }
 }
 
-/// The registry of a job that runs, if it has one.
+/// The registry of a job that runs, if it has one; `archive` is the root of its archive.
 pub(crate) fn of_job(
     config: &config::Config,
+    archive: &ObjectRoot,
     progress: &Arc<Progress>,
     shutdown: &watch::Receiver<bool>,
 ) -> Result<Option<Arc<dyn WriterSchemas>>> {
-    open(config, Patience::Job { progress: Arc::clone(progress), shutdown: shutdown.clone() })
+    open(config, archive, Patience::Job { progress: Arc::clone(progress), shutdown: shutdown.clone() })
 }
 
 /// Opens the registry of a job, if it has one. Nothing is asked yet.
-pub(crate) fn open(config: &config::Config, patience: Patience) -> Result<Option<Arc<dyn WriterSchemas>>> {
+pub(crate) fn open(
+    config: &config::Config,
+    archive: &ObjectRoot,
+    patience: Patience,
+) -> Result<Option<Arc<dyn WriterSchemas>>> {
     let Some(config::SchemaRegistry { url, username, password }) = &config.schema_registry else { return Ok(None) };
     let reveal = |value: &Option<config::Scalar>| value.as_ref().map(config::Scalar::reveal).transpose();
     let login = reveal(username).and_then(|name| Ok(name.zip(reveal(password)?)));
     let login = login.map_err(|why| anyhow!("[schema_registry]: {why}"))?;
     let registry = SchemaRegistry::new(SchemaRegistryConfig { url: url.get_ref().clone(), login })?;
-    Ok(Some(Arc::new(RegistrySchemas::new(registry, patience))))
+    let kept = archive.child(JOBS_FOLDER).child(config.job.get_ref()).child("schemas").child(&folder_of(url.get_ref()));
+    Ok(Some(Arc::new(RegistrySchemas::new(registry, kept, patience))))
+}
+
+/// An address as the name of a folder: another registry gives other schemas the same numbers.
+fn folder_of(url: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    url.trim_end_matches('/').chars().map(|c| if is_plain(c) { c.to_ascii_lowercase() } else { '-' }).collect()
 }
 
 impl RegistrySchemas {
     /// Asks with the runtime of the caller.
-    fn new(registry: SchemaRegistry, patience: Patience) -> Self {
-        Self { registry, handle: Handle::current(), patience, known: Mutex::default() }
+    fn new(registry: SchemaRegistry, kept: ObjectRoot, patience: Patience) -> Self {
+        Self { registry, kept, handle: Handle::current(), patience, known: Mutex::default() }
     }
 
     async fn ask(&self, number: u32) -> std::result::Result<Found, String> {
         let mut wait = FIRST_WAIT;
         loop {
-            let error = match self.registry.schema(number).await {
+            let error = match self.ask_once(number).await {
                 Ok(found) => break Ok(found),
                 Err(error) => error.to_string(),
             };
@@ -91,6 +111,18 @@ impl RegistrySchemas {
             }
             wait = (wait * 2).min(LONGEST_WAIT);
         }
+    }
+
+    async fn ask_once(&self, number: u32) -> wattline_connect::Result<Found> {
+        let path = format!("{number}.avsc");
+        if let Some(text) = self.kept.get(&path).await?.and_then(|kept| String::from_utf8(kept.to_vec()).ok()) {
+            return Ok(Found::Avro(text));
+        }
+        let found = self.registry.schema(number).await?;
+        if let Found::Avro(text) = &found {
+            self.kept.put_if_absent(&path, Bytes::from(text.clone())).await?;
+        }
+        Ok(found)
     }
 }
 

@@ -217,7 +217,7 @@ impl Redeeming<'_> {
         records.leave("not in closed files yet", &mut told, |(lane, offset), _| {
             archived.get(&(name.to_owned(), lane.clone())).is_some_and(|end| *offset >= *end)
         });
-        let registry = registry::open(&self.project.config, Patience::None)?;
+        let registry = registry::open(&self.project.config, self.archive.root(), Patience::None)?;
         redeem_stream(&self.archive, (stream, registry.as_ref()), records, &mut told, written).await?;
         written.flush(stream).await?;
         Ok(told)
