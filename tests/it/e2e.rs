@@ -28,6 +28,7 @@ mod reload;
 mod sample;
 mod slots;
 mod slots_apply;
+mod slots_restore;
 mod system_streams;
 mod traffic;
 mod upgrade;

@@ -201,7 +201,7 @@ fn a_job_goes_on_from_a_backup_as_if_nothing_had_been() -> Result<()> {
 }
 
 /// Every alert of the table is in the topic; what is there more than once is the same, byte by byte.
-fn alerts_came_again_with_their_ids(restored: &JobFolder, topic: &str) -> Result<()> {
+pub(super) fn alerts_came_again_with_their_ids(restored: &JobFolder, topic: &str) -> Result<()> {
     let published = committed_messages(TestBroker::shared(), topic)?;
     let mut by_id: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
     for (_, payload) in &published {

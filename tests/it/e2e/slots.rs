@@ -19,14 +19,14 @@ use crate::kafka_broker::TestBroker;
 const RUN_LIMIT: Duration = Duration::from_secs(180);
 const MOMENT_LIMIT: Duration = Duration::from_secs(60);
 /// Of the job; lines of `[kafka.properties]` come after it.
-const SETTINGS: &str = "[run]\nslots = 3\ntick = \"300 ms\"\ncheckpoint = \"2 seconds\"\nfile_age = \"4 seconds\"\n\
+pub(super) const SETTINGS: &str = "[run]\nslots = 3\ntick = \"300 ms\"\ncheckpoint = \"2 seconds\"\nfile_age = \"4 seconds\"\n\
     [kafka.properties]\n";
 /// The two protocols of the group. How long it misses a silent member is said here by the one, and by the broker of the tests, which
 /// says the same, by the other.
-const CLASSIC: &str = "\"session.timeout.ms\" = 6000";
+pub(super) const CLASSIC: &str = "\"session.timeout.ms\" = 6000";
 const CONSUMER: &str = "\"group.protocol\" = \"consumer\"";
 
-fn traffic(test: &str, readings: u64) -> Traffic {
+pub(super) fn traffic(test: &str, readings: u64) -> Traffic {
     Traffic::new(
         test,
         91,
@@ -51,7 +51,7 @@ fn links(folder: &JobFolder) -> Vec<usize> {
 }
 
 /// Every slot commits, whoever runs it.
-fn all_go_on(folder: &JobFolder, running: &mut [&mut ChildProcess]) -> Result<()> {
+pub(super) fn all_go_on(folder: &JobFolder, running: &mut [&mut ChildProcess]) -> Result<()> {
     let before = links(folder);
     let gone_on = wait_until(MOMENT_LIMIT, || {
         let now = links(folder);
