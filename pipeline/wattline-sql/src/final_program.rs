@@ -40,10 +40,12 @@ use crate::shared_state::SharedState;
 
 mod dump;
 mod past;
+mod shared_keys;
 mod stage;
 
 pub use dump::{Dump, StageDump};
 use dump::{DumpedRun, DumpedStage};
+use shared_keys::SharedKeys;
 use stage::{Advance, Released, Stage};
 
 /// All rules, with the merged state of a process.
@@ -51,6 +53,7 @@ pub struct FinalProgram {
     rules: Arc<Vec<CompiledRule>>,
     shared: Arc<Vec<SharedState>>,
     states: Vec<FinalState>,
+    shared_keys: Vec<SharedKeys>,
     /// What each state has given is final up to here.
     watermarks_us: Vec<i64>,
     stages: Vec<RuleStages>,
@@ -152,7 +155,11 @@ impl FinalProgram {
         shared: Arc<Vec<SharedState>>,
         runs: impl Fn(&CompiledRule, usize) -> bool,
     ) -> Self {
-        let states = shared.iter().map(|state| FinalState::new(state.feed(&rules))).collect();
+        let shared_keys = SharedKeys::of(&shared, &rules);
+        let mut states: Vec<FinalState> = shared.iter().map(|state| FinalState::new(state.feed(&rules))).collect();
+        for (number, state) in states.iter_mut().enumerate() {
+            shared_keys.iter().for_each(|keys| keys.give(number, state));
+        }
         let state_of = |fingerprint: &String| shared.iter().position(|state| state.fingerprint == *fingerprint);
         let stages = rules.iter().enumerate().map(|(number, rule)| RuleStages {
             feeds: rule.feed_fingerprints.iter().map(state_of).collect(),
@@ -163,7 +170,7 @@ impl FinalProgram {
             stopped: !runs(rule, number),
         });
         let stages = stages.collect();
-        Self { watermarks_us: vec![BEFORE_TIME; shared.len()], rules, shared, states, stages, share: None }
+        Self { watermarks_us: vec![BEFORE_TIME; shared.len()], rules, shared, states, shared_keys, stages, share: None }
     }
 
     /// Gives what the rules keep so many bytes of memory; the rest of it goes to files without names in `folder`.
@@ -201,6 +208,7 @@ impl FinalProgram {
             })
             .collect();
         let mut total: usize = largest_first.iter().map(|(bytes, _)| bytes).sum();
+        total += self.shared_keys.iter().map(SharedKeys::bytes).sum::<usize>();
         if total <= *most {
             *merged = 0;
             return Ok(());
@@ -228,7 +236,18 @@ impl FinalProgram {
             }
         }
         *merged = 0;
+        self.tidy_keys();
         Ok(())
+    }
+
+    /// Keys that have a number now.
+    #[cfg(test)]
+    pub(crate) fn numbered_keys(&self) -> usize {
+        self.shared_keys.iter().map(SharedKeys::len).sum()
+    }
+
+    fn tidy_keys(&mut self) {
+        self.shared_keys.iter_mut().for_each(|keys| keys.tidy(&mut self.states));
     }
 
     /// The next [`relieve`](Self::relieve) is to look whether there is too much.
@@ -302,6 +321,7 @@ impl FinalProgram {
                 break;
             }
         }
+        self.tidy_keys();
         Ok(output)
     }
 
@@ -435,7 +455,7 @@ impl FinalProgram {
                 Err(scratch_or_state(&self.shared[state].rule(&self.rules).header.id, error))
             }
             Err(error) => {
-                self.states[state] = FinalState::new(self.shared[state].feed(&self.rules));
+                self.empty_state(state);
                 for rule in self.shared[state].rules.clone() {
                     self.stop(rule);
                     output.stopped.push((rule, error.strip_backtrace()));
@@ -443,6 +463,12 @@ impl FinalProgram {
                 Ok(Released::default())
             }
         }
+    }
+
+    fn empty_state(&mut self, state: usize) {
+        let mut empty = FinalState::new(self.shared[state].feed(&self.rules));
+        self.shared_keys.iter().for_each(|keys| keys.give(state, &mut empty));
+        self.states[state] = empty;
     }
 
     /// What a rule keeps that failed is of no use any more.
@@ -584,7 +610,8 @@ impl FinalProgram {
     #[must_use]
     pub fn state_bytes(&self) -> usize {
         let of_stages: usize = self.stages.iter().map(|stages| stages.root.bytes()).sum();
-        of_stages + self.states.iter().map(FinalState::bytes).sum::<usize>()
+        let of_keys: usize = self.shared_keys.iter().map(SharedKeys::bytes).sum();
+        of_stages + of_keys + self.states.iter().map(FinalState::bytes).sum::<usize>()
     }
 }
 

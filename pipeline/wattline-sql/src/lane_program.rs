@@ -142,7 +142,7 @@ impl LaneProgram {
                 }
             }
         }
-        self.key_numbers.iter_mut().for_each(KeyNumbers::end_batch);
+        self.key_numbers.iter_mut().for_each(KeyNumbers::forget_answers);
         output
     }
 
@@ -201,6 +201,7 @@ impl LaneProgram {
             let taken = taken.map_err(|source| state_error(self.shared[state].rule(&self.rules), source))?;
             deltas.extend(taken.into_iter().map(|(final_at_us, batch)| StateDelta { state, final_at_us, batch }));
         }
+        self.key_numbers.iter_mut().for_each(KeyNumbers::forget_answers);
         Ok(deltas)
     }
 

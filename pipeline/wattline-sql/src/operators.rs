@@ -44,7 +44,7 @@ pub(crate) use stream_join::{JoinSide, StreamJoinSpec, StreamJoinStage};
 pub(crate) use try_decimal::with_quick_casts;
 pub(crate) use unnest::Unnest;
 pub(crate) use window_aggregate::{
-    AggregateSpec, Aggregated, FinalPanes, KeyNumbers, LanePanes, Overlap, PanedWindows,
+    AggregateSpec, Aggregated, FinalPanes, KeyNumbers, LanePanes, Overlap, PanedWindows, SharedKeyNumbers,
 };
 
 /// One stateless step.

@@ -14,4 +14,5 @@ mod reference;
 mod rule_tests;
 mod second_stage;
 mod shapes;
+mod shared_keys;
 mod spill;

@@ -10,7 +10,7 @@
 //! After that nothing tells it from a rule that had been there from the beginning: what a rule gives depends on the rows and on
 //! the watermark, not on which program took them in.
 
-use super::{FinalProgram, FinalState, Stage};
+use super::{FinalProgram, Stage};
 
 impl FinalProgram {
     /// Nothing comes from the rule, and its stages keep nothing, until it is told to [`go_on`](Self::go_on).
@@ -20,7 +20,7 @@ impl FinalProgram {
 
     /// Empties a state and puts it at a watermark (microseconds): what is merged next is all that it holds.
     pub fn renew(&mut self, state: usize, watermark_us: i64) {
-        self.states[state] = FinalState::new(self.shared[state].feed(&self.rules));
+        self.empty_state(state);
         self.watermarks_us[state] = watermark_us;
     }
 

@@ -19,10 +19,11 @@
 mod final_panes;
 mod hop_fold;
 mod key_numbers;
+mod key_sequence;
 mod lane_panes;
 
 pub(crate) use final_panes::FinalPanes;
-pub(crate) use key_numbers::KeyNumbers;
+pub(crate) use key_numbers::{KeyNumbers, SharedKeyNumbers};
 pub(crate) use lane_panes::LanePanes;
 
 use std::collections::BTreeMap;

@@ -3,15 +3,18 @@
 //! A window's groups are in a hash table, and in sorted runs if memory had to be given back ([`FinalPanes::spill`]). When such a
 //! window is final, the runs and the table are merged by key, and its rows are given in parts.
 //!
+//! States whose keys have the same types number them together ([`SharedKeyNumbers`]): a key that comes for all of them is hashed once, is in memory
+//! once, and is put in order once when their windows end.
+//!
 //! What a snapshot gives back is left as it came, so that a restart takes no longer than reading it: it comes into the tables little by
 //! little ([`FinalPanes::take_in`]), or when its window is needed.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
-use arrow::compute::take_record_batch;
+use arrow::compute::{take, take_record_batch};
 use datafusion::common::cast::as_int64_array;
 use datafusion::common::internal_datafusion_err;
 use datafusion::error::Result;
@@ -21,6 +24,7 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use wattline_core::time::BEFORE_TIME;
 
 use super::hop_fold::HopFold;
+use super::key_numbers::{KeyNumbers, NumberedGroups, SharedKeyNumbers, SortedKeys};
 use super::{AggregateSpec, Overlap, PanedWindows, Partial, rows_by_window, take_all};
 use crate::catalog::event_time_type;
 use crate::operators::exchange::KeyedStage;
@@ -30,6 +34,8 @@ use crate::operators::{Chunk, halving, record_batch};
 /// Aggregates by window and key.
 pub(crate) struct FinalPanes {
     spec: Arc<AggregateSpec>,
+    /// Of windows that begin from now on; without them each window has a table of its own.
+    numbers: Option<SharedKeyNumbers>,
     panes: BTreeMap<i64, Pane>,
     /// State rows of panes that are complete and in windows that are not final yet; see [`PanedWindows`].
     complete: BTreeMap<i64, Vec<RecordBatch>>,
@@ -70,9 +76,17 @@ struct Closing {
 
 /// The groups of one window.
 struct Pane {
-    /// `None` if the window itself is the only group.
-    table: Option<Box<dyn GroupValues>>,
+    groups: Groups,
     accumulators: Vec<Box<dyn GroupsAccumulator>>,
+}
+
+enum Groups {
+    /// The window itself is the only one.
+    One,
+    /// They are found by their keys.
+    Keyed(Box<dyn GroupValues>),
+    /// They are found by the numbers of their keys.
+    Numbered(NumberedGroups, SharedKeyNumbers),
 }
 
 impl fmt::Debug for Pane {
@@ -91,6 +105,7 @@ impl FinalPanes {
     pub(crate) fn new(spec: Arc<AggregateSpec>) -> Self {
         Self {
             spec,
+            numbers: None,
             panes: BTreeMap::new(),
             complete: BTreeMap::new(),
             runs: BTreeMap::new(),
@@ -102,6 +117,20 @@ impl FinalPanes {
             restored_us: BEFORE_TIME,
             groups: Vec::new(),
         }
+    }
+
+    /// Numbers the keys of windows that begin from now on together with others.
+    pub(crate) fn number_with(&mut self, numbers: &SharedKeyNumbers) {
+        self.numbers = Some(Arc::clone(numbers));
+    }
+
+    /// The groups of the largest window whose keys have these numbers.
+    pub(crate) fn most_numbered(&self, numbers: &SharedKeyNumbers) -> usize {
+        let of_pane = |pane: &Pane| match &pane.groups {
+            Groups::Numbered(groups, of) if Arc::ptr_eq(of, numbers) => groups.len(),
+            _ => 0,
+        };
+        self.panes.values().map(of_pane).max().unwrap_or_default()
     }
 
     /// Number of groups in all open windows; one that is partly on disk, or was restored, counts there and here.
@@ -135,7 +164,7 @@ impl FinalPanes {
                 None => state.columns()[1..].to_vec(),
             };
             let count = rows.as_ref().map_or(starts.len(), Array::len);
-            pane_at(&mut self.panes, &self.spec, start)?.merge(
+            pane_at(&mut self.panes, (&self.spec, self.numbers.as_ref()), start)?.merge(
                 &self.spec,
                 &columns,
                 count,
@@ -172,7 +201,7 @@ impl FinalPanes {
 
     fn take_in_of(&mut self, start: i64, rows_max: usize) -> Result<usize> {
         let Some(mut states) = self.restored.remove(&start) else { return Ok(0) };
-        let (widths, pane) = (self.widths()?, pane_at(&mut self.panes, &self.spec, start)?);
+        let (widths, pane) = (self.widths()?, pane_at(&mut self.panes, (&self.spec, self.numbers.as_ref()), start)?);
         let mut taken = 0;
         while taken < rows_max
             && let Some(mut state) = states.pop()
@@ -208,7 +237,7 @@ impl FinalPanes {
                     (&taken, rows.len())
                 }
             };
-            let pane = pane_at(&mut self.panes, &self.spec, start)?;
+            let pane = pane_at(&mut self.panes, (&self.spec, self.numbers.as_ref()), start)?;
             let groups = pane.intern(&part.keys, count, &mut self.groups)?;
             for (accumulator, (args, mask)) in pane.accumulators.iter_mut().zip(&part.args) {
                 accumulator.update_batch(args, &self.groups, mask.as_ref(), groups)?;
@@ -459,7 +488,7 @@ impl FinalPanes {
     /// The groups of a window that was taken out.
     fn take_back(&mut self, start: i64, state: &RecordBatch) -> Result<()> {
         let widths = self.widths()?;
-        let pane = pane_at(&mut self.panes, &self.spec, start)?;
+        let pane = pane_at(&mut self.panes, (&self.spec, self.numbers.as_ref()), start)?;
         pane.merge(&self.spec, &state.columns()[1..], state.num_rows(), &widths, &mut self.groups)
     }
 
@@ -609,12 +638,23 @@ impl Pane {
 
     /// The rows of the window that begins at `start`, in order of their group columns.
     fn close(mut self, spec: &AggregateSpec, start: i64) -> Result<RecordBatch> {
-        let rows = self.emit(spec, start, EmitTo::All)?;
-        if spec.keys.is_empty() {
-            return Ok(rows);
+        match self.groups {
+            Groups::One => self.emit(spec, start, EmitTo::All),
+            Groups::Keyed(_) => {
+                let rows = self.emit(spec, start, EmitTo::All)?;
+                let order = key_order(&rows.columns()[1..=spec.keys.len()])?;
+                Ok(take_record_batch(&rows, &order)?)
+            }
+            Groups::Numbered(groups, numbers) => {
+                let SortedKeys { order, keys } = locked(&numbers).sorted(&groups.into_numbers())?;
+                let mut columns = vec![starts(start, order.len())?];
+                columns.extend(keys);
+                for accumulator in &mut self.accumulators {
+                    columns.push(take(&accumulator.evaluate(EmitTo::All)?, &order, None)?);
+                }
+                record_batch(&spec.output_schema, columns, order.len())
+            }
         }
-        let order = key_order(&rows.columns()[1..=spec.keys.len()])?;
-        Ok(take_record_batch(&rows, &order)?)
     }
 
     /// Takes the rows of some groups out, in the order in which they came.
@@ -623,11 +663,8 @@ impl Pane {
             EmitTo::All => self.len(),
             EmitTo::First(rows) => rows,
         };
-        let starts = Int64Array::from(vec![start; rows]);
-        let mut columns: Vec<ArrayRef> = vec![arrow::compute::cast(&starts, &event_time_type())?];
-        if let Some(table) = &mut self.table {
-            columns.extend(table.emit(which)?);
-        }
+        let mut columns = vec![starts(start, rows)?];
+        columns.extend(self.emit_keys(which)?);
         for accumulator in &mut self.accumulators {
             columns.push(accumulator.evaluate(which)?);
         }
@@ -646,27 +683,58 @@ impl Pane {
             EmitTo::All => self.len(),
             EmitTo::First(rows) => rows,
         };
-        let keys = self.table.as_mut().map_or_else(|| Ok(Vec::new()), |table| table.emit(which))?;
+        let keys = self.emit_keys(which)?;
         spec.state_rows(start, keys, &mut self.accumulators, (which, rows))
     }
 
+    /// Takes the keys of some groups out; of numbered ones, of all.
+    fn emit_keys(&mut self, which: EmitTo) -> Result<Vec<ArrayRef>> {
+        match &mut self.groups {
+            Groups::One => Ok(Vec::new()),
+            Groups::Keyed(table) => table.emit(which),
+            Groups::Numbered(groups, numbers) => locked(numbers).keys(&std::mem::take(groups).into_numbers()),
+        }
+    }
+
+    /// Without the keys that have numbers: others have them too.
     fn bytes(&self) -> usize {
-        let table = self.table.as_ref().map_or(0, |table| table.size());
-        table + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+        let groups = match &self.groups {
+            Groups::One => 0,
+            Groups::Keyed(table) => table.size(),
+            Groups::Numbered(groups, _) => groups.bytes(),
+        };
+        groups + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
     }
 
     fn len(&self) -> usize {
-        self.table.as_ref().map_or(1, |table| table.len())
+        match &self.groups {
+            Groups::One => 1,
+            Groups::Keyed(table) => table.len(),
+            Groups::Numbered(groups, _) => groups.len(),
+        }
     }
 
-    fn intern(&mut self, keys: &[ArrayRef], rows: usize, groups: &mut Vec<usize>) -> Result<usize> {
-        groups.clear();
-        match &mut self.table {
-            Some(table) => table.intern(keys, groups)?,
-            None => groups.resize(rows, 0),
+    fn intern(&mut self, keys: &[ArrayRef], rows: usize, found: &mut Vec<usize>) -> Result<usize> {
+        found.clear();
+        match &mut self.groups {
+            Groups::One => found.resize(rows, 0),
+            Groups::Keyed(table) => table.intern(keys, found)?,
+            Groups::Numbered(groups, numbers) => {
+                let numbers = locked(numbers).of(keys)?;
+                groups.find(numbers.values(), found);
+            }
         }
         Ok(self.len())
     }
+}
+
+fn locked(numbers: &SharedKeyNumbers) -> MutexGuard<'_, KeyNumbers> {
+    numbers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The column of window starts.
+fn starts(start: i64, rows: usize) -> Result<ArrayRef> {
+    Ok(arrow::compute::cast(&Int64Array::from(vec![start; rows]), &event_time_type())?)
 }
 
 fn check_width(spec: &AggregateSpec, widths: &[usize], state: &RecordBatch) -> Result<()> {
@@ -678,18 +746,30 @@ fn check_width(spec: &AggregateSpec, widths: &[usize], state: &RecordBatch) -> R
 }
 
 /// The window's groups; a window exists only once it has a row.
-fn pane_at<'a>(panes: &'a mut BTreeMap<i64, Pane>, spec: &AggregateSpec, start: i64) -> Result<&'a mut Pane> {
+fn pane_at<'a>(
+    panes: &'a mut BTreeMap<i64, Pane>,
+    (spec, numbers): (&AggregateSpec, Option<&SharedKeyNumbers>),
+    start: i64,
+) -> Result<&'a mut Pane> {
     use std::collections::btree_map::Entry;
 
     Ok(match panes.entry(start) {
         Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => entry.insert(new_pane(spec)?),
+        Entry::Vacant(entry) => entry.insert(match numbers {
+            Some(numbers) if !spec.keys.is_empty() => Pane {
+                groups: Groups::Numbered(NumberedGroups::default(), Arc::clone(numbers)),
+                accumulators: spec.new_accumulators()?,
+            },
+            _ => new_pane(spec)?,
+        }),
     })
 }
 
 fn new_pane(spec: &AggregateSpec) -> Result<Pane> {
     let schema = Arc::clone(&spec.key_schema);
-    let keyed = !spec.keys.is_empty();
-    let table = keyed.then(|| new_group_values(schema, &GroupOrdering::None)).transpose()?;
-    Ok(Pane { table, accumulators: spec.new_accumulators()? })
+    let groups = match spec.keys.is_empty() {
+        true => Groups::One,
+        false => Groups::Keyed(new_group_values(schema, &GroupOrdering::None)?),
+    };
+    Ok(Pane { groups, accumulators: spec.new_accumulators()? })
 }

@@ -10,6 +10,7 @@ use datafusion::common::cast::as_uint32_array;
 use datafusion::error::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
+use super::key_numbers::NumberedGroups;
 use super::{AggregateSpec, KeyNumbers, Partial, pop_until, rows_by_window};
 
 /// Partial aggregates by window and number of the key.
@@ -21,10 +22,7 @@ pub(crate) struct LanePanes {
 
 /// The groups of one window.
 struct Pane {
-    /// Number of a key → its group, plus one; 0 if it has none.
-    group_of: Vec<u32>,
-    /// Group → number of its key.
-    numbers: Vec<u32>,
+    groups: NumberedGroups,
     accumulators: Vec<Box<dyn GroupsAccumulator>>,
 }
 
@@ -46,14 +44,13 @@ impl LanePanes {
 
     /// Number of groups in all open windows.
     pub(crate) fn rows(&self) -> usize {
-        self.panes.values().map(|pane| pane.numbers.len()).sum()
+        self.panes.values().map(|pane| pane.groups.len()).sum()
     }
 
     /// Memory held by the open windows.
     pub(crate) fn bytes(&self) -> usize {
         let of_pane = |pane: &Pane| {
-            let groups = (pane.group_of.capacity() + pane.numbers.capacity()) * size_of::<u32>();
-            groups + pane.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+            pane.groups.bytes() + pane.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
         };
         self.panes.values().map(of_pane).sum()
     }
@@ -87,15 +84,13 @@ impl LanePanes {
 
         let pane = match self.panes.entry(start) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Pane {
-                group_of: Vec::new(),
-                numbers: Vec::new(),
-                accumulators: self.spec.new_accumulators()?,
-            }),
+            Entry::Vacant(entry) => {
+                entry.insert(Pane { groups: NumberedGroups::default(), accumulators: self.spec.new_accumulators()? })
+            }
         };
-        pane.find_groups(numbers.values(), &mut self.groups);
+        pane.groups.find(numbers.values(), &mut self.groups);
         for (accumulator, (args, mask)) in pane.accumulators.iter_mut().zip(args) {
-            accumulator.update_batch(args, &self.groups, mask.as_ref(), pane.numbers.len())?;
+            accumulator.update_batch(args, &self.groups, mask.as_ref(), pane.groups.len())?;
         }
         Ok(())
     }
@@ -108,35 +103,14 @@ impl LanePanes {
     ) -> Result<Vec<(i64, RecordBatch)>> {
         let mut drained = Vec::new();
         while let Some((start, mut pane)) = pop_until(&mut self.panes, &self.spec, watermark_us) {
-            let rows = pane.numbers.len();
+            let rows = pane.groups.len();
             let keys = match &mut keys {
-                Some(keys) => keys.keys(&UInt32Array::from(pane.numbers))?,
+                Some(keys) => keys.keys(&pane.groups.into_numbers())?,
                 None => Vec::new(),
             };
             let state = self.spec.state_rows(start, keys, &mut pane.accumulators, (EmitTo::All, rows))?;
             drained.push((self.spec.needed_until(start), state));
         }
         Ok(drained)
-    }
-}
-
-impl Pane {
-    /// The group of each row; a key without one gets the next.
-    fn find_groups(&mut self, numbers: &[u32], groups: &mut Vec<usize>) {
-        groups.clear();
-        groups.reserve(numbers.len());
-        if let Some(&highest) = numbers.iter().max()
-            && self.group_of.len() <= highest as usize
-        {
-            self.group_of.resize(highest as usize + 1, 0);
-        }
-        for &number in numbers {
-            let group = &mut self.group_of[number as usize];
-            if *group == 0 {
-                self.numbers.push(number);
-                *group = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-            }
-            groups.push(*group as usize - 1);
-        }
     }
 }
