@@ -5,7 +5,7 @@
 //! from decoded rows to result rows; reading, decoding and writing are not in it. `lag` is there to show what following a key costs by
 //! itself. Every row of every result is compared with what plain DataFusion gives for the same SQL.
 
-#![allow(unsafe_code, reason = "the standard library has no processor time")]
+mod cpu;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -18,6 +18,8 @@ use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use wattline_sim::{Random, START_MS};
 use wattline_sql::{Catalog, RuleFile, RuleSet, Stream, oracle};
+
+use crate::cpu::cpu_seconds;
 
 const USAGE: &str = "options: --devices N, --values N (of each device)";
 const BATCH_ROWS: usize = 8_192;
@@ -173,16 +175,6 @@ fn in_order(rows: &RecordBatch) -> Result<RecordBatch> {
     let by = |at: usize| SortColumn { values: Arc::clone(rows.column(at)), options: None };
     let order: UInt32Array = lexsort_to_indices(&[by(0), by(1)], None)?;
     Ok(take_record_batch(rows, &order)?)
-}
-
-/// User and system time of the process.
-fn cpu_seconds() -> f64 {
-    // SAFETY: `rusage` is plain numbers, for which zeroes are valid.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a local that outlives the call.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
 /// Prints a line; a reader that is gone is no reason to fail.

@@ -19,11 +19,22 @@ pub(crate) struct Usage {
 
 /// Runs a program to its good end.
 pub(crate) fn run(program: &Path, args: &[&str], folder: &Path) -> Result<Usage> {
+    run_seen(program, args, folder, |_process| Ok(()))
+}
+
+/// As [`run`], and tells the number of its process when it has begun.
+pub(crate) fn run_seen(
+    program: &Path,
+    args: &[&str],
+    folder: &Path,
+    begun: impl FnOnce(u32) -> Result<()>,
+) -> Result<Usage> {
     let log = folder.join("program.log");
     let file = File::create(&log)?;
     let started = Instant::now();
     let child = Command::new(program).args(args).current_dir(folder).stdout(file.try_clone()?).stderr(file).spawn()?;
     let pid = libc::pid_t::try_from(child.id())?;
+    begun(child.id())?;
     let mut status = 0;
     // SAFETY: `rusage` is plain numbers, for which zeroes are valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };

@@ -14,12 +14,14 @@ mod hand_over;
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod kafka_broker;
 mod machine;
+#[expect(dead_code, reason = "shared with other benches, which use more of it")]
 mod measured_child;
 mod results;
 #[path = "../../tests/it/scratch.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod scratch;
 mod speed_job;
+mod thread_times;
 #[path = "../../tests/it/tree.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod tree;
@@ -100,7 +102,7 @@ fn scenarios(settings: &Settings) -> Result<Vec<Scenario>> {
         all.retain(|scenario| names.contains(&scenario.name));
     }
     if let Some(events) = settings.events {
-        all.iter_mut().for_each(|scenario| scenario.events = events);
+        all.iter_mut().for_each(|scenario| *scenario = scenario.over(events));
     }
     Ok(all)
 }
@@ -109,7 +111,7 @@ fn scenarios(settings: &Settings) -> Result<Vec<Scenario>> {
 fn median(rounds: &[Measured]) -> Result<Measured> {
     let mut sorted = rounds.to_vec();
     sorted.sort_by(|a, b| a.cpu_us_per_event().total_cmp(&b.cpu_us_per_event()));
-    sorted.get(sorted.len() / 2).copied().context("nothing was measured")
+    sorted.get(sorted.len() / 2).cloned().context("nothing was measured")
 }
 
 fn report(settings: &Settings, scenarios: &[Scenario], measured: &BTreeMap<&str, Vec<Measured>>) -> Result<()> {
@@ -122,6 +124,7 @@ fn report(settings: &Settings, scenarios: &[Scenario], measured: &BTreeMap<&str,
         let times = against.map(|other| of.cpu_us_per_event() / other.cpu_us_per_event());
         let verdicts = scenario.verdicts(&of, times);
         say(&format!("{:<12} {}{verdicts}", scenario.name, of.line()));
+        say(&format!("{:<12} ns of an event: {}", "", of.parts_line()));
         let all: Vec<Value> = rounds(&scenario.name).iter().map(Measured::json).collect();
         found.push(json!({
             "scenario": scenario.name,

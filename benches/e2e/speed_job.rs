@@ -15,6 +15,7 @@ use crate::hand_over::send;
 use crate::kafka_broker::TestBroker;
 use crate::measured_child::{self, Usage};
 use crate::scratch::Scratch;
+use crate::thread_times::ThreadTimes;
 use crate::tree;
 
 const FOLDER: &str = "benches/speed";
@@ -88,15 +89,17 @@ pub(crate) struct Topic {
     /// Payloads without keys, before compression.
     pub(crate) bytes: u64,
     /// Pairs of a meter and ten minutes.
-    groups: u64,
+    pub(crate) groups: u64,
 }
 
 /// What one run took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Measured {
     pub(crate) events: u64,
-    usage: Usage,
+    pub(crate) usage: Usage,
     archive_bytes: u64,
+    /// Seconds of processor time by what threads are for.
+    parts: BTreeMap<&'static str, f64>,
 }
 
 impl Measured {
@@ -119,8 +122,16 @@ impl Measured {
         )
     }
 
+    /// Nanoseconds of an event by what threads are for.
+    pub(crate) fn parts_line(&self) -> String {
+        let part = |(name, seconds): (&&str, &f64)| format!("{name} {:.0}", seconds * 1e9 / self.events as f64);
+        self.parts.iter().map(part).collect::<Vec<_>>().join(", ")
+    }
+
     pub(crate) fn json(&self) -> Value {
+        let parts = self.parts.iter().map(|(part, seconds)| (*part, seconds * 1e9 / self.events as f64));
         json!({
+            "cpu_ns_per_event_by_thread": parts.collect::<BTreeMap<_, _>>(),
             "events_per_core_s": self.events_per_core_s(),
             "events_per_s": self.events as f64 / self.usage.wall_seconds,
             "cpu_us_per_event": self.cpu_us_per_event(),
@@ -131,6 +142,13 @@ impl Measured {
 }
 
 impl Scenario {
+    /// The same with so many events.
+    pub(crate) fn over(&self, events: u64) -> Self {
+        let mut scenario = self.clone();
+        scenario.events = events;
+        scenario
+    }
+
     pub(crate) fn topic(&self) -> String {
         format!("readings-{}-of-{}-in-{}", self.events, self.meters, self.partitions)
     }
@@ -215,7 +233,13 @@ pub(crate) fn measure(
 ) -> Result<Measured> {
     let folder = Scratch::new("speed")?;
     write_job(folder.path(), broker, scenario, run)?;
-    let usage = measured_child::run(program, &["run", "--until-end"], folder.path())?;
+    let mut times = None;
+    let watch = |process| {
+        times = Some(ThreadTimes::of(process)?);
+        Ok(())
+    };
+    let usage = measured_child::run_seen(program, &["run", "--until-end"], folder.path(), watch)?;
+    let parts = times.map(ThreadTimes::stop).transpose()?.unwrap_or_default();
     for Check { sql, is } in &scenario.check {
         let expected = match is {
             Expected::Number(number) => *number,
@@ -227,7 +251,7 @@ pub(crate) fn measure(
         ensure!(found == expected, "`{sql}` gave {found} and not {expected}");
     }
     let archive_bytes = data_bytes(&folder.path().join("archive"))?;
-    Ok(Measured { events: topic.events, usage, archive_bytes })
+    Ok(Measured { events: topic.events, usage, archive_bytes, parts })
 }
 
 /// The Parquet files of all tables.

@@ -169,7 +169,7 @@ fn avro_records_are_read_by_the_schemas_of_a_registry() -> Result<()> {
     // What was read once is read without the registry.
     registry.with(|state| (state.is_away, state.asked) = (true, 0));
     let more = old(9, 9);
-    producer.send_all([KeyedMessage { topic, key: b"s", payload: &more, timestamp_ms: None }].into_iter())?;
+    producer.send_all([KeyedMessage { topic, key: b"s", payload: &more, timestamp_ms: None }])?;
     producer.flush(FLUSH_LIMIT)?;
     let status = folder.start(&["run", "--until-end"])?.wait(LIMIT)?;
     ensure!(status.success() && registry.with(|state| state.asked) == 0, "{status}");
